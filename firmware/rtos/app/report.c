@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "qk_app.h"
+
+#include <string.h>
+
+#include "qk_board.h"
+#include "qk_retained.h"
+
+/* Periods are counted from a fixed start, so that they do not drift; events leave at once. */
+
+#define PERIOD_MS 100u
+#define THERMAL_EVERY 5u
+#define HELLO_EVERY 10u
+#define EVENTS_MAX 32u
+
+static struct qk_message_queue queue;
+static struct qk_wire_event queue_memory[EVENTS_MAX];
+static struct qk_thread thread;
+static uint64_t stack[2048 / 8];
+
+void qk_report_event(uint16_t code, int32_t value0, int32_t value1, int32_t value2)
+{
+	struct qk_wire_event event = {.code = code, .value = {value0, value1, value2}};
+
+	(void)osMessageQueuePut(&queue, &event, 0, 0);
+}
+
+static void send_hello(void)
+{
+	struct qk_wire_hello hello;
+	uint16_t seq;
+
+	qk_identity_hello(&hello);
+	(void)qk_stream_send(QK_WIRE_HELLO_TYPE, &hello, sizeof hello, &seq);
+}
+
+static void send_power(const struct qk_sense *sense)
+{
+	struct qk_latch latch = qk_sense_latch_take();
+	struct qk_wire_power power = {
+		.bus_mv = sense->sample.bus_mv,
+		.bus_mv_min = latch.mv_min,
+		.bus_mv_min_since_seq = latch.since_seq,
+		.load_ma = (int16_t)(sense->sample.pack_ma[0] + sense->sample.pack_ma[1]),
+		.supply_state = sense->supply_state,
+		.undervoltage_count = sense->undervoltage_count,
+		.sample_count = sense->sample_count,
+		.sample_lost_count = sense->sample_lost_count,
+	};
+	uint16_t seq;
+
+	if (qk_stream_send(QK_WIRE_POWER_TYPE, &power, sizeof power, &seq) == QK_STREAM_SENT) {
+		qk_sense_latch_sent(seq);
+	} else {
+		qk_sense_latch_put_back(&latch); /* an extreme is never lost because its frame was */
+	}
+}
+
+static void send_battery(const struct qk_sense *sense)
+{
+	static const uint8_t present[QK_PACK_COUNT] = {
+		QK_BATTERY_PACK_STATE_LEFT_PRESENT, QK_BATTERY_PACK_STATE_RIGHT_PRESENT};
+	static const uint8_t authentic[QK_PACK_COUNT] = {
+		QK_BATTERY_PACK_STATE_LEFT_AUTHENTIC, QK_BATTERY_PACK_STATE_RIGHT_AUTHENTIC};
+	static const uint8_t enabled[QK_PACK_COUNT] = {
+		QK_BATTERY_PACK_STATE_LEFT_ENABLED, QK_BATTERY_PACK_STATE_RIGHT_ENABLED};
+	struct qk_wire_battery battery = {0};
+	uint16_t seq;
+
+	for (unsigned pack = 0; pack < QK_PACK_COUNT; pack++) {
+		uint16_t mv = sense->sample.pack_mv[pack];
+		int16_t ma = sense->sample.pack_ma[pack];
+
+		battery.pack_mv[pack] = mv;
+		battery.pack_ma[pack] = ma;
+		battery.pack_temp_decic[pack] = sense->zone_decic[QK_THERMAL_ZONE_BATTERY_LEFT + pack];
+		battery.swap_count[pack] = sense->swap_count[pack];
+		if (sense->pack_present[pack]) {
+			battery.pack_soc_pct[pack] = qk_power_soc_pct(mv, ma, qk_board.power.pack_mohm);
+			battery.pack_state |= present[pack];
+		}
+		if ((sense->sample.authentic >> pack) & 1u) {
+			battery.pack_state |= authentic[pack];
+		}
+		if ((sense->power_enabled >> pack) & 1u) {
+			battery.pack_state |= enabled[pack];
+		}
+	}
+	(void)qk_stream_send(QK_WIRE_BATTERY_TYPE, &battery, sizeof battery, &seq);
+}
+
+static void send_thermal(const struct qk_sense *sense)
+{
+	struct qk_wire_thermal thermal = {
+		.throttle_level = sense->throttle_level,
+		.throttle_zone = sense->throttle_zone,
+		.throttle_changes = sense->throttle_changes,
+	};
+	uint16_t seq;
+
+	memcpy(thermal.zone_decic, sense->zone_decic, sizeof thermal.zone_decic);
+	(void)qk_stream_send(QK_WIRE_THERMAL_TYPE, &thermal, sizeof thermal, &seq);
+}
+
+/* The crash record of the last run, once. */
+static void send_fault(void)
+{
+	uint16_t seq;
+
+	if (qk_retained_fault_valid()) {
+		struct qk_wire_fault fault = qk_retained()->fault;
+
+		(void)qk_stream_send(QK_WIRE_FAULT_TYPE, &fault, sizeof fault, &seq);
+	}
+}
+
+static void send_events(uint32_t until)
+{
+	for (;;) {
+		struct qk_wire_event event;
+		int32_t left = (int32_t)(until - osKernelGetTickCount());
+		uint16_t seq;
+
+		if (left <= 0) {
+			return;
+		}
+		if (qk_stream_yielding()) { /* events are not repeated: keep them until the line is free */
+			(void)osDelay((uint32_t)left);
+			return;
+		}
+		if (osMessageQueueGet(&queue, &event, NULL, (uint32_t)left) == osOK) {
+			(void)qk_stream_send(QK_WIRE_EVENT_TYPE, &event, sizeof event, &seq);
+		}
+	}
+}
+
+static void run(void *argument)
+{
+	uint32_t due = osKernelGetTickCount();
+
+	(void)argument;
+	send_hello();
+	send_fault();
+	qk_report_event(QK_EVENT_CODE_BOOT, qk_retained()->reset_reason, (int32_t)qk_retained()->boot_count, 0);
+	for (uint32_t round = 1;; round++) {
+		struct qk_sense sense;
+
+		due += PERIOD_MS;
+		send_events(due);
+		qk_sense_get(&sense);
+		if (round % HELLO_EVERY == 0) {
+			send_hello();
+		}
+		if (sense.sample_count) { /* nothing is better than zeros that look like measurements */
+			send_power(&sense);
+			send_battery(&sense);
+			if (round % THERMAL_EVERY == 0) {
+				send_thermal(&sense);
+			}
+		}
+		qk_guard_alive(QK_GUARD_REPORT);
+	}
+}
+
+void qk_report_start(void)
+{
+	static const osMessageQueueAttr_t queue_attr = {
+		.cb_mem = &queue, .cb_size = sizeof queue, .mq_mem = queue_memory, .mq_size = sizeof queue_memory};
+	static const osThreadAttr_t attr = {.name = "report", .cb_mem = &thread, .cb_size = sizeof thread,
+		.stack_mem = stack, .stack_size = sizeof stack, .priority = osPriorityNormal};
+
+	(void)osMessageQueueNew(EVENTS_MAX, sizeof(struct qk_wire_event), &queue_attr);
+	(void)osThreadNew(run, NULL, &attr);
+}

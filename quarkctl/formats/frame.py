@@ -1,0 +1,102 @@
+"""Telemetry frames, and the serial line that they share with SMP.
+
+A frame is ``00 COBS(header payload crc32) 00`` (protocols/stream.toml). SMP console lines stand between frames and start
+with ``06 09`` or ``04 14``, which no frame does. `Splitter` tells the two apart; `parse` reads one frame.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from enum import Enum
+
+HEADER = struct.Struct("<BBHQ")
+CRC_BYTES = 4
+HELLO_TYPE = 0x01
+#: Longest payload of the firmware's encoder: the COBS group of such a frame stays below 0xff.
+PAYLOAD_MAX = 253 - HEADER.size - CRC_BYTES
+#: A run without delimiter longer than this is noise.
+RUN_MAX = 64 * 1024
+
+SMP_FIRST = b"\x06\x09"
+SMP_NEXT = b"\x04\x14"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame whose CRC held. ``time_us`` is the device's time since its reset."""
+
+    type: int
+    flags: int
+    seq: int
+    time_us: int
+    payload: bytes
+
+
+def build(frame: Frame, crc_seed: int) -> bytes:
+    """Wire bytes with both delimiters; ``crc_seed`` is `Schema.crc_seed` (hello frames ignore it)."""
+    from cobs import cobs
+
+    raw = HEADER.pack(frame.type, frame.flags, frame.seq, frame.time_us) + frame.payload
+    crc = zlib.crc32(raw, 0 if frame.type == HELLO_TYPE else crc_seed)
+    return b"\0" + cobs.encode(raw + crc.to_bytes(CRC_BYTES, "little")) + b"\0"
+
+
+def parse(run: bytes, crc_seed: int) -> Frame | None:
+    """One run between delimiters, without them; None when it is not a whole frame of this layout."""
+    from cobs import cobs
+
+    try:
+        raw = cobs.decode(run)
+    except cobs.DecodeError:
+        return None
+    if len(raw) < HEADER.size + CRC_BYTES:
+        return None
+    crc = zlib.crc32(raw[:-CRC_BYTES], 0 if raw[0] == HELLO_TYPE else crc_seed)
+    if crc != int.from_bytes(raw[-CRC_BYTES:], "little"):
+        return None
+    return Frame(*HEADER.unpack_from(raw), payload=raw[HEADER.size : -CRC_BYTES])
+
+
+class Kind(Enum):
+    RUN = "run"
+    """Bytes between two delimiters: a frame, if it is whole."""
+    SMP_LINE = "smp_line"
+    """One SMP console line with its marker, without the newline."""
+
+
+@dataclass
+class Splitter:
+    """Cuts a byte stream into runs and SMP lines. Holds at most `RUN_MAX` bytes."""
+
+    _rest: bytearray = field(default_factory=bytearray)
+    dropped_bytes: int = 0
+
+    def feed(self, data: bytes) -> list[tuple[Kind, bytes]]:
+        """Everything that `data` completed, in order. Empty runs (two delimiters in a row) are left out."""
+        out: list[tuple[Kind, bytes]] = []
+        rest = self._rest
+        rest += data
+        at = 0
+        while at < len(rest):
+            if rest[at] == 0:
+                at += 1
+                continue
+            end = rest.find(0, at)
+            head = rest[at : at + 2]
+            if head in (SMP_FIRST, SMP_NEXT):
+                line_end = rest.find(b"\n", at, end if end >= 0 else len(rest))
+                if line_end >= 0:
+                    out.append((Kind.SMP_LINE, bytes(rest[at:line_end]).rstrip(b"\r")))
+                    at = line_end + 1
+                    continue
+            if end < 0:
+                break
+            out.append((Kind.RUN, bytes(rest[at:end])))
+            at = end + 1
+        del rest[:at]
+        if len(rest) > RUN_MAX:
+            self.dropped_bytes += len(rest)
+            rest.clear()
+        return out

@@ -1,0 +1,219 @@
+"""MCUboot images: header, payload, protected and unprotected TLVs.
+
+Source: MCUboot design document, "Image Format"; TLV numbers from MCUboot ``bootutil/image.h``. Vendor TLV 0xa0 is ours:
+the name of the board, UTF-8, in the protected area. All integers are little endian.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from quarkctl.errors import InputWrong, UsageWrong
+
+MAGIC = 0x96F3B83D
+HEADER = struct.Struct("<IIHHIIBBHII")
+TLV_INFO = struct.Struct("<HH")
+TLV_MAGIC = 0x6907
+TLV_PROTECTED_MAGIC = 0x6908
+
+FLAG_RAM_LOAD = 0x20
+
+TLV_KEY_HASH = 0x01
+TLV_SHA256 = 0x10
+TLV_ED25519 = 0x24
+TLV_SECURITY_COUNTER = 0x50
+TLV_BOARD = 0xA0
+
+TLV_NAMES = {
+    0x01: "key hash", 0x02: "public key", 0x10: "sha256", 0x11: "sha384", 0x12: "sha512", 0x20: "rsa2048 pss",
+    0x22: "ecdsa", 0x23: "rsa3072 pss", 0x24: "ed25519", 0x25: "pure signature", 0x30: "rsa2048 key",
+    0x31: "aes key wrap", 0x32: "ec256 key", 0x33: "x25519 key", 0x40: "dependency", 0x50: "security counter",
+    0x60: "boot record", TLV_BOARD: "board",
+}  # fmt: skip
+
+#: SubjectPublicKeyInfo of an Ed25519 key is this followed by the 32 bytes of the key (RFC 8410).
+_ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
+
+
+@dataclass(frozen=True, order=True)
+class Version:
+    """major.minor.revision+build. imgtool writes ``1.2.3+4``, MCUboot answers ``1.2.3.4``; both are read."""
+
+    major: int = 0
+    minor: int = 0
+    revision: int = 0
+    build: int = 0
+
+    @staticmethod
+    def parse(text: str) -> Version:
+        """Raises UsageWrong when the text is no version or a part is out of range."""
+        parts = text.strip().replace("+", ".").split(".")
+        limits = (0xFF, 0xFF, 0xFFFF, 0xFFFFFFFF)
+        if not 1 <= len(parts) <= 4 or not all(p.isascii() and p.isdigit() and len(p) <= 10 for p in parts):
+            raise UsageWrong(f"{text!r} is not a version", hint="write it as 1.2.3 or 1.2.3+4")
+        numbers = [int(p) for p in parts] + [0] * (4 - len(parts))
+        if any(n > limit for n, limit in zip(numbers, limits, strict=True)):
+            raise UsageWrong(f"{text!r}: the parts of a version are at most 255.255.65535+4294967295")
+        return Version(*numbers)
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}.{self.revision}" + (f"+{self.build}" if self.build else "")
+
+
+@dataclass(frozen=True)
+class Tlv:
+    kind: int
+    value: bytes
+    protected: bool
+
+
+@dataclass(frozen=True)
+class Image:
+    """A parsed image. Sizes in bytes; `hash_ok` tells whether the SHA-256 it carries is its own."""
+
+    version: Version
+    load_address: int
+    header_bytes: int
+    payload_bytes: int
+    flags: int
+    tlvs: tuple[Tlv, ...]
+    size_bytes: int
+    digest: bytes
+    hash_ok: bool
+
+    def tlv(self, kind: int, *, protected: bool | None = None) -> bytes | None:
+        for t in self.tlvs:
+            if t.kind == kind and protected in (None, t.protected):
+                return t.value
+        return None
+
+    @property
+    def board(self) -> str:
+        return (self.tlv(TLV_BOARD, protected=True) or b"").decode("utf-8", "replace")
+
+    @property
+    def security_counter(self) -> int:
+        raw = self.tlv(TLV_SECURITY_COUNTER, protected=True)
+        return int.from_bytes(raw, "little") if raw and len(raw) == 4 else 0
+
+    @property
+    def key_hash(self) -> bytes:
+        return self.tlv(TLV_KEY_HASH) or b""
+
+
+def looks_like(data: bytes) -> bool:
+    return len(data) >= 4 and int.from_bytes(data[:4], "little") == MAGIC
+
+
+def parse(data: bytes) -> Image:
+    """Read an image; anything behind it (padding, a trailer) is left alone.
+
+    Raises InputWrong naming what is wrong where; a wrong hash is not an error here but `Image.hash_ok`.
+    """
+    if len(data) < HEADER.size or not looks_like(data):
+        raise InputWrong("not an MCUboot image: the magic number is missing")
+    _, load, header_bytes, protected_bytes, payload, flags, major, minor, revision, build, _ = HEADER.unpack_from(data)
+    if header_bytes < HEADER.size:
+        raise InputWrong(f"header size {header_bytes} is below {HEADER.size}")
+    end = header_bytes + payload
+    if end > len(data):
+        raise InputWrong(f"image is cut off: header and payload have {end} bytes, the file has {len(data)}")
+    tlvs: list[Tlv] = []
+    if protected_bytes:
+        end = _read_area(data, end, TLV_PROTECTED_MAGIC, tlvs, protected_bytes)
+    signed = data[:end]
+    end = _read_area(data, end, TLV_MAGIC, tlvs, None)
+    digest = hashlib.sha256(signed).digest()
+    carried = next((t.value for t in tlvs if t.kind == TLV_SHA256 and not t.protected), None)
+    if carried is None:
+        raise InputWrong("image carries no SHA-256")
+    return Image(
+        Version(major, minor, revision, build), load, header_bytes, payload, flags, tuple(tlvs), end, carried,
+        hash_ok=carried == digest,
+    )  # fmt: skip
+
+
+def _read_area(data: bytes, at: int, magic: int, tlvs: list[Tlv], expected: int | None) -> int:
+    kind = "protected TLV area" if magic == TLV_PROTECTED_MAGIC else "TLV area"
+    if len(data) - at < TLV_INFO.size:
+        raise InputWrong(f"image is cut off: no {kind} at {at:#x}")
+    found, total = TLV_INFO.unpack_from(data, at)
+    if found != magic:
+        raise InputWrong(f"{kind} at {at:#x} starts with {found:#06x}, not {magic:#06x}")
+    if expected is not None and total != expected:
+        raise InputWrong(f"{kind} says {total} bytes, the header says {expected}")
+    end = at + total
+    if total < TLV_INFO.size or end > len(data):
+        raise InputWrong(f"image is cut off: {kind} at {at:#x} has {total} bytes, the file ends at {len(data):#x}")
+    at += TLV_INFO.size
+    while at < end:
+        if end - at < TLV_INFO.size:
+            raise InputWrong(f"{kind}: entry at {at:#x} is cut off")
+        number, size = TLV_INFO.unpack_from(data, at)
+        at += TLV_INFO.size
+        if size > end - at:
+            raise InputWrong(f"{kind}: entry {number:#x} at {at:#x} is longer than its area")
+        tlvs.append(Tlv(number, data[at : at + size], magic == TLV_PROTECTED_MAGIC))
+        at += size
+    return end
+
+
+def ed25519_key_hash(public_key: bytes) -> bytes:
+    """What stands in TLV 0x01 for a raw public key of 32 bytes."""
+    return hashlib.sha256(_ED25519_SPKI + public_key).digest()
+
+
+def verify_ed25519(image: Image, public_key: bytes) -> str:
+    """Why the image must not be trusted with this key, or an empty text when hash, key and signature hold."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    if not image.hash_ok:
+        return "its hash does not match its content"
+    if image.key_hash != ed25519_key_hash(public_key):
+        return "it is signed with another key"
+    signature = image.tlv(TLV_ED25519)
+    if signature is None:
+        return "it carries no Ed25519 signature"
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, image.digest)
+    except InvalidSignature:
+        return "its signature does not verify"
+    return ""
+
+
+def build(
+    payload: bytes,
+    *,
+    version: Version,
+    load_address: int,
+    header_bytes: int,
+    board: str,
+    security_counter: int,
+    public_key: bytes,
+    sign: Callable[[bytes], bytes],
+) -> bytes:
+    """A signed image. ``sign`` gets the 32-byte SHA-256 image hash and returns the Ed25519 signature of it."""
+    protected = _area(
+        TLV_PROTECTED_MAGIC,
+        [(TLV_SECURITY_COUNTER, security_counter.to_bytes(4, "little")), (TLV_BOARD, board.encode())],
+    )
+    v = version
+    header = HEADER.pack(
+        MAGIC, load_address, header_bytes, len(protected), len(payload), FLAG_RAM_LOAD,
+        v.major, v.minor, v.revision, v.build, 0,
+    ).ljust(header_bytes, b"\0")  # fmt: skip
+    signed = header + payload + protected
+    digest = hashlib.sha256(signed).digest()
+    return signed + _area(
+        TLV_MAGIC,
+        [(TLV_SHA256, digest), (TLV_KEY_HASH, ed25519_key_hash(public_key)), (TLV_ED25519, sign(digest))],
+    )
+
+
+def _area(magic: int, entries: Sequence[tuple[int, bytes]]) -> bytes:
+    body = b"".join(TLV_INFO.pack(kind, len(value)) + value for kind, value in entries)
+    return TLV_INFO.pack(magic, TLV_INFO.size + len(body)) + body

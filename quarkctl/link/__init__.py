@@ -1,0 +1,35 @@
+"""Ways to a device. Foreign exceptions end here: above, there is only `quarkctl.errors`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Link(Protocol):
+    """A byte pipe to one device.
+
+    ``read`` waits at most ``timeout_s`` for the first byte and returns what is there (empty when nothing came).
+    ``write`` sends everything or raises. Both raise LinkLost when the other end is gone.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self, timeout_s: float) -> bytes: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Opener(Protocol):
+    """Finds the same device again, whatever its port is called now."""
+
+    @property
+    def identity(self) -> str:
+        """What stays the same over resets, such as ``sim:s1-0001``."""
+        ...
+
+    def open(self) -> Link:
+        """Raises DeviceMissing, DeviceBusy or HostUnfit."""
+        ...

@@ -1,0 +1,194 @@
+"""Serial ports through pyserial, held exclusively."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import termios
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quarkctl.errors import DeviceBusy, DeviceMissing, HostUnfit, LinkError, LinkLost, LinkTimeout
+
+if TYPE_CHECKING:
+    import serial
+
+#: A write that makes no progress for so long means that nobody takes the bytes.
+WRITE_STALL_S = 5.0
+_CHUNK = 4096
+
+
+class SerialLink:
+    """An open port. Reads block in select; nothing polls."""
+
+    def __init__(self, port: serial.Serial, path: str) -> None:
+        self._port = port
+        self._fd = port.fileno()
+        self.name = path
+
+    def read(self, timeout_s: float) -> bytes:
+        try:
+            ready, _, _ = select.select([self._fd], [], [], max(timeout_s, 0.0))
+            if not ready:
+                return b""
+            data = os.read(self._fd, 65536)
+        except OSError as error:
+            raise LinkLost(f"{self.name} went away: {error.strerror}") from error
+        except ValueError as error:  # closed under our feet
+            raise LinkLost(f"{self.name} is closed") from error
+        if not data and self._hung_up():
+            raise LinkLost(f"{self.name} went away")
+        return data
+
+    def _hung_up(self) -> bool:
+        """Readable without data is either the end, or a terminal whose other side was just opened."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                _, ready, _ = select.select([], [self._fd], [], WRITE_STALL_S)
+                if not ready:
+                    raise LinkTimeout(
+                        f"{self.name} takes no bytes for {WRITE_STALL_S:.0f} s",
+                        hint="the device is stopped or its line is blocked: reset it",
+                    )
+                view = view[os.write(self._fd, view[:_CHUNK]) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise LinkLost(f"{self.name} went away: {error.strerror}") from error
+
+    def close(self) -> None:
+        try:
+            self._port.close()
+        except OSError:  # the port is gone already, and so is the reason to complain
+            return
+
+
+def open_serial(path: str, baud: int) -> SerialLink:
+    """Open and lock a port.
+
+    Raises DeviceMissing, DeviceBusy (with the holder's name), HostUnfit (permissions).
+    """
+    import serial
+
+    holders = holders_of(path)
+    if holders:
+        raise DeviceBusy(
+            f"{path} is held by {', '.join(str(h) for h in holders)}",
+            hint="close that program, or choose another device",
+        )
+    try:
+        port = serial.Serial(path, baud, timeout=0, exclusive=True)
+    except serial.SerialException as error:
+        raise _open_error(path, error) from error
+    except (OSError, termios.error, ValueError) as error:
+        raise LinkError(f"cannot open {path}: {error}") from error
+    return SerialLink(port, path)
+
+
+def _open_error(path: str, error: serial.SerialException) -> Exception:
+    code = error.errno
+    if code in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EIO):
+        return DeviceMissing(f"there is no {path}", hint="plug the device in; `quarkctl devices` lists what is there")
+    if code == errno.EACCES:
+        return HostUnfit(
+            f"no permission to open {path}",
+            hint="`quarkctl doctor` shows the group and the udev rule that give it",
+        )
+    if code in (errno.EBUSY, errno.EAGAIN):
+        return DeviceBusy(f"{path} is held by another program", hint="close it; `quarkctl devices` names it")
+    return LinkError(f"cannot open {path}: {error}")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that has a port open."""
+
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.command} (pid {self.pid})"
+
+
+def holders_of(path: str) -> list[Holder]:
+    """Other processes with this port open, as far as /proc shows them; empty on systems without /proc.
+
+    A pseudo-terminal's own emulator does not count: it holds the other end.
+    """
+    try:
+        device = os.stat(path).st_rdev
+    except OSError:
+        return []
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        if int(entry.name) == os.getpid():
+            continue
+        try:
+            fds = list((entry / "fd").iterdir())
+        except OSError:
+            continue
+        if any(_same_device(fd, device) for fd in fds):
+            found.append(Holder(int(entry.name), _command(entry)))
+    return found
+
+
+def _same_device(fd: Path, device: int) -> bool:
+    try:
+        target = os.readlink(fd)
+        return target.startswith("/dev/") and os.stat(fd).st_rdev == device
+    except OSError:
+        return False
+
+
+def _command(entry: Path) -> str:
+    try:
+        words = (entry / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return "a process"
+    return " ".join(Path(w.decode("utf-8", "replace")).name if i == 0 else w.decode("utf-8", "replace")
+                    for i, w in enumerate(words[:3])).strip() or "a process"  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SerialOpener:
+    """A port whose path is looked up anew at every opening."""
+
+    identity: str
+    resolve: Callable[[], str]
+    baud: int
+
+    def open(self) -> SerialLink:
+        return open_serial(self.resolve(), self.baud)
+
+
+@dataclass(frozen=True)
+class SerialDevice:
+    """A port of this computer, as the operating system describes it."""
+
+    path: str
+    usb_id: str
+    serial: str
+    location: str
+    product: str
+
+
+def list_serial() -> list[SerialDevice]:
+    """USB serial ports; ports without any USB description (such as ttyS0) are left out."""
+    from serial.tools.list_ports import comports
+
+    return [
+        SerialDevice(
+            p.device, f"{p.vid:04x}:{p.pid:04x}", p.serial_number or "", p.location or "", p.product or p.description
+        )
+        for p in sorted(comports())
+        if p.vid is not None and p.pid is not None
+    ]

@@ -1,0 +1,1 @@
+"""Virtual glasses: the real firmware in QEMU, fed by a model of batteries, load and heat."""

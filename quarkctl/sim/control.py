@@ -1,0 +1,159 @@
+"""Start, find and command virtual glasses from another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quarkctl.errors import DeviceMissing, HostUnfit, InputWrong, LinkError, QuarkError, UsageWrong
+from quarkctl.formats import mcuboot_image
+from quarkctl.sim import folder, qemu
+
+#: Flash map of the virtual boards (firmware/rtos/boards/*.c): slots and state sectors, as offsets in the memory file.
+SLOT_OFFSETS = (0x000000, 0x100000)
+SLOT_BYTES = 0x100000
+STATE_OFFSET = 0x200000
+STATE_BYTES = 0x2000
+
+_ANSWER_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """What virtual glasses are made of: bootloader and the image that the factory put into slot A."""
+
+    boot_elf: Path
+    image: Path
+
+
+def start(name: str, board: str, firmware: Firmware, *, load: str = "idle", seed: int = 1) -> folder.Instance:
+    """Start virtual glasses; returns when their firmware's power is on.
+
+    Raises UsageWrong (name taken), InputWrong (image), HostUnfit (no QEMU).
+    """
+    qemu.require()
+    image = _read(firmware.image)
+    parsed = mcuboot_image.parse(image)
+    if parsed.board != board:
+        raise InputWrong(f"{firmware.image} is made for {parsed.board or 'no board'}, not for {board}")
+    if len(image) > SLOT_BYTES:
+        raise InputWrong(f"{firmware.image} has {len(image)} bytes, a slot holds {SLOT_BYTES}")
+    path = folder.folder_of(name)
+    if any(i.name == name for i in folder.running()):
+        raise UsageWrong(f"virtual glasses called {name} run already", hint=f"quarkctl sim stop {name}, or another name")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.mkdir(mode=0o700)
+    try:
+        shutil.copyfile(firmware.boot_elf, path / "boot.elf")
+        _provision(path / "memory.bin", image)
+        settings = {
+            "name": name, "board": board, "serial": _serial(board, name), "image": str(firmware.image),
+            "load": load, "seed": seed,
+        }  # fmt: skip
+        (path / "settings.json").write_text(json.dumps(settings), "utf-8")
+        _launch(path)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return folder.load(name)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputWrong(f"cannot read {path}: {error.strerror}") from error
+
+
+def _serial(board: str, name: str) -> str:
+    """The same name gives the same serial number, like a device that keeps its own."""
+    return f"V{board[:2].upper()}-{zlib.crc32(name.encode()) & 0xFFFFFF:06X}"
+
+
+def _provision(memory: Path, image: bytes) -> None:
+    """A new file reads zero where erased flash reads 0xff."""
+    with memory.open("wb") as file:
+        file.truncate(qemu.MEMORY_BYTES)
+        for offset in SLOT_OFFSETS:
+            file.seek(offset)
+            file.write(b"\xff" * SLOT_BYTES)
+        file.seek(STATE_OFFSET)
+        file.write(b"\xff" * STATE_BYTES)
+        file.seek(SLOT_OFFSETS[0])
+        file.write(image)
+
+
+def _launch(path: Path) -> None:
+    with (path / "supervisor.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "quarkctl.sim.glasses", str(path)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+            env={**os.environ, "PYTHONSAFEPATH": "1"} if _installed() else None,
+        )  # fmt: skip
+    assert process.stdout
+    line = process.stdout.readline()
+    process.stdout.close()
+    try:
+        said = json.loads(line)
+    except ValueError:
+        detail = (path / "supervisor.log").read_text("utf-8", "replace").strip().splitlines()
+        raise QuarkError(f"the virtual glasses did not start: {detail[-1] if detail else 'no output'}") from None
+    if "error" in said:
+        raise HostUnfit(said["error"], said.get("hint", ""))
+
+
+def _installed() -> bool:
+    """In a source tree that is not installed, the child finds the package through the current folder."""
+    return "site-packages" in str(Path(__file__))
+
+
+def request(name: str, **fields: Any) -> dict[str, Any]:
+    """Send one command to running virtual glasses and return their answer.
+
+    Raises DeviceMissing, LinkError, or what the glasses answered.
+    """
+    folder.load(name)
+    path = folder.folder_of(name) / "control.sock"
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(_ANSWER_TIMEOUT_S)
+        try:
+            channel.connect(str(path))
+            channel.sendall(json.dumps(fields).encode() + b"\n")
+            answer = json.loads(channel.makefile("r").readline())
+        except (OSError, ValueError) as error:
+            raise LinkError(f"virtual glasses {name} do not answer: {error}") from error
+    if "error" in answer:
+        e = answer["error"]
+        raise UsageWrong(e["message"], e["hint"]) if e["exit_code"] == UsageWrong.exit_code else LinkError(
+            e["message"], e["hint"]
+        )
+    return dict(answer["ok"])
+
+
+def stop(name: str) -> None:
+    """Stop and forget; returns when everything is gone."""
+    instance = folder.load(name)
+    request(name, command="stop")
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while folder.folder_of(name).exists():
+        if time.monotonic() > deadline:
+            raise LinkError(f"virtual glasses {name} do not stop", hint=f"kill -9 {instance.pid}")
+        time.sleep(0.01)
+
+
+def port(name: str) -> str:
+    """Path of the serial port; changes with every power cycle."""
+    instance = folder.load(name)
+    if not instance.port:
+        raise DeviceMissing(f"virtual glasses {name} are without power", hint=f"quarkctl sim power on {name}")
+    return instance.port

@@ -1,0 +1,107 @@
+"""Where virtual glasses live on disk: one private folder each, with everything in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from quarkctl.errors import DeviceMissing, HostUnfit, UsageWrong
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,15}\Z")
+#: A unix socket's path has at most 107 bytes on Linux.
+_SOCKET_PATH_MAX = 107
+
+
+def root() -> Path:
+    """Parent of all instances: QUARKCTL_STATE_DIR, or the user's state folder."""
+    given = os.environ.get("QUARKCTL_STATE_DIR")
+    if given:
+        return Path(given) / "sim"
+    from platformdirs import user_state_path
+
+    return user_state_path("quarkctl") / "sim"
+
+
+def folder_of(name: str) -> Path:
+    if not _NAME.match(name):
+        raise UsageWrong(f"{name!r} cannot be a name", hint="up to 16 lower case letters, digits and dashes")
+    path = root() / name
+    if len(str(path / "doorbell.sock")) > _SOCKET_PATH_MAX:
+        raise HostUnfit(f"{path} is too long for a socket", hint="set QUARKCTL_STATE_DIR to a shorter folder")
+    return path
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What is known of running virtual glasses. ``port`` is empty while power is cut."""
+
+    name: str
+    board: str
+    serial: str
+    pid: int
+    qemu_pid: int
+    port: str
+    image: str
+
+    def as_dict(self) -> dict[str, str | int]:
+        return asdict(self)
+
+
+def publish(folder: Path, instance: Instance) -> None:
+    """Write the state whole or not at all."""
+    temporary = folder / "state.json.new"
+    temporary.write_text(json.dumps(instance.as_dict()), "utf-8")
+    temporary.replace(folder / "state.json")
+
+
+def lock(folder: Path) -> IO[str] | None:
+    """The supervisor's lock: free again as soon as it is gone, however it went. None when it is taken."""
+    file = (folder / "lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def load(name: str) -> Instance:
+    """A running instance. Raises DeviceMissing."""
+    folder = folder_of(name)
+    missing = DeviceMissing(
+        f"no virtual glasses called {name} are running", hint=f"start them: quarkctl sim start {name}"
+    )
+    if not folder.is_dir():
+        raise missing
+    held = lock(folder)
+    if held:  # nobody holds it: the supervisor died; clear up after it
+        with held:
+            clear(folder)
+        raise missing
+    try:
+        return Instance(**json.loads((folder / "state.json").read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise missing from None
+
+
+def running() -> list[Instance]:
+    """All running instances by name; leftovers of dead ones are removed on the way."""
+    out = []
+    if root().is_dir():
+        for entry in sorted(root().iterdir()):
+            try:
+                out.append(load(entry.name))
+            except (DeviceMissing, UsageWrong):
+                continue
+    return out
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder whose supervisor is gone. QEMU went with it (it is told to die with its parent)."""
+    shutil.rmtree(folder, ignore_errors=True)

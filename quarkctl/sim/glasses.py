@@ -1,0 +1,265 @@
+"""The supervisor of one pair of virtual glasses: ``python -m quarkctl.sim.glasses FOLDER``.
+
+It owns QEMU and the plant, feeds one with the other, and takes commands as JSON lines on ``control.sock``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from quarkctl import schemas
+from quarkctl.errors import QuarkError, UsageWrong
+from quarkctl.sim import faults, folder
+from quarkctl.sim.mailbox import Mailbox
+from quarkctl.sim.plant import LOADS_MA, SIDES, Plant
+from quarkctl.sim.qemu import Qemu
+
+#: The plant moves on that often; the firmware looks every 20 ms.
+BLOCK_S = 0.02
+#: Behind by more (the host slept, or the process was stopped): time is skipped instead of replayed.
+BEHIND_MAX_S = 0.5
+
+
+class Glasses:
+    """QEMU, plant and mailbox, and the commands on them."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self._path = path
+        self._settings = settings
+        self._plant = Plant(seed=int(settings["seed"]), load=str(settings["load"]))
+        self._mailbox = Mailbox(path / "memory.bin")
+        self._machine_faults: set[str] = set()
+        self._qemu: Qemu | None = None
+        self._clock_offset = 0.0
+        self.stopping = False
+        self._commands: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "status": lambda _: self._status(),
+            "stop": self._stop,
+            "battery": self._battery,
+            "load": self._load,
+            "fault": self._fault,
+            "power": self._power,
+        }
+
+    # --- power --------------------------------------------------------------------------------------------------------
+
+    def power_on(self) -> None:
+        if self._qemu:
+            return
+        self._mailbox.reset(str(self._settings["serial"]))
+        self._qemu = Qemu(self._path, icount=bool(self._settings.get("icount")))
+        self._clock_offset = time.monotonic() - self._plant.time_us / 1e6
+        self._plant.brown_out = False
+        self._publish()
+
+    def power_cut(self) -> None:
+        if self._qemu:
+            self._qemu.kill()
+            self._qemu = None
+        self._publish()
+
+    def _reset(self, cause: str) -> None:
+        if self._qemu:
+            self._mailbox.set_reset_cause(schemas.telemetry().enums["reset_reason"][cause])
+            self._qemu.qmp("system_reset")
+
+    def _publish(self) -> None:
+        q = self._qemu
+        s = self._settings
+        folder.publish(
+            self._path,
+            folder.Instance(
+                s["name"], s["board"], s["serial"], os.getpid(), q.pid if q else 0, q.port if q else "", s["image"]
+            ),
+        )
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Bring the plant up to now and tell the firmware."""
+        if self._qemu and not self._qemu.running:  # somebody killed it: that is a power cut
+            self.power_cut()
+        if not self._qemu:
+            return
+        now_us = int((time.monotonic() - self._clock_offset) * 1e6)
+        if now_us - self._plant.time_us > BEHIND_MAX_S * 1e6:
+            self._clock_offset += (now_us - self._plant.time_us) / 1e6
+            return
+        status = self._mailbox.status()
+        self._plant.throttle_level = status.throttle_level
+        if status.heartbeat:
+            self._plant.pack_enable = status.pack_enable or 3
+        readings = self._plant.advance(now_us)
+        if faults.FROZEN_CONVERTER.name not in self._machine_faults:
+            self._mailbox.write(readings)
+        if self._plant.brown_out:
+            self._brown_out()
+
+    def _brown_out(self) -> None:
+        """Below the limit the power chip holds reset; it lets go when a pack can feed the bus again."""
+        self._plant.brown_out = False
+        if self._plant.bus_mv < self._plant.uvlo_mv:
+            self.power_cut()
+        else:
+            self._reset("brownout")
+
+    def _now(self) -> None:
+        """An edge: what the firmware sees must be up to date on both sides of it."""
+        self.step()
+        if self._qemu:
+            self._qemu.ring()
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        command = self._commands.get(str(request.get("command")))
+        if command is None:
+            raise UsageWrong(f"virtual glasses know no command {request.get('command')!r}")
+        return command(request)
+
+    def _status(self) -> dict[str, Any]:
+        p = self._plant
+        return {
+            "power": "on" if self._qemu else "off",
+            "port": self._qemu.port if self._qemu else "",
+            "load": p.load,
+            "load_ma": round(p.load_ma),
+            "bus_mv": round(p.bus_mv),
+            "packs": [
+                {"side": side, "present": c.present, "soc_pct": round(100 * c.soc), "ma": round(c.ma)}
+                for side, c in zip(SIDES, p.cells, strict=True)
+            ],
+            "zone_c": dict(zip(("ar1", "rtos", "battery_left", "battery_right", "skin"), p.temperatures(), strict=True)),
+            "throttle_level": p.throttle_level,
+            "faults": {**p.faults, **dict.fromkeys(sorted(self._machine_faults), 1.0)},
+        }
+
+    def _stop(self, _: dict[str, Any]) -> dict[str, Any]:
+        self.stopping = True
+        return {}
+
+    def _battery(self, request: dict[str, Any]) -> dict[str, Any]:
+        side = SIDES.index(str(request["side"]))
+        self.step()
+        if request["action"] == "eject":
+            self._plant.eject(side)
+            if faults.RESET_ON_SWAP.name in self._machine_faults:
+                self._reset("brownout")
+        else:
+            soc = request.get("soc_pct")
+            self._plant.insert(side, None if soc is None else int(soc) / 100)
+            if not self._qemu and self._settings.get("auto_on", True):
+                self.power_on()
+        self._now()
+        return self._status()
+
+    def _load(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request["load"] not in LOADS_MA:
+            raise UsageWrong(f"no load {request['load']!r}", hint=f"there are {', '.join(LOADS_MA)}")
+        self._plant.set_load(str(request["load"]))
+        self._now()
+        return self._status()
+
+    def _fault(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = str(request["name"])
+        fault = faults.FAULTS.get(name)
+        if fault is None:
+            raise UsageWrong(f"no fault {name!r}", hint=f"there are {', '.join(faults.FAULTS)}")
+        if name in faults.PLANT_FAULTS:
+            if request["on"]:
+                size = request.get("size")
+                self._plant.faults[name] = fault.default if size is None else float(size)
+            else:
+                self._plant.faults.pop(name, None)
+        elif request["on"]:
+            self._machine_faults.add(name)
+        else:
+            self._machine_faults.discard(name)
+        return self._status()
+
+    def _power(self, request: dict[str, Any]) -> dict[str, Any]:
+        action = request["action"]
+        if action == "reset":
+            self._reset("external")
+        if action in ("cut", "cycle"):
+            self.power_cut()
+        if action in ("on", "cycle"):
+            self.power_on()
+        return self._status()
+
+    def close(self) -> None:
+        if self._qemu:
+            self._qemu.kill()
+        self._mailbox.close()
+
+
+def serve(path: Path) -> None:
+    """Run until told to stop. Says ``ready`` or an error as one JSON line on stdout, then closes it."""
+    held = folder.lock(path)
+    if held is None:
+        raise QuarkError("these virtual glasses run already")
+    settings = json.loads((path / "settings.json").read_text("utf-8"))
+    glasses = Glasses(path, settings)
+    control = socket.socket(socket.AF_UNIX)
+    control.bind(str(path / "control.sock"))
+    control.listen(8)
+    with held, control, selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(glasses, "stopping", True))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            glasses.power_on()
+            glasses.step()
+            print(json.dumps({"ready": True}), flush=True)
+            _close_stdout()
+            due = time.monotonic()
+            while not glasses.stopping:
+                due += BLOCK_S
+                while (left := due - time.monotonic()) > 0 and not glasses.stopping:
+                    for _ in selector.select(left):
+                        _answer(control, glasses)
+                due = max(due, time.monotonic() - BEHIND_MAX_S)
+                glasses.step()
+        finally:
+            glasses.close()
+            folder.clear(path)
+
+
+def _close_stdout() -> None:
+    """The starter waits for the end of the pipe."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _answer(control: socket.socket, glasses: Glasses) -> None:
+    """One request, one answer, one connection. A client that dawdles is cut off: time must go on."""
+    connection, _ = control.accept()
+    with connection, contextlib.suppress(OSError):
+        connection.settimeout(0.2)
+        try:
+            request = json.loads(connection.makefile("r").readline(65536))
+            answer = {"ok": glasses.handle(request)}
+        except QuarkError as error:
+            answer = {"error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}}
+        except (ValueError, KeyError, TypeError) as error:
+            answer = {"error": {"message": f"malformed command: {error!r}", "hint": "", "exit_code": 5}}
+        connection.sendall(json.dumps(answer).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    try:
+        serve(Path(sys.argv[1]))
+    except QuarkError as failure:
+        print(json.dumps({"error": failure.message, "hint": failure.hint, "exit_code": failure.exit_code}), flush=True)
+        sys.exit(failure.exit_code)

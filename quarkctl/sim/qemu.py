@@ -1,0 +1,127 @@
+"""The microcontroller: Debian's QEMU, machine mps3-an547, with the board's DDR as a file that plays flash and mailbox."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from quarkctl.errors import HostUnfit, LinkError
+
+PROGRAM = "qemu-system-arm"
+#: The machine insists on exactly this size; the file is sparse.
+MEMORY_BYTES = 2 << 30
+#: Guests are untrusted: no new processes, no privileges. Semihosting would give them a shell on the host: never.
+SANDBOX = "on,spawn=deny,elevateprivileges=deny,obsolete=deny,resourcecontrol=deny"
+_START_TIMEOUT_S = 10.0
+
+
+def command(icount: bool = False) -> list[str]:
+    """Arguments for a machine whose files lie in the current folder."""
+    return [
+        PROGRAM, "-M", "mps3-an547,memory-backend=ddr", "-nodefaults", "-display", "none", "-monitor", "none",
+        "-object", f"memory-backend-file,id=ddr,mem-path=memory.bin,size={MEMORY_BYTES >> 20}M,share=on",
+        "-kernel", "boot.elf",
+        "-chardev", "pty,id=link", "-serial", "chardev:link",
+        "-chardev", "socket,id=doorbell,path=doorbell.sock,server=on,wait=off", "-serial", "chardev:doorbell",
+        "-serial", "null",
+        "-chardev", "file,id=log,path=firmware.log,append=on", "-serial", "chardev:log",
+        "-qmp", "unix:qmp.sock,server=on,wait=off",
+        "-sandbox", SANDBOX,
+        *(["-icount", "shift=5,sleep=off"] if icount else []),
+    ]  # fmt: skip
+
+
+def require() -> str:
+    """Path of the program; HostUnfit tells how to get it."""
+    path = shutil.which(PROGRAM)
+    if path is None:
+        raise HostUnfit(f"{PROGRAM} is not installed", hint="on Debian or Ubuntu: apt-get install qemu-system-arm")
+    return path
+
+
+def _die_with_parent() -> None:
+    """PR_SET_PDEATHSIG: QEMU must not outlive a supervisor that was killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+
+
+class Qemu:
+    """One running machine. Sockets are addressed relative to the folder: their paths must stay short."""
+
+    def __init__(self, folder: Path, icount: bool = False) -> None:
+        require()
+        for name in ("doorbell.sock", "qmp.sock"):
+            (folder / name).unlink(missing_ok=True)
+        self._folder = folder
+        self._process = subprocess.Popen(
+            command(icount), cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            preexec_fn=_die_with_parent,
+        )  # fmt: skip
+        try:
+            self.port = self._read_port()
+            self._doorbell = socket.socket(socket.AF_UNIX)
+            self._doorbell.connect(str(folder / "doorbell.sock"))
+            self._doorbell.setblocking(False)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _read_port(self) -> str:
+        """QEMU says on its first lines which pseudo-terminal it made."""
+        assert self._process.stdout
+        said = []
+        for raw in self._process.stdout:
+            line = raw.decode("utf-8", "replace").strip()
+            said.append(line)
+            match = re.search(r"redirected to (\S+) \(label link\)", line)
+            if match:
+                return match.group(1)
+        raise HostUnfit(f"{PROGRAM} did not start: {said[-1] if said else 'no output'}")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def ring(self) -> None:
+        """Doorbell of the power path: something happened now."""
+        try:
+            self._doorbell.send(b"!")
+        except (BlockingIOError, OSError):  # full or gone: the firmware looks by itself within 20 ms
+            return
+
+    def qmp(self, execute: str) -> None:
+        """One command of the QEMU machine protocol, without an answer worth having."""
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.settimeout(_START_TIMEOUT_S)
+            try:
+                channel.connect(str(self._folder / "qmp.sock"))
+                file = channel.makefile("rw")
+                file.readline()
+                for name in ("qmp_capabilities", execute):
+                    file.write(json.dumps({"execute": name}) + "\n")
+                    file.flush()
+                    while "return" not in (answer := json.loads(file.readline() or "{}")):
+                        if "error" in answer or not answer:
+                            raise LinkError(f"QEMU refused {name}: {answer.get('error', {}).get('desc', 'no answer')}")
+            except (OSError, json.JSONDecodeError) as error:
+                raise LinkError(f"QEMU does not answer: {error}") from error
+
+    def kill(self) -> None:
+        """Power cut: no goodbye."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        if hasattr(self, "_doorbell"):
+            self._doorbell.close()
