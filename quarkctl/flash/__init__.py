@@ -1,0 +1,1 @@
+"""From images to devices: plan first, then act, then prove."""

@@ -230,9 +230,9 @@ def serve(path: Path) -> None:
                         _answer(control, glasses)
                 due = max(due, time.monotonic() - BEHIND_MAX_S)
                 glasses.step()
+            folder.clear(path)  # only after a proper stop: after a crash the log is worth reading
         finally:
             glasses.close()
-            folder.clear(path)
 
 
 def _close_stdout() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import shutil
 import signal
@@ -28,11 +29,12 @@ def command(icount: bool = False) -> list[str]:
         PROGRAM, "-M", "mps3-an547,memory-backend=ddr", "-nodefaults", "-display", "none", "-monitor", "none",
         "-object", f"memory-backend-file,id=ddr,mem-path=memory.bin,size={MEMORY_BYTES >> 20}M,share=on",
         "-kernel", "boot.elf",
-        "-chardev", "pty,id=link", "-serial", "chardev:link",
-        "-chardev", "socket,id=doorbell,path=doorbell.sock,server=on,wait=off", "-serial", "chardev:doorbell",
-        "-serial", "null",
-        "-chardev", "file,id=log,path=firmware.log,append=on", "-serial", "chardev:log",
-        "-qmp", "unix:qmp.sock,server=on,wait=off",
+        # The terminal comes last: when its name is printed, the sockets exist.
+        "-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
+        "-chardev", "socket,id=doorbell,path=doorbell.sock,server=on,wait=off",
+        "-chardev", "file,id=log,path=firmware.log,append=on",
+        "-chardev", "pty,id=link",
+        "-serial", "chardev:link", "-serial", "chardev:doorbell", "-serial", "null", "-serial", "chardev:log",
         "-sandbox", SANDBOX,
         *(["-icount", "shift=5,sleep=off"] if icount else []),
     ]  # fmt: skip
@@ -52,6 +54,14 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
 
 
+def _pin(pid: int) -> None:
+    """Keep QEMU's threads on one processor. Each byte on the serial line is handed from one thread to the other, and a
+    wake-up across processors costs more than the work: 16 kB/s unpinned, 45 kB/s pinned on a 2-core virtual machine."""
+    if hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(pid, {cpus[pid % len(cpus)]})
+
+
 class Qemu:
     """One running machine. Sockets are addressed relative to the folder: their paths must stay short."""
 
@@ -64,6 +74,7 @@ class Qemu:
             command(icount), cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             preexec_fn=_die_with_parent,
         )  # fmt: skip
+        _pin(self._process.pid)
         try:
             self.port = self._read_port()
             self._doorbell = socket.socket(socket.AF_UNIX)

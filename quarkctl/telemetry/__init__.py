@@ -1,0 +1,1 @@
+"""Streams and recordings of telemetry."""

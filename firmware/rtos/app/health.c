@@ -79,11 +79,23 @@ void qk_health_check(struct qk_health *health)
 void qk_health_put(struct qk_cbor_writer *writer)
 {
 	struct qk_health health;
+	struct qk_sense sense;
 
 	qk_health_check(&health);
 	qk_cbor_pair_uint(writer, "passed", health.passed);
 	qk_cbor_pair_uint(writer, "total", health.count);
 	if (health.failed) {
 		qk_cbor_pair_text(writer, "failed", health.failed);
+	}
+	qk_sense_get(&sense);
+	qk_cbor_pair_uint(writer, "bus_mv", sense.sample.bus_mv);
+	for (unsigned pack = 0; pack < QK_PACK_COUNT; pack++) {
+		static const char *const keys[QK_PACK_COUNT] = {"soc_left", "soc_right"};
+
+		if (sense.pack_present[pack]) {
+			qk_cbor_pair_uint(writer, keys[pack],
+			                  qk_power_soc_pct(sense.sample.pack_mv[pack], sense.sample.pack_ma[pack],
+			                                   qk_board.power.pack_mohm));
+		}
 	}
 }

@@ -86,6 +86,9 @@ void qk_identity_put(struct qk_cbor_writer *writer)
 {
 	const struct qk_retained *retained = qk_retained();
 
+	uint8_t key_hash[QK_IMAGE_HASH_BYTES];
+
+	qk_image_key_hash(qk_board.public_key, key_hash);
 	qk_cbor_pair_text(writer, "board", qk_board.name);
 	qk_cbor_pair_text(writer, "serial", serial);
 	qk_cbor_pair_bytes(writer, "build_id", qk_identity_build_id(), BUILD_ID_BYTES);
@@ -97,4 +100,5 @@ void qk_identity_put(struct qk_cbor_writer *writer)
 	qk_cbor_pair_uint(writer, "rollback_reason", retained->rollback_reason);
 	qk_cbor_pair_uint(writer, "security_counter", retained->security_counter);
 	qk_cbor_pair_uint(writer, "layout_hash", QK_TELEMETRY_LAYOUT_HASH);
+	qk_cbor_pair_bytes(writer, "key_hash", key_hash, sizeof key_hash);
 }

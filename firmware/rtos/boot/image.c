@@ -141,17 +141,22 @@ enum qk_image_verdict qk_image_parse(const uint8_t *slot, size_t slot_bytes, str
 	return parse(slot, slot_bytes, image, &tlvs);
 }
 
-/* SHA-256 of the key as SubjectPublicKeyInfo, which is what imgtool puts into the key hash TLV. */
-static bool key_matches(const uint8_t *key_hash, const uint8_t *public_key)
+void qk_image_key_hash(const uint8_t *public_key, uint8_t digest[QK_IMAGE_HASH_BYTES])
 {
 	static const uint8_t prefix[12] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00};
 	struct qk_sha256 hash;
-	uint8_t digest[QK_SHA256_BYTES];
 
 	qk_sha256_init(&hash);
 	qk_sha256_update(&hash, prefix, sizeof prefix);
 	qk_sha256_update(&hash, public_key, QK_ED25519_KEY_BYTES);
 	qk_sha256_finish(&hash, digest);
+}
+
+static bool key_matches(const uint8_t *key_hash, const uint8_t *public_key)
+{
+	uint8_t digest[QK_IMAGE_HASH_BYTES];
+
+	qk_image_key_hash(public_key, digest);
 	return memcmp(digest, key_hash, sizeof digest) == 0;
 }
 

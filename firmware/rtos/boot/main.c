@@ -89,11 +89,14 @@ static void put_identity(struct qk_cbor_writer *writer)
 {
 	struct qk_wire_plant_control control;
 	char serial[sizeof control.serial + 1] = {0};
+	uint8_t key_hash[QK_IMAGE_HASH_BYTES];
 
 	memcpy(&control, (const void *)qk_mailbox(), sizeof control);
 	memcpy(serial, control.serial, sizeof control.serial);
 	qk_cbor_pair_text(writer, "board", qk_board.name);
 	qk_cbor_pair_text(writer, "serial", serial);
+	qk_image_key_hash(qk_board.public_key, key_hash);
+	qk_cbor_pair_bytes(writer, "key_hash", key_hash, sizeof key_hash);
 }
 
 static void recover(const struct qk_image_policy *policy)

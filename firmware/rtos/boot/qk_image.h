@@ -55,6 +55,9 @@ enum qk_image_verdict qk_image_check(const uint8_t *slot, size_t slot_bytes, con
 /* Reads header and TLVs and compares the hash, without signature: for listings. */
 enum qk_image_verdict qk_image_parse(const uint8_t *slot, size_t slot_bytes, struct qk_image *image);
 
+/* SHA-256 of an Ed25519 key as SubjectPublicKeyInfo: what imgtool puts into the key hash TLV. */
+void qk_image_key_hash(const uint8_t *public_key, uint8_t digest[QK_IMAGE_HASH_BYTES]);
+
 const char *qk_image_verdict_text(enum qk_image_verdict verdict);
 
 #endif

@@ -93,11 +93,15 @@ size_t qk_uart_send(unsigned uart, const uint8_t *data, size_t size)
 
 static void receive(unsigned uart)
 {
+	uint32_t state;
+
 	UART_INTCLEAR(uart) = 2; /* before reading: the other order loses interrupts */
-	while (UART_STATE(uart) & UART_STATE_RXFULL) {
+	while ((state = UART_STATE(uart)) & UART_STATE_RXFULL) {
 		qk_uart_received(uart, (uint8_t)UART_DATA(uart));
 	}
-	UART_STATE(uart) = UART_STATE_OVERRUN;
+	if (state & UART_STATE_OVERRUN) {
+		UART_STATE(uart) = UART_STATE_OVERRUN;
+	}
 }
 
 void Uart0Rx_Handler(void);

@@ -9,6 +9,9 @@
 #define LOCK_BASEPRI 0x40u
 #define COUNTS_PER_TICK (COUNTER_HZ / QK_TICK_HZ)
 #define IDLE_TICKS_MAX 60000u
+#define IDLE_BASEPRI 0x80u /* masks SysTick and PendSV, not the devices */
+
+static volatile bool timer_fired;
 
 void PendSV_Handler(void);
 void SVC_Handler(void);
@@ -139,6 +142,7 @@ void SysTick_Handler(void)
 void Timer0_Handler(void)
 {
 	TIMER0_CONTROL = 0;
+	timer_fired = true;
 }
 
 void qk_port_start(void)
@@ -154,36 +158,40 @@ void qk_port_start(void)
 	}
 }
 
+/* Sleeps with only SysTick and PendSV masked: interrupts are served one after the other for as long as none of them
+ * makes a thread ready, which keeps a stream of received bytes cheap. Time is caught up before anything else runs. */
 void qk_port_idle(void)
 {
 	uint32_t wake, now = qk_tick_now(), ticks = IDLE_TICKS_MAX;
-	uint64_t compare;
+	uint64_t tick64 = qk_port_counter() / COUNTS_PER_TICK, compare;
 
-	/* Masked by PRIMASK: an interrupt still ends WFI, but runs only after time has been caught up. */
-	__asm volatile("cpsid i" ::: "memory");
-	now = qk_tick_now();
+	__asm volatile("msr basepri, %0\n isb" ::"r"(IDLE_BASEPRI) : "memory");
 	if (qk_next_wake(&wake)) {
 		int32_t left = (int32_t)(wake - now);
 
 		ticks = left <= 0 ? 0 : (uint32_t)left < IDLE_TICKS_MAX ? (uint32_t)left : IDLE_TICKS_MAX;
 	}
-	if (ticks) {
-		/* The tick count is the lower half of counter / counts: continue from its present 64-bit value. */
-		uint64_t tick64 = qk_port_counter() / COUNTS_PER_TICK;
-
-		tick64 -= (uint32_t)((uint32_t)tick64 - now);
-		compare = (tick64 + ticks) * COUNTS_PER_TICK;
-		SYST_CSR = 0;
-		SCB_ICSR = ICSR_PENDSTCLR;
-		TIMER0_COMPARE_LOW = (uint32_t)compare;
-		TIMER0_COMPARE_HIGH = (uint32_t)(compare >> 32);
-		TIMER0_CONTROL = 1;
-		__asm volatile("dsb\n wfi\n isb" ::: "memory");
-		TIMER0_CONTROL = 0;
-		NVIC_ICPR(0) = 1u << TIMER0_IRQ;
-		SYST_CVR = 0;
-		SYST_CSR = 7;
+	/* The tick count is the lower half of counter / counts: continue from its present 64-bit value. */
+	tick64 -= (uint32_t)((uint32_t)tick64 - now);
+	compare = (tick64 + ticks) * COUNTS_PER_TICK;
+	SYST_CSR = 0;
+	SCB_ICSR = ICSR_PENDSTCLR;
+	TIMER0_COMPARE_LOW = (uint32_t)compare;
+	TIMER0_COMPARE_HIGH = (uint32_t)(compare >> 32);
+	TIMER0_CONTROL = 1;
+	timer_fired = false;
+	for (;;) {
+		/* Masked by PRIMASK between test and sleep: an interrupt still ends WFI, and is served right after. */
+		__asm volatile("cpsid i" ::: "memory");
+		if (timer_fired || qk_next != qk_current) {
+			break;
+		}
+		__asm volatile("dsb\n wfi\n cpsie i\n isb" ::: "memory");
 	}
+	TIMER0_CONTROL = 0;
+	NVIC_ICPR(0) = 1u << TIMER0_IRQ;
 	qk_tick((uint32_t)(qk_port_counter() / COUNTS_PER_TICK), false);
-	__asm volatile("cpsie i\n isb" ::: "memory");
+	SYST_CVR = 0;
+	SYST_CSR = 7;
+	__asm volatile("cpsie i\n msr basepri, %0\n isb" ::"r"(0) : "memory");
 }

@@ -1,0 +1,180 @@
+"""quarkctl diag"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quarkctl import boards, schemas
+from quarkctl.cli import show
+from quarkctl.cli.choose import choose
+from quarkctl.cli.options import Device, Json, Seconds, examples
+from quarkctl.diag import battery as battery_checks
+from quarkctl.diag import limits as limits_format
+from quarkctl.diag.evidence import Evidence
+from quarkctl.diag.finding import Finding, Verdict, worst
+from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.formats.stream import Decoder, Sample
+from quarkctl.telemetry import live, recorder
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Run diagnostics and give a verdict.")
+
+EXIT = {Verdict.FAIL: 7, Verdict.INVALID: 8}
+_LIVE_SECONDS = 10.0
+
+
+@app.callback()
+def _diag() -> None:
+    """Run diagnostics and give a verdict.
+
+    Exit code 7: a fault was found. 8: the evidence cannot support a verdict.
+    """
+
+
+def complete_check(incomplete: str) -> list[str]:
+    return [n for n in battery_checks.CHECKS if n.startswith(incomplete)]
+
+
+@app.command(epilog=examples("quarkctl diag battery --recording swap.qrec", "quarkctl diag battery -d sim:s1 --seconds 15"))
+def battery(
+    check: Annotated[str, typer.Argument(metavar="[CHECK]", autocompletion=complete_check, help="Only this check.")] = "",
+    device: Device = "",
+    recording: Annotated[
+        Path | None, typer.Option("--recording", "-r", metavar="FILE", help="Judge a recording instead of a device.")
+    ] = None,
+    limits: Annotated[Path | None, typer.Option(metavar="FILE", help="Limits; default: those of the board.")] = None,
+    seconds: Seconds = None,
+    as_json: Json = False,
+) -> int:
+    """Judge the batteries: are both seen, is a swap survived, does the bus hold.
+
+    On a live device this listens for --seconds (10): swap a battery meanwhile.
+    """
+    if check and check not in battery_checks.CHECKS:
+        raise UsageWrong(f"there is no check {check!r}", hint=f"there are {', '.join(battery_checks.CHECKS)}")
+    evidence = _from_recording(recording) if recording else _from_device(device, seconds or _LIVE_SECONDS, quiet=as_json)
+    name, text = _limits(limits, evidence)
+    parsed = limits_format.parse(name, text)
+    findings = battery_checks.run(evidence, parsed, check)
+    verdict = worst(findings)
+    identity = {
+        **evidence.identity(),
+        "limits": f"{parsed.sku} v{parsed.version}",
+        "limits_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "recording_sha256": evidence.sha256,
+    }
+    if as_json:
+        body = {
+            "verdict": verdict.value, "evidence": identity, "counts": evidence.counts.as_dict(),
+            "span_s": round(evidence.span_s(), 3), "findings": [f.as_dict() for f in findings],
+        }  # fmt: skip
+        show.document("quarkctl.diag/1", body)
+    else:
+        _print(findings, verdict, evidence, identity)
+    return EXIT.get(verdict, 0)
+
+
+@app.command("list", epilog=examples("quarkctl diag list", "quarkctl diag list --json"))
+def list_checks(as_json: Json = False) -> None:
+    """List all checks."""
+    checks = battery_checks.CHECKS.values()
+    if as_json:
+        rows = [{"code": c.code, "check": f"battery {c.name}", "title": c.title, "why": c.why} for c in checks]
+        show.document("quarkctl.diag-list/1", {"checks": rows})
+        return
+    show.table(("code", "check", "why"), ((c.code, f"battery {c.name}", c.why) for c in checks))
+
+
+@app.command(epilog=examples("quarkctl diag explain PWR-002", "quarkctl diag explain PWR-004"))
+def explain(code: Annotated[str, typer.Argument(metavar="CODE")]) -> None:
+    """Tell what a finding means and how it is measured."""
+    for c in battery_checks.CHECKS.values():
+        if c.code == code.upper():
+            show.out.print(f"{c.code}  {c.title}: {c.why}.\n")
+            show.out.print(" ".join((c.run.__doc__ or "").split()))
+            return
+    raise UsageWrong(
+        f"there is no finding {code!r}", hint=f"there are {', '.join(c.code for c in battery_checks.CHECKS.values())}"
+    )
+
+
+def _from_recording(path: Path) -> Evidence:
+    r = recorder.load(path)
+    if not r.samples:
+        raise InputWrong(f"{path} holds no samples ({r.ending}, {r.wire_bytes} wire bytes)")
+    return Evidence(r.schema, r.samples, r.counts, r.gaps, str(path), r.sha256, r.ending)
+
+
+def _from_device(device: str, seconds: float, *, quiet: bool) -> Evidence:
+    opener = choose(device)
+    link = opener.open()
+    decoder = Decoder(schemas.telemetry())
+    samples: list[Sample] = []
+    if not quiet:
+        show.err.print(f"listening to {opener.identity} for {seconds:g} s: swap a battery now")
+    try:
+        for chunk in live.chunks(link, live.Until(seconds)):
+            new = decoder.feed(chunk.data, chunk.host_ns)
+            samples += new
+            if not quiet:
+                _tell_events(decoder, new)
+    finally:
+        link.close()
+    return Evidence(decoder.schema, samples, decoder.counts, decoder.gaps, opener.identity)
+
+
+def _tell_events(decoder: Decoder, samples: list[Sample]) -> None:
+    for s in samples:
+        if s.message.name != "event":
+            continue
+        code = str(decoder.schema.enum_name("event_code", s.number("code")))
+        if code in ("pack_removed", "pack_inserted"):
+            side = battery_checks.SIDES[s.numbers("value")[0] & 1]
+            show.err.print(f"  {s.time_us / 1e6:8.3f} s  {side} pack {code.removeprefix('pack_')}")
+
+
+def _limits(given: Path | None, evidence: Evidence) -> tuple[str, str]:
+    if given:
+        try:
+            return given.name, given.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputWrong(f"cannot read {given}: {error}") from error
+    board = evidence.identity().get("board", "")
+    if not board:
+        raise InputWrong(
+            "the evidence does not say which board it is from", hint="record for two seconds or more, or give --limits FILE"
+        )
+    return boards.limits_text(board)
+
+
+def _print(findings: list[Finding], verdict: Verdict, evidence: Evidence, identity: dict[str, str]) -> None:
+    show.out.print(
+        f"{identity.get('serial', '?')}  {identity.get('board', '?')}  rtos {identity.get('rtos', '?')}   "
+        f"limits {identity['limits']}   {evidence.span_s():.1f} s of {identity['source']}"
+    )
+    show.table(
+        ("code", "check", "measured", "limit", "verdict", ""),
+        (
+            (f.code, f.check, _measured(f), f.limit or "-", _styled(f.verdict), f.note)
+            for f in findings
+        ),
+    )
+    if evidence.ending not in ("complete", "open"):
+        show.err.print(f"the recording is {evidence.ending}: judged up to there", style="yellow")
+    bad = sum(f.verdict not in (Verdict.PASS, Verdict.SKIP) for f in findings)
+    show.out.print(f"{_styled(verdict)}: {len(findings)} checks, {bad} to look at")
+
+
+def _measured(f: Finding) -> str:
+    if f.value is None:
+        return "-"
+    unit = "" if f.limit is None or f.limit.unit == "1" else f" {f.limit.unit}"
+    u = f" +-{f.limit.u:g}" if f.limit and f.limit.u else ""
+    return f"{f.value:g}{unit}{u}"
+
+
+def _styled(verdict: Verdict) -> str:
+    return f"[{show.VERDICT_STYLE[verdict.value]}]{verdict.value}[/]"

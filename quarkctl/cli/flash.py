@@ -1,0 +1,103 @@
+"""quarkctl flash"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quarkctl.cli import show
+from quarkctl.cli.choose import choose
+from quarkctl.cli.options import Board, Device, Events, Json, Timeout, bounded, examples
+from quarkctl.errors import InputWrong
+from quarkctl.flash.plan import Plan, Wish, slot_name
+from quarkctl.flash.rtos import Session, TestBootFailed
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog=examples("quarkctl flash rtos-1.1.0.bin", "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json"))
+def flash(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Signed image of the microcontroller.")],
+    device: Device = "",
+    board: Board = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write even what is there already.")] = False,
+    allow_downgrade: Annotated[
+        bool, typer.Option("--allow-downgrade", help="Accept an older version (never an older security counter).")
+    ] = False,
+    as_json: Json = False,
+    events: Events = "",
+    timeout: Timeout = 0.0,
+) -> None:
+    """Put firmware on a device: check, upload, verify, test boot, health check, confirm.
+
+    An image that does not survive its test boot is rolled back by the device, and the reason is told.
+    """
+    data = _read(image)
+    opener = choose(device)
+    began = time.monotonic()
+    with show.Reporter(events, quiet=as_json) as progress, bounded(timeout):
+        session = Session(opener, data, Wish(force, allow_downgrade), progress, board)
+        try:
+            plan = session.plan()
+            if not as_json and events != "-":
+                show.err.print(_headline(plan, session.port))
+            if dry_run:
+                _print_plan(plan, as_json=as_json)
+                return
+            result = session.run(plan)
+        except TestBootFailed as error:
+            error.hint = _save_crash(error, opener.identity)
+            raise
+        finally:
+            session.close()
+    if as_json:
+        show.document("quarkctl.flash/1", {**result.as_dict(), "total_s": round(time.monotonic() - began, 3)})
+    elif events != "-":
+        done = f"done in {time.monotonic() - began:.1f} s" if plan.steps else f"nothing to do: {plan.reasons[0]}"
+        show.out.print(done)
+
+
+def _read(image: Path) -> bytes:
+    try:
+        if image.is_dir():
+            raise InputWrong(f"{image} is a folder", hint="name the image in it, such as rtos-1.1.0.bin")
+        with image.open("rb") as file:
+            data = file.read((64 << 20) + 1)
+    except OSError as error:
+        raise InputWrong(f"cannot read {image}: {error.strerror}") from error
+    if len(data) > 64 << 20:
+        raise InputWrong(f"{image} is larger than 64 MiB: no image of a microcontroller")
+    return data
+
+
+def _headline(plan: Plan, port: str) -> str:
+    old = f"{plan.old_version} -> " if plan.old_version else ""
+    slots = f"slot {slot_name(plan.old_slot)} -> {slot_name(plan.new_slot)}"
+    return f"{plan.device}  {plan.board}  rtos {old}{plan.new_version}  {slots}  serial {port}"
+
+
+def _print_plan(plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        show.document("quarkctl.plan/1", plan.as_dict())
+        return
+    for reason in plan.reasons:
+        show.out.print(f"because {reason}")
+    show.out.print("would " + (", ".join(plan.steps) if plan.steps else "do nothing"))
+
+
+def _save_crash(error: TestBootFailed, identity: str) -> str:
+    """The crash record as a file beside the user; returns the hint that names it."""
+    if error.fault is None:
+        return error.hint
+    name = f"crash-{identity.replace(':', '-').replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    report = {"schema": "quarkctl.crash/1", "device": identity, "fault": error.fault}
+    try:
+        Path(name).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    except OSError as failure:
+        return f"{error.hint} (it could not be saved: {failure.strerror})"
+    return f"crash report saved as {name}; {error.hint.replace('`quarkctl inspect`', f'`quarkctl inspect {name}`')}"

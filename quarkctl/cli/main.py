@@ -1,0 +1,124 @@
+"""Entry point: finds the verb, shows an error once, ends in its exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from quarkctl import __version__
+from quarkctl.cli.verbs import VERBS, help_text
+
+if TYPE_CHECKING:
+    from quarkctl.errors import QuarkError
+
+INTERRUPTED = 130
+USAGE = 2
+
+
+def main() -> None:
+    """``quarkctl``, as installed."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    completing = "_QUARKCTL_COMPLETE" in os.environ
+    if not completing and argv == ["--version"]:
+        print(f"quarkctl {__version__}")
+        return 0
+    if not completing and argv in ([], ["--help"], ["-h"], ["help"]):
+        print(help_text(), end="")
+        return 0 if argv else USAGE
+    # An option with an optional value, which the parser does not know: --events alone means standard output.
+    argv = ["--events=-" if word == "--events" else word for word in argv]
+    return _run_verb(argv)
+
+
+def _run_verb(argv: list[str]) -> int:
+    from quarkctl.errors import QuarkError
+
+    try:
+        outcome = _parser()(args=argv, prog_name="quarkctl", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except QuarkError as error:
+        _show(error, as_json="--json" in argv)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Nothing may be flushed into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _parser_error(error, argv)
+
+
+def _parser() -> Any:
+    import typer
+    from typer.core import TyperGroup
+
+    class Verbs(TyperGroup):
+        """Imports a verb's module when its name is typed."""
+
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(VERBS)
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            if cmd_name not in VERBS:
+                return None
+            from importlib import import_module
+
+            command = typer.main.get_command(import_module(f"quarkctl.cli.{cmd_name}").app)
+            command.name = cmd_name
+            return command
+
+    root = typer.Typer(cls=Verbs, add_completion=True, pretty_exceptions_enable=False)
+
+    @root.callback()
+    def quarkctl() -> None:
+        """Build, flash and diagnose the firmware of dual-chip smart glasses."""
+
+    return typer.main.get_command(root)
+
+
+def _parser_error(error: Exception, argv: list[str]) -> int:
+    """Errors of the command-line parser. Its classes have moved between versions of typer: known by what they can do."""
+    if type(error).__name__ == "Exit":
+        return int(getattr(error, "exit_code", 0))
+    if type(error).__name__ == "Abort":
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    describe = getattr(error, "format_message", None)
+    if describe is None:
+        raise error
+    from quarkctl.errors import UsageWrong
+
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "quarkctl"
+    message = str(describe()).rstrip(".")
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
+        print(message)
+        return USAGE
+    _show(UsageWrong(message[:1].lower() + message[1:], hint=f"{path} --help"), as_json="--json" in argv)
+    return USAGE
+
+
+def _show(error: QuarkError, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        document = {
+            "schema": "quarkctl.error/1", "error": error.message, "hint": error.hint, "exit_code": error.exit_code,
+        }  # fmt: skip
+        print(json.dumps(document))
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    red, plain = ("\033[1;31m", "\033[0m") if colour else ("", "")
+    print(f"{red}error:{plain} {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint:  {error.hint}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

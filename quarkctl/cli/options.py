@@ -1,0 +1,84 @@
+"""Options that mean the same in every verb."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from quarkctl import boards
+from quarkctl.errors import LinkTimeout
+
+
+def complete_board(incomplete: str) -> list[str]:
+    return [n for n in boards.names() if n.startswith(incomplete)]
+
+
+def complete_device(incomplete: str) -> list[str]:
+    from quarkctl.sim import folder
+
+    return [f"sim:{i.name}" for i in folder.running() if f"sim:{i.name}".startswith(incomplete)]
+
+
+def complete_glasses(incomplete: str) -> list[str]:
+    from quarkctl.sim import folder
+
+    return [i.name for i in folder.running() if i.name.startswith(incomplete)]
+
+
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", "-d", envvar="QUARKCTL_DEVICE", metavar="ID", autocompletion=complete_device,
+        help="Serial number, port path, or sim:NAME. Needed only when more than one device fits.",
+    ),
+]  # fmt: skip
+Board = Annotated[
+    str,
+    typer.Option(
+        "--board", "-b", envvar="QUARKCTL_BOARD", metavar="NAME", autocompletion=complete_board,
+        help="Board profile; taken from the device where it says what it is.",
+    ),
+]  # fmt: skip
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
+Events = Annotated[
+    str,
+    typer.Option("--events", metavar="[FILE]", help="Progress as JSON lines, to standard output or --events=FILE."),
+]
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="S", min=0.0, help="Bound for the whole command; 0 means none.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask no questions.")]
+Seconds = Annotated[
+    float | None, typer.Option("--seconds", "-s", metavar="S", min=0.1, help="Stop after so many seconds.")
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="PATH", help="Where the outputs go.")]
+
+
+@contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Raise LinkTimeout in the main thread when the whole command takes longer."""
+
+    def expired(_signal: int, _frame: FrameType | None) -> None:
+        raise LinkTimeout(f"not finished within --timeout {seconds:g} s")
+
+    if not seconds:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def examples(*lines: str) -> str:
+    """The end of every help text."""
+    return "Examples:\n\n" + "\n\n".join(f"  $ {line}" for line in lines)

@@ -1,0 +1,127 @@
+"""How results and progress look."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from quarkctl.errors import HostUnfit
+from quarkctl.events import Event, Level
+
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False)
+
+#: Colours of verdicts; off by themselves when piped.
+VERDICT_STYLE = {"PASS": "green", "MARGINAL": "yellow", "FAIL": "bold red", "INVALID": "magenta", "SKIP": "dim"}
+_MARKS = {Level.DONE: ("ok", "green"), Level.FAILED: ("failed", "bold red"), Level.NOTE: ("", "yellow")}
+
+
+def document(schema: str, body: dict[str, Any]) -> None:
+    """The one JSON document of ``--json``."""
+    print(json.dumps({"schema": schema, **body}, indent=1, default=str))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
+    """A table on standard output, without lines where it is piped."""
+    t = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        t.add_column(column, overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        t.add_row(*(str(cell) for cell in row))
+    out.print(t)
+
+
+class Reporter:
+    """Shows events: a bar on a terminal, one line a second elsewhere, JSON lines with ``--events``."""
+
+    def __init__(self, events: str = "", *, quiet: bool = False) -> None:
+        self._file: IO[str] | None = None
+        if events == "-":
+            self._file = sys.stdout
+        elif events:
+            try:
+                self._file = Path(events).open("w", encoding="utf-8")
+            except OSError as error:
+                raise HostUnfit(f"cannot write {events}: {error.strerror}") from error
+        self._quiet = quiet or events == "-"
+        self._bar: Progress | None = None
+        self._last_line = 0.0
+        self._began: dict[str, float] = {}
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end_bar()
+        if self._file and self._file is not sys.stdout:
+            self._file.close()
+
+    def __call__(self, event: Event) -> None:
+        if self._file:
+            self._file.write(json.dumps(_as_line(event)) + "\n")
+            self._file.flush()
+        if self._quiet:
+            return
+        if event.level is Level.START:
+            self._began[event.step] = time.monotonic()
+            if event.total_bytes and err.is_terminal:
+                self._start_bar(event)
+        elif event.level is Level.PROGRESS:
+            self._progress(event)
+        else:
+            self._end_bar()
+            self._line(event)
+
+    def _start_bar(self, event: Event) -> None:
+        self._bar = Progress(
+            TextColumn("  {task.description:<10}"), BarColumn(28), DownloadColumn(), TransferSpeedColumn(),
+            TimeRemainingColumn(), console=err, transient=True,
+        )  # fmt: skip
+        self._bar.add_task(event.step, total=event.total_bytes)
+        self._bar.start()
+
+    def _end_bar(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def _progress(self, event: Event) -> None:
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=event.done_bytes)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= 1.0 and event.total_bytes:
+            self._last_line = now
+            eta = f", {event.eta_s:.0f} s left" if event.eta_s is not None else ""
+            err.print(f"  {event.step:<10} {100 * event.done_bytes // event.total_bytes} %{eta}")
+
+    def _line(self, event: Event) -> None:
+        mark, style = _MARKS[event.level]
+        spent = time.monotonic() - self._began.get(event.step, time.monotonic())
+        took = f"{spent:5.1f} s" if spent >= 0.1 else ""
+        if err.is_terminal:
+            err.print(f"  {event.step:<10} {event.text:<52} [{style}]{mark:<6}[/]{took}", overflow="fold")
+        else:
+            err.print(f"  {event.step:<10} {event.text} {mark} {took}".rstrip(), soft_wrap=True)
+
+
+def _as_line(event: Event) -> dict[str, Any]:
+    return {
+        "time": time.time(),
+        "device": event.device,
+        "step": event.step,
+        "level": event.level.value,
+        "text": event.text,
+        "done_bytes": event.done_bytes,
+        "total_bytes": event.total_bytes,
+        "eta_s": None if event.eta_s is None else round(event.eta_s, 2),
+    }

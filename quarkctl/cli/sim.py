@@ -1,0 +1,204 @@
+"""quarkctl sim"""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quarkctl.cli import show
+from quarkctl.cli.options import Board, Json, complete_glasses, examples
+from quarkctl.errors import InputWrong, LinkError, UsageWrong
+from quarkctl.formats.mcuboot_image import Version
+from quarkctl.sim import control, faults, folder
+from quarkctl.sim.plant import LOADS_MA
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Virtual glasses: the real firmware in QEMU.")
+
+Name = Annotated[
+    str, typer.Option("--name", "-n", metavar="NAME", autocompletion=complete_glasses, help="Which glasses, if several.")
+]
+
+
+class Action(Enum):
+    EJECT = "eject"
+    INSERT = "insert"
+
+
+class Side(Enum):
+    LEFT = "left"
+    RIGHT = "right"
+
+
+class Power(Enum):
+    CUT = "cut"
+    ON = "on"
+    CYCLE = "cycle"
+    RESET = "reset"
+
+
+class Switch(Enum):
+    ON = "on"
+    OFF = "off"
+
+
+@app.callback()
+def _sim() -> None:
+    """Virtual glasses: the real firmware in QEMU, fed by a model of batteries, load and heat."""
+
+
+@app.command(epilog=examples("quarkctl sim start", "quarkctl sim start s1b --image build/s1-virtual/rtos-1.0.0.bin --load camera"))
+def start(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Name; default: the product, such as s1.")] = "",
+    board: Board = "s1-virtual",
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the factory puts into slot A; default: the newest build.")
+    ] = None,
+    load: Annotated[str, typer.Option(help=f"What the glasses do: {', '.join(LOADS_MA)}.")] = "idle",
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Start virtual glasses."""
+    if load not in LOADS_MA:
+        raise UsageWrong(f"no load {load!r}", hint=f"there are {', '.join(LOADS_MA)}")
+    chosen = image or _newest(board)
+    instance = control.start(
+        name or board.removesuffix("-virtual"), board, control.Firmware(chosen.parent / "boot.elf", chosen),
+        load=load, seed=seed,
+    )  # fmt: skip
+    if as_json:
+        show.document("quarkctl.sim/1", instance.as_dict())
+        return
+    show.out.print(f"sim:{instance.name}  {instance.board}  {instance.serial}  serial {instance.port}  {chosen.name}")
+
+
+def _newest(board: str) -> Path:
+    """The highest version among the builds in build/<board>, test images left out."""
+    found = {}
+    for path in (Path("build") / board).glob("rtos-*.bin"):
+        try:
+            found[Version.parse(path.stem.removeprefix("rtos-"))] = path
+        except UsageWrong:
+            continue
+    if not found:
+        raise InputWrong(f"there is no firmware in build/{board}", hint=f"quarkctl build rtos --board {board}")
+    return found[max(found)]
+
+
+@app.command("list", epilog=examples("quarkctl sim list", "quarkctl sim list --json"))
+def list_glasses(as_json: Json = False) -> None:
+    """List running virtual glasses."""
+    rows = []
+    for i in folder.running():
+        try:
+            rows.append({**i.as_dict(), **control.request(i.name, command="status")})
+        except LinkError:  # it stopped while we looked
+            continue
+    if as_json:
+        show.document("quarkctl.sim-list/1", {"glasses": rows})
+        return
+    if not rows:
+        show.out.print("no virtual glasses are running; start some: quarkctl sim start")
+        return
+    show.table(
+        ("device", "board", "serial", "power", "port", "load", "packs"),
+        ((f"sim:{r['name']}", r["board"], r["serial"], r["power"], r["port"], r["load"], _packs(r)) for r in rows),
+    )
+
+
+@app.command(epilog=examples("quarkctl sim stop", "quarkctl sim stop --all"))
+def stop(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", autocompletion=complete_glasses)] = "",
+    everything: Annotated[bool, typer.Option("--all", help="All that run.")] = False,
+) -> None:
+    """Stop virtual glasses and remove what they left."""
+    names = [i.name for i in folder.running()] if everything else [_only(name)]
+    for one in names:
+        control.stop(one)
+        show.out.print(f"sim:{one} stopped")
+
+
+@app.command(epilog=examples("quarkctl sim battery eject left", "quarkctl sim battery insert left --soc 95"))
+def battery(
+    action: Annotated[Action, typer.Argument()],
+    side: Annotated[Side, typer.Argument()],
+    soc: Annotated[int | None, typer.Option(min=0, max=100, metavar="PCT", help="Charge of the pack put in.")] = None,
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Pull a battery, or put one in."""
+    status = control.request(_only(name), command="battery", action=action.value, side=side.value, soc_pct=soc)
+    _print_status(status, as_json=as_json)
+
+
+@app.command(epilog=examples("quarkctl sim load camera", "quarkctl sim load sleep --name s1"))
+def load(
+    load: Annotated[str, typer.Argument(metavar="LOAD", help=f"One of {', '.join(LOADS_MA)}.")],
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Set what the glasses do, and so what they draw."""
+    _print_status(control.request(_only(name), command="load", load=load), as_json=as_json)
+
+
+@app.command(epilog=examples("quarkctl sim fault", "quarkctl sim fault late_switchover on --size 800"))
+def fault(
+    fault: Annotated[str, typer.Argument(metavar="[FAULT]", help="Without: the list.")] = "",
+    switch: Annotated[Switch, typer.Argument()] = Switch.ON,
+    size: Annotated[float | None, typer.Option(help="How bad, in the unit of the list.")] = None,
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Switch a fault on or off, or list the faults there are."""
+    if not fault:
+        known = [vars(f) for f in faults.FAULTS.values()]
+        if as_json:
+            show.document("quarkctl.faults/1", {"faults": known})
+        else:
+            show.table(("fault", "default", "unit", "what"), ((f["name"], f["default"], f["unit"], f["doc"]) for f in known))
+        return
+    status = control.request(_only(name), command="fault", name=fault, on=switch is Switch.ON, size=size)
+    _print_status(status, as_json=as_json)
+
+
+@app.command(epilog=examples("quarkctl sim power cycle", "quarkctl sim power cut --name s1"))
+def power(action: Annotated[Power, typer.Argument()], name: Name = "", as_json: Json = False) -> None:
+    """Cut the power without warning, give it back, or reset the microcontroller."""
+    _print_status(control.request(_only(name), command="power", action=action.value), as_json=as_json)
+
+
+@app.command(epilog=examples("quarkctl sim console", "quarkctl sim console --name s1"))
+def console(name: Name = "") -> None:
+    """Print the firmware's own log."""
+    log = folder.folder_of(_only(name)) / "firmware.log"
+    sys.stdout.write(log.read_text("utf-8", "replace") if log.exists() else "")
+
+
+def _only(name: str) -> str:
+    """The glasses that are meant, or the only ones."""
+    if name:
+        return name.removeprefix("sim:")
+    running = folder.running()
+    if len(running) == 1:
+        return running[0].name
+    if not running:
+        raise LinkError("no virtual glasses are running", hint="quarkctl sim start")
+    raise LinkError(
+        f"{len(running)} virtual glasses run: {', '.join(i.name for i in running)}", hint="choose one with --name"
+    )
+
+
+def _packs(status: dict[str, Any]) -> str:
+    return "  ".join(f"{p['side']} {str(p['soc_pct']) + ' %' if p['present'] else 'out'}" for p in status["packs"])
+
+
+def _print_status(status: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show.document("quarkctl.sim-status/1", status)
+        return
+    words = [f"power {status['power']}", f"load {status['load']} {status['load_ma']} mA", f"bus {status['bus_mv']} mV"]
+    words += [_packs(status), f"faults: {', '.join(status['faults']) or 'none'}"]
+    show.out.print("   ".join(words))

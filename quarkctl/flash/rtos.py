@@ -1,0 +1,306 @@
+"""Flash the microcontroller over SMP: upload, verify, test boot, health check, confirm; or tell what was rolled back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from quarkctl import boards, schemas
+from quarkctl.boards import Board
+from quarkctl.errors import DeviceMissing, InputWrong, LinkError, LinkLost, LinkTimeout, QuarkError, VerificationFailed
+from quarkctl.events import Event, Level, Progress
+from quarkctl.flash import device, plan
+from quarkctl.flash.device import DeviceState
+from quarkctl.flash.plan import Plan, Wish, slot_name
+from quarkctl.flash.smp import Client
+from quarkctl.flash.upload import upload
+from quarkctl.formats import mcuboot_image, smp
+from quarkctl.formats.schema import Value
+from quarkctl.formats.stream import Decoder, Sample
+from quarkctl.link import Link, Opener
+
+#: A quick question to a device that may be in the middle of its start.
+_PEEK_S = 0.25
+_HEALTH_EVERY_S = 0.2
+
+
+class TestBootFailed(VerificationFailed):
+    """The new image did not prove itself. ``fault`` holds the crash record where the device kept one."""
+
+    def __init__(self, message: str, hint: str, fault: dict[str, Value] | None) -> None:
+        super().__init__(message, hint)
+        self.fault = fault
+
+
+@dataclass
+class Result:
+    """What was done. ``seconds`` by step; ``repeated`` counts requests that had to be sent again."""
+
+    plan: Plan
+    seconds: dict[str, float] = field(default_factory=dict)
+    repeated: int = 0
+    start_s: float = 0.0
+    selftest: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            **self.plan.as_dict(),
+            "result": "done" if self.plan.steps else "unchanged",
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+            "repeated_requests": self.repeated,
+            "first_telemetry_s": round(self.start_s, 3),
+            "selftest": self.selftest,
+        }
+
+
+class Session:
+    """One device from the first question to the last answer."""
+
+    def __init__(self, opener: Opener, data: bytes, wish: Wish, progress: Progress, board: str = "") -> None:
+        self._opener = opener
+        self._data = data
+        self._image = mcuboot_image.parse(data)
+        self._wish = wish
+        self._progress = progress
+        self._board_name = board
+        self._schema = schemas.telemetry()
+        self._board: Board | None = None
+        self._client: Client | None = None
+        self._link: Link | None = None
+        self._state = DeviceState()
+        self._hello: Sample | None = None
+        self._start_s = 0.0
+
+    def close(self) -> None:
+        if self._link:
+            self._link.close()
+        self._link = self._client = None
+
+    @property
+    def port(self) -> str:
+        """Where the device is at the moment."""
+        return self._link.name if self._link else ""
+
+    # --- plan ---------------------------------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """Open the device, ask it, and decide. Nothing is written."""
+        self._tell("preflight", Level.START)
+        client = self._open()
+        self._state = device.probe(client)
+        self._board = self._profile()
+        health = None if self._state.recovery else device.read_health(client)
+        made = plan.make(
+            self._image, self._data, self._board, self._opener.identity, self._state, health, self._wish
+        )
+        words = [f"signature {self._image.key_hash.hex()[:8]}"]
+        words.append(f"counter {self._image.security_counter} >= {self._state.security_counter}")
+        if health and health.soc_pct:
+            words.insert(0, "battery " + " ".join(f"{k} {v} %" for k, v in health.soc_pct.items()))
+        self._tell("preflight", Level.DONE, ", ".join(words))
+        return made
+
+    def _profile(self) -> Board:
+        """The board that the device says it is; the user's word only where the device says nothing."""
+        if self._state.board and self._board_name and self._state.board != self._board_name:
+            raise InputWrong(f"the device is {self._state.board}, not {self._board_name}", hint="leave --board out")
+        return boards.load(self._state.board or self._board_name or self._image.board)
+
+    def _open(self) -> Client:
+        if self._client is None:
+            self._link = self._opener.open()
+            self._client = Client(self._link, Decoder(self._schema), self._see)
+        return self._client
+
+    def _see(self, sample: Sample) -> None:
+        if sample.message.name == "hello":
+            self._hello = sample
+
+    # --- act ----------------------------------------------------------------------------------------------------------
+
+    def run(self, made: Plan) -> Result:
+        """Carry the plan out. Raises TestBootFailed when the new image was rolled back."""
+        steps: dict[str, Callable[[Plan], str]] = {
+            "upload": self._upload,
+            "verify": self._verify,
+            "restart": self._restart,
+            "health": self._health,
+            "confirm": self._confirm,
+        }
+        result = Result(made)
+        for name in made.steps:
+            self._tell(name, Level.START, total=len(self._data) if name == "upload" else 0)
+            began = time.monotonic()
+            try:
+                text = steps[name](made)
+            except QuarkError as error:
+                self._tell(name, Level.FAILED, error.message)
+                raise
+            result.seconds[name] = time.monotonic() - began
+            self._tell(name, Level.DONE, text)
+            if name == "health":
+                result.selftest = text
+        result.start_s = self._start_s
+        if self._client:
+            result.repeated = self._client.round_trips.repeat_count
+        return result
+
+    def _upload(self, _: Plan) -> str:
+        client = self._open()
+        total, began = len(self._data), time.monotonic()
+
+        def report(done: int, eta_s: float | None) -> None:
+            self._progress(
+                Event(self._opener.identity, "upload", Level.PROGRESS, "", done, total, eta_s)
+            )
+
+        upload(client, self._data, report)
+        rate = total / 1000 / max(time.monotonic() - began, 1e-6)
+        return f"{total / 1000:.1f} kB at {rate:.0f} kB/s"
+
+    def _verify(self, made: Plan) -> str:
+        found = next((i for i in device.read_images(self._open()) if i.slot == made.new_slot), None)
+        if found is None or found.hash != self._image.digest:
+            raise VerificationFailed(
+                f"slot {slot_name(made.new_slot)} does not hold what was sent", hint="flash again; the old image still runs"
+            )
+        digest = self._image.digest.hex()
+        return f"slot {slot_name(made.new_slot)} sha256 {digest[:4]}..{digest[-4:]}"
+
+    def _restart(self, made: Plan) -> str:
+        client = self._open()
+        client.write(
+            smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": False}
+        )
+        self._hello = None
+        # The answer may be lost with the restart that it announces: one attempt, and the boot id tells.
+        with suppress(LinkTimeout, LinkLost):
+            client.write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
+        began = time.monotonic()
+        now = self._wait_for_start(began)
+        self._start_s = time.monotonic() - began
+        active = now.active
+        if active is None or active.hash != self._image.digest:
+            raise self._rolled_back(now, "did not survive its start")
+        self._state = now
+        return f"test boot of {self._image.version}, answers after {self._start_s:.1f} s"
+
+    def _wait_for_start(self, began: float) -> DeviceState:
+        """Until the device answers with another boot id than before. The port may vanish and come back elsewhere."""
+        limit_s = self._need_ms("rtos.start_ms")
+        old = self._state.boot_id
+        while time.monotonic() - began < limit_s:
+            try:
+                client = self._open()
+                identity = device.read_identity(client, attempts=1, timeout_s=_PEEK_S)
+                if identity.get("mode") == "recovery" and not self._state.recovery:
+                    return device.probe(client)
+                if identity.get("boot_id", old) != old or not identity:
+                    return device.probe(client)
+            except LinkTimeout:
+                continue
+            except (LinkLost, DeviceMissing):
+                self.close()
+                time.sleep(0.05)  # nothing to wait on while there is no port
+        raise LinkTimeout(
+            f"no answer within {limit_s:.0f} s after the restart",
+            hint="reset the device: it goes back to the old image by itself",
+        )
+
+    def _health(self, _: Plan) -> str:
+        limit_s = self._need_ms("rtos.health_ms")
+        began = time.monotonic()
+        last = device.Health()
+        while True:
+            client = self._open()
+            try:
+                identity = device.read_identity(client)
+                health = device.read_health(client)
+            except (LinkLost, LinkTimeout):
+                raise self._rolled_back(self._wait_for_start(time.monotonic()), "stopped answering") from None
+            if identity and identity.get("boot_id") != self._state.boot_id:
+                raise self._rolled_back(device.probe(client), "restarted during its test")
+            if health is None:
+                return "answers; it has no self-test"
+            last = health
+            if health.good and time.monotonic() - began >= self._settle_s():
+                return f"self-test {health.passed}/{health.total}"
+            if time.monotonic() - began > limit_s:
+                break
+            self._listen(_HEALTH_EVERY_S)
+        client = self._open()
+        with suppress(LinkTimeout, LinkLost):
+            client.write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
+        now = self._wait_for_start(time.monotonic())
+        raise self._rolled_back(now, f"self-test {last.passed}/{last.total}, failed: {last.failed or 'unknown'}")
+
+    def _settle_s(self) -> float:
+        """A new image has to hold out that long before it may be confirmed."""
+        return float(self._board.get("rtos.settle_ms", 1500)) / 1000 if self._board else 1.5
+
+    def _listen(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._open().pump(left)
+
+    def _confirm(self, made: Plan) -> str:
+        client = self._open()
+        client.write(
+            smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": True}
+        )
+        active = next((i for i in device.read_images(client) if i.active), None)
+        if active is None or not active.confirmed or active.hash != self._image.digest:
+            raise VerificationFailed("the device did not make the image permanent", hint="flash again")
+        kept = f"; {made.old_version} kept in slot {slot_name(made.old_slot)}" if made.old_version else ""
+        return f"{self._image.version} is permanent{kept if made.old_slot != made.new_slot else ''}"
+
+    # --- failure ------------------------------------------------------------------------------------------------------
+
+    def _rolled_back(self, now: DeviceState, what: str) -> TestBootFailed:
+        fault = self._read_fault()
+        reasons = {v: k for k, v in self._schema.enums["rollback_reason"].items()}
+        reason = reasons.get(now.rollback_reason, "").replace("_", " ")
+        if fault:
+            what = describe_fault(fault)
+        elif reason and reason != "none":
+            what = f"{what} ({reason})"
+        back = f"rolled back to {now.active.version}, which runs" if now.active else "only the bootloader runs"
+        self._tell("rollback", Level.NOTE, back)
+        return TestBootFailed(
+            f"{self._image.version} failed its test boot: {what}",
+            f"{back}; " + ("`quarkctl inspect` shows the crash report" if fault else "its log may tell more"),
+            fault,
+        )
+
+    def _read_fault(self) -> dict[str, Value] | None:
+        try:
+            record = device.read_fault(self._open())
+        except LinkError:
+            return None
+        message = self._schema.messages["fault"]
+        if len(record) != message.size_bytes:
+            return None
+        fault = self._schema.unpack(message, record)
+        version = (fault["version_major"], fault["version_minor"], fault["version_revision"])
+        v = self._image.version
+        if version != (v.major, v.minor, v.revision):
+            return None  # an older crash of another image
+        return self._schema.named(message, fault)
+
+    def _need_ms(self, key: str) -> float:
+        assert self._board
+        return float(self._board.get(key, 10000)) / 1000
+
+    def _tell(self, step: str, level: Level, text: str = "", total: int = 0) -> None:
+        self._progress(Event(self._opener.identity, step, level, text, 0, total))
+
+
+def describe_fault(fault: dict[str, Value]) -> str:
+    """One line from a crash record."""
+    kind = str(fault["kind"]).replace("_", " ")
+    names = {"watchdog": "hang, stopped by the watchdog", "stack overflow": "stack overflow"}
+    pc = fault["pc"]
+    where = f" at {pc:#010x}" if isinstance(pc, int) and pc else ""
+    return f"{names.get(kind, f'{kind} fault')} in thread {fault['thread'] or '?'}{where}"

@@ -1,0 +1,145 @@
+"""SMP client: requests that are repeated until they are answered, over a line shared with telemetry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from quarkctl.errors import DeviceRefused, LinkTimeout, ProtocolError
+from quarkctl.formats import smp
+from quarkctl.formats.stream import Decoder, Sample
+from quarkctl.link import Link
+
+#: Bounds of the retransmission timer. Measured round trips set it in between (Jacobson's estimator, RFC 6298).
+RTO_MIN_S = 0.15
+RTO_MAX_S = 5.0
+RTO_START_S = 1.0
+ATTEMPTS = 6
+#: Frame size that every SMP server takes: one console line (MCUboot without the params command).
+ONE_LINE_FRAME = 96
+
+
+@dataclass
+class RoundTrips:
+    """Smoothed round-trip time in seconds and the time-out that follows from it."""
+
+    smoothed_s: float = 0.0
+    deviation_s: float = 0.0
+    repeat_count: int = 0
+
+    def measured(self, seconds: float) -> None:
+        if not self.smoothed_s:
+            self.smoothed_s, self.deviation_s = seconds, seconds / 2
+        else:
+            self.deviation_s += (abs(seconds - self.smoothed_s) - self.deviation_s) / 4
+            self.smoothed_s += (seconds - self.smoothed_s) / 8
+
+    @property
+    def timeout_s(self) -> float:
+        if not self.smoothed_s:
+            return RTO_START_S
+        return min(max(self.smoothed_s + 4 * self.deviation_s, RTO_MIN_S), RTO_MAX_S)
+
+
+@dataclass
+class Client:
+    """One device behind a link. Telemetry that comes in between goes to ``on_sample``."""
+
+    link: Link
+    decoder: Decoder
+    on_sample: Callable[[Sample], None] = lambda _: None
+    round_trips: RoundTrips = field(default_factory=RoundTrips)
+    frame_bytes: int = ONE_LINE_FRAME
+    _sequence: int = 0
+    _reader: smp.LineReader = field(default_factory=smp.LineReader)
+
+    def read(
+        self, group: int, command: int, payload: Mapping[str, Any] | None = None, **how: float
+    ) -> Mapping[str, Any]:
+        return self.request(smp.Op.READ, group, command, payload or {}, **how)
+
+    def write(
+        self, group: int, command: int, payload: Mapping[str, Any] | None = None, **how: float
+    ) -> Mapping[str, Any]:
+        return self.request(smp.Op.WRITE, group, command, payload or {}, **how)
+
+    def request(
+        self,
+        op: int,
+        group: int,
+        command: int,
+        payload: Mapping[str, Any],
+        *,
+        timeout_s: float = 0.0,
+        attempts: float = ATTEMPTS,
+    ) -> Mapping[str, Any]:
+        """Send until answered and return the answer's map.
+
+        ``timeout_s`` is a floor for the time-out of one attempt, for requests that take the device long.
+        Raises LinkTimeout, LinkLost, DeviceRefused (with the device's words), ProtocolError.
+        """
+        self._sequence = (self._sequence + 1) & 0xFF
+        message = smp.build_message(op, group, command, self._sequence, payload)
+        lines = smp.build_lines(message)
+        for attempt in range(int(attempts)):
+            sent_at = time.monotonic()
+            self.link.write(lines)
+            response = self._await(op, group, command, sent_at + max(self.round_trips.timeout_s, timeout_s))
+            if response is None:
+                self.round_trips.repeat_count += 1
+                continue
+            if attempt == 0:  # only then it is known which sending was answered (Karn's rule)
+                self.round_trips.measured(time.monotonic() - sent_at)
+            if response.error:
+                raise DeviceRefused(f"the device refused {_name(group, command)}: {response.error}")
+            return response.payload
+        raise LinkTimeout(
+            f"{self.link.name}: no answer to {_name(group, command)} after {int(attempts)} attempts",
+            hint="is this the right port, and does the device run? `quarkctl devices` lists what is there",
+        )
+
+    def _await(self, op: int, group: int, command: int, until: float) -> smp.Response | None:
+        while True:
+            for response in self.pump(until - time.monotonic()):
+                if response.sequence == self._sequence:
+                    if (response.op, response.group, response.command) != (op + 1, group, command):
+                        raise ProtocolError(f"answer of another kind to {_name(group, command)}")
+                    return response
+            if time.monotonic() >= until:
+                return None
+
+    def pump(self, timeout_s: float) -> list[smp.Response]:
+        """Read once and sort what came; late answers to earlier requests are among the result."""
+        data = self.link.read(max(timeout_s, 0.0))
+        for sample in self.decoder.feed(data, time.time_ns()):
+            self.on_sample(sample)
+        responses = []
+        for line in self.decoder.smp_lines:
+            message = self._reader.feed(line)
+            response = smp.parse_message(message) if message is not None else None
+            if response is not None:
+                responses.append(response)
+        self.decoder.smp_lines.clear()
+        return responses
+
+    def negotiate(self) -> None:
+        """Learn how large a frame may be. A server without that command gets one line at a time."""
+        try:
+            answer = self.read(smp.Group.OS, smp.Os.PARAMS)
+        except DeviceRefused:
+            return
+        size = answer.get("buf_size")
+        if isinstance(size, int) and not isinstance(size, bool):
+            self.frame_bytes = min(max(size, ONE_LINE_FRAME), smp.MESSAGE_MAX)
+
+
+def _name(group: int, command: int) -> str:
+    names: dict[int, type[smp.Os | smp.ImageCommand | smp.Quark]] = {
+        smp.Group.OS: smp.Os, smp.Group.IMAGE: smp.ImageCommand, smp.Group.QUARK: smp.Quark,
+    }  # fmt: skip
+    try:
+        return f"{smp.Group(group).name.lower()} {names[group](command).name.lower().replace('_', ' ')}"
+    except (ValueError, KeyError):
+        return f"command {command} of group {group}"
