@@ -40,6 +40,12 @@ class Power(Enum):
     RESET = "reset"
 
 
+class CableAction(Enum):
+    PLUG = "plug"
+    UNPLUG = "unplug"
+    NOISE = "noise"
+
+
 class Switch(Enum):
     ON = "on"
     OFF = "off"
@@ -160,7 +166,7 @@ def fault(
         else:
             show.table(("fault", "default", "unit", "what"), ((f["name"], f["default"], f["unit"], f["doc"]) for f in known))
         return
-    status = control.request(_only(name), command="fault", name=fault, on=switch is Switch.ON, size=size)
+    status = control.request(_only(name), command="fault", fault=fault, on=switch is Switch.ON, size=size)
     _print_status(status, as_json=as_json)
 
 
@@ -168,6 +174,17 @@ def fault(
 def power(action: Annotated[Power, typer.Argument()], name: Name = "", as_json: Json = False) -> None:
     """Cut the power without warning, give it back, or reset the microcontroller."""
     _print_status(control.request(_only(name), command="power", action=action.value), as_json=as_json)
+
+
+@app.command(epilog=examples("quarkctl sim cable unplug", "quarkctl sim cable noise --rate 1e-5"))
+def cable(
+    action: Annotated[CableAction, typer.Argument()],
+    rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of bytes that noise damages.")] = 0.0,
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Pull the serial cable, plug it in again (the port gets another name), or make it noisy."""
+    _print_status(control.request(_only(name), command="cable", action=action.value, rate=rate), as_json=as_json)
 
 
 @app.command(epilog=examples("quarkctl sim console", "quarkctl sim console --name s1"))

@@ -18,7 +18,7 @@ from quarkctl.flash.smp import Client
 from quarkctl.flash.upload import upload
 from quarkctl.formats import mcuboot_image, smp
 from quarkctl.formats.schema import Value
-from quarkctl.formats.stream import Decoder, Sample
+from quarkctl.formats.stream import Decoder
 from quarkctl.link import Link, Opener
 
 #: A quick question to a device that may be in the middle of its start.
@@ -70,8 +70,8 @@ class Session:
         self._client: Client | None = None
         self._link: Link | None = None
         self._state = DeviceState()
-        self._hello: Sample | None = None
         self._start_s = 0.0
+        self._old_fault = b""
 
     def close(self) -> None:
         if self._link:
@@ -111,12 +111,8 @@ class Session:
     def _open(self) -> Client:
         if self._client is None:
             self._link = self._opener.open()
-            self._client = Client(self._link, Decoder(self._schema), self._see)
+            self._client = Client(self._link, Decoder(self._schema))
         return self._client
-
-    def _see(self, sample: Sample) -> None:
-        if sample.message.name == "hello":
-            self._hello = sample
 
     # --- act ----------------------------------------------------------------------------------------------------------
 
@@ -152,9 +148,7 @@ class Session:
         total, began = len(self._data), time.monotonic()
 
         def report(done: int, eta_s: float | None) -> None:
-            self._progress(
-                Event(self._opener.identity, "upload", Level.PROGRESS, "", done, total, eta_s)
-            )
+            self._progress(Event(self._opener.identity, "upload", Level.PROGRESS, "", done, total, eta_s))
 
         upload(client, self._data, report)
         rate = total / 1000 / max(time.monotonic() - began, 1e-6)
@@ -171,10 +165,8 @@ class Session:
 
     def _restart(self, made: Plan) -> str:
         client = self._open()
-        client.write(
-            smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": False}
-        )
-        self._hello = None
+        self._old_fault = device.read_fault(client)
+        client.write(smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": False})
         # The answer may be lost with the restart that it announces: one attempt, and the boot id tells.
         with suppress(LinkTimeout, LinkLost):
             client.write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
@@ -247,9 +239,7 @@ class Session:
 
     def _confirm(self, made: Plan) -> str:
         client = self._open()
-        client.write(
-            smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": True}
-        )
+        client.write(smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": True})
         active = next((i for i in device.read_images(client) if i.active), None)
         if active is None or not active.confirmed or active.hash != self._image.digest:
             raise VerificationFailed("the device did not make the image permanent", hint="flash again")
@@ -280,14 +270,9 @@ class Session:
         except LinkError:
             return None
         message = self._schema.messages["fault"]
-        if len(record) != message.size_bytes:
-            return None
-        fault = self._schema.unpack(message, record)
-        version = (fault["version_major"], fault["version_minor"], fault["version_revision"])
-        v = self._image.version
-        if version != (v.major, v.minor, v.revision):
-            return None  # an older crash of another image
-        return self._schema.named(message, fault)
+        if len(record) != message.size_bytes or record == self._old_fault:
+            return None  # none, or one that was there before this trial
+        return self._schema.named(message, self._schema.unpack(message, record))
 
     def _need_ms(self, key: str) -> float:
         assert self._board

@@ -199,7 +199,7 @@ _SET_KEYS = {"set", "doc", "enum", "message", "record"}
 
 
 def parse(texts: Mapping[str, str]) -> Schema:
-    """Parse message sets given as {set name: TOML text}, in hash order.
+    """Parse message sets given as {set name: TOML text}; their order does not matter.
 
     Raises InputWrong naming the set, the message and the field.
     """
@@ -207,7 +207,7 @@ def parse(texts: Mapping[str, str]) -> Schema:
     enums: dict[str, Mapping[str, int]] = {}
     enum_types: dict[str, str] = {}
     docs: dict[str, str] = {}
-    for set_name, text in texts.items():
+    for set_name, text in sorted(texts.items()):
         where = f"{set_name}.toml"
         try:
             raw = tomllib.loads(text)

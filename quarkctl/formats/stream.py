@@ -8,7 +8,10 @@ from quarkctl.errors import LayoutMismatch
 from quarkctl.formats.frame import HELLO_TYPE, Frame, Kind, Splitter, parse
 from quarkctl.formats.schema import Message, Schema, Value
 
+#: Missing sequence numbers that are remembered, in case their frames come late.
 _WINDOW = 1024
+#: Frames may overtake each other by less than this.
+_REORDER_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +142,14 @@ class Decoder:
 
     def _account(self, frame: Frame, boot_id: int | None) -> bool:
         """Sequence bookkeeping; False for a duplicate, which is not handed on."""
-        restarted = boot_id is not None and boot_id != self._boot_id
-        if not restarted and boot_id is None and frame.time_us + 1_000_000 < self._time_us:
-            restarted = True  # time ran back: a restart whose hello was lost
+        if boot_id is not None and self._boot_id is not None:
+            restarted = boot_id != self._boot_id
+        else:  # the start has no name yet, or this frame does not say it: then time that ran back tells
+            slack_us = _REORDER_US if boot_id is None else 0
+            restarted = frame.time_us + slack_us < self._time_us
+        if boot_id is not None or restarted:
+            self._boot_id = boot_id
         if restarted or self._next_seq is None:
-            if boot_id is not None:
-                self._boot_id = boot_id
             self._boot += 1
             self.counts.boots = self._boot + 1
             self._missing.clear()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quarkctl.formats.schema import Schema, parse
 
-#: Sets that travel in telemetry frames, in the order in which they are hashed.
+#: Sets that travel in telemetry frames.
 TELEMETRY_SETS = ("stream", "power", "thermal")
 #: The set of the virtual glasses' mailbox.
 PLANT_SETS = ("plant",)

@@ -152,8 +152,8 @@ def stop(name: str) -> None:
 
 
 def port(name: str) -> str:
-    """Path of the serial port; changes with every power cycle."""
+    """Path of the serial port; another one each time the cable is plugged in."""
     instance = folder.load(name)
     if not instance.port:
-        raise DeviceMissing(f"virtual glasses {name} are without power", hint=f"quarkctl sim power on {name}")
+        raise DeviceMissing(f"the cable of virtual glasses {name} is unplugged", hint="quarkctl sim cable plug")
     return instance.port

@@ -39,7 +39,7 @@ def folder_of(name: str) -> Path:
 
 @dataclass(frozen=True)
 class Instance:
-    """What is known of running virtual glasses. ``port`` is empty while power is cut."""
+    """What is known of running virtual glasses. ``port`` is empty while the cable is unplugged; ``qemu_pid`` is 0 while power is cut."""
 
     name: str
     board: str

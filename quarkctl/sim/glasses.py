@@ -20,6 +20,7 @@ from typing import Any
 from quarkctl import schemas
 from quarkctl.errors import QuarkError, UsageWrong
 from quarkctl.sim import faults, folder
+from quarkctl.sim.cable import Cable
 from quarkctl.sim.mailbox import Mailbox
 from quarkctl.sim.plant import LOADS_MA, SIDES, Plant
 from quarkctl.sim.qemu import Qemu
@@ -33,11 +34,12 @@ BEHIND_MAX_S = 0.5
 class Glasses:
     """QEMU, plant and mailbox, and the commands on them."""
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any], selector: selectors.BaseSelector) -> None:
         self._path = path
         self._settings = settings
         self._plant = Plant(seed=int(settings["seed"]), load=str(settings["load"]))
         self._mailbox = Mailbox(path / "memory.bin")
+        self._cable = Cable(selector, int(settings["seed"]))
         self._machine_faults: set[str] = set()
         self._qemu: Qemu | None = None
         self._clock_offset = 0.0
@@ -49,6 +51,7 @@ class Glasses:
             "load": self._load,
             "fault": self._fault,
             "power": self._power,
+            "cable": self._plug,
         }
 
     # --- power --------------------------------------------------------------------------------------------------------
@@ -58,12 +61,14 @@ class Glasses:
             return
         self._mailbox.reset(str(self._settings["serial"]))
         self._qemu = Qemu(self._path, icount=bool(self._settings.get("icount")))
+        self._cable.attach(self._qemu.port)
         self._clock_offset = time.monotonic() - self._plant.time_us / 1e6
         self._plant.brown_out = False
         self._publish()
 
     def power_cut(self) -> None:
         if self._qemu:
+            self._cable.detach()
             self._qemu.kill()
             self._qemu = None
         self._publish()
@@ -79,7 +84,7 @@ class Glasses:
         folder.publish(
             self._path,
             folder.Instance(
-                s["name"], s["board"], s["serial"], os.getpid(), q.pid if q else 0, q.port if q else "", s["image"]
+                s["name"], s["board"], s["serial"], os.getpid(), q.pid if q else 0, self._cable.port, s["image"]
             ),
         )
 
@@ -87,6 +92,7 @@ class Glasses:
 
     def step(self) -> None:
         """Bring the plant up to now and tell the firmware."""
+        self._cable.step()
         if self._qemu and not self._qemu.running:  # somebody killed it: that is a power cut
             self.power_cut()
         if not self._qemu:
@@ -131,7 +137,7 @@ class Glasses:
         p = self._plant
         return {
             "power": "on" if self._qemu else "off",
-            "port": self._qemu.port if self._qemu else "",
+            "port": self._cable.port,
             "load": p.load,
             "load_ma": round(p.load_ma),
             "bus_mv": round(p.bus_mv),
@@ -171,7 +177,7 @@ class Glasses:
         return self._status()
 
     def _fault(self, request: dict[str, Any]) -> dict[str, Any]:
-        name = str(request["name"])
+        name = str(request["fault"])
         fault = faults.FAULTS.get(name)
         if fault is None:
             raise UsageWrong(f"no fault {name!r}", hint=f"there are {', '.join(faults.FAULTS)}")
@@ -197,7 +203,19 @@ class Glasses:
             self.power_on()
         return self._status()
 
+    def _plug(self, request: dict[str, Any]) -> dict[str, Any]:
+        action = request["action"]
+        if action == "unplug":
+            self._cable.unplug()
+        elif action == "plug":
+            self._cable.plug()
+        elif action == "noise":
+            self._cable.error_rate = min(max(float(request["rate"]), 0.0), 1.0)
+        self._publish()
+        return self._status()
+
     def close(self) -> None:
+        self._cable.close()
         if self._qemu:
             self._qemu.kill()
         self._mailbox.close()
@@ -209,12 +227,12 @@ def serve(path: Path) -> None:
     if held is None:
         raise QuarkError("these virtual glasses run already")
     settings = json.loads((path / "settings.json").read_text("utf-8"))
-    glasses = Glasses(path, settings)
     control = socket.socket(socket.AF_UNIX)
     control.bind(str(path / "control.sock"))
     control.listen(8)
     with held, control, selectors.DefaultSelector() as selector:
-        selector.register(control, selectors.EVENT_READ)
+        glasses = Glasses(path, settings, selector)
+        selector.register(control, selectors.EVENT_READ, lambda _: _answer(control, glasses))
         signal.signal(signal.SIGTERM, lambda *_: setattr(glasses, "stopping", True))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
@@ -226,8 +244,9 @@ def serve(path: Path) -> None:
             while not glasses.stopping:
                 due += BLOCK_S
                 while (left := due - time.monotonic()) > 0 and not glasses.stopping:
-                    for _ in selector.select(left):
-                        _answer(control, glasses)
+                    for key, events in selector.select(left):
+                        if selector.get_map().get(key.fd) is key:  # not dropped by a handler before it
+                            key.data(events)
                 due = max(due, time.monotonic() - BEHIND_MAX_S)
                 glasses.step()
             folder.clear(path)  # only after a proper stop: after a crash the log is worth reading

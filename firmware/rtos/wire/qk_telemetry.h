@@ -1,4 +1,4 @@
-/* Generated from protocols/stream.toml, protocols/power.toml, protocols/thermal.toml by `make gen`. Do not edit. */
+/* Generated from protocols/power.toml, protocols/stream.toml, protocols/thermal.toml by `make gen`. Do not edit. */
 /* SPDX-License-Identifier: Apache-2.0 */
 /* clang-format off */
 #ifndef QK_TELEMETRY_H
@@ -7,7 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_TELEMETRY_LAYOUT_HASH 0x87d4u
+#define QK_TELEMETRY_LAYOUT_HASH 0xe4cfu
+
+enum qk_supply_state {
+	QK_SUPPLY_STATE_NONE = 0,
+	QK_SUPPLY_STATE_LEFT_ONLY = 1,
+	QK_SUPPLY_STATE_RIGHT_ONLY = 2,
+	QK_SUPPLY_STATE_BOTH = 3,
+};
 
 enum qk_chip {
 	QK_CHIP_RTOS = 1,
@@ -69,13 +76,6 @@ enum qk_fault_kind {
 	QK_FAULT_KIND_ASSERTION = 7,
 };
 
-enum qk_supply_state {
-	QK_SUPPLY_STATE_NONE = 0,
-	QK_SUPPLY_STATE_LEFT_ONLY = 1,
-	QK_SUPPLY_STATE_RIGHT_ONLY = 2,
-	QK_SUPPLY_STATE_BOTH = 3,
-};
-
 enum qk_thermal_zone {
 	QK_THERMAL_ZONE_AR1 = 0,
 	QK_THERMAL_ZONE_RTOS = 1,
@@ -84,6 +84,52 @@ enum qk_thermal_zone {
 	QK_THERMAL_ZONE_SKIN = 4,
 	QK_THERMAL_ZONE_NONE = 255,
 };
+
+#define QK_WIRE_POWER_TYPE 0x10u
+/* The bus, 10 Hz. */
+struct qk_wire_power {
+	uint16_t bus_mv; /* mV */
+	uint16_t bus_mv_min; /* mV; Lowest value since the frame named in bus_mv_min_since_seq, held by hardware between samples. */
+	uint16_t bus_mv_min_since_seq; /* Sequence number of the power frame at which the latch was last cleared. */
+	int16_t load_ma; /* mA; Sum of both packs; positive discharges. */
+	uint8_t supply_state;
+	uint8_t undervoltage_count; /* Times the bus went below the warning level since reset. */
+	uint32_t sample_count; /* Converter samples consumed since reset. */
+	uint32_t sample_lost_count; /* Converter samples overwritten before they were read. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_power) == 18, "qk_wire_power");
+_Static_assert(offsetof(struct qk_wire_power, bus_mv) == 0, "qk_wire_power.bus_mv");
+_Static_assert(offsetof(struct qk_wire_power, bus_mv_min) == 2, "qk_wire_power.bus_mv_min");
+_Static_assert(offsetof(struct qk_wire_power, bus_mv_min_since_seq) == 4, "qk_wire_power.bus_mv_min_since_seq");
+_Static_assert(offsetof(struct qk_wire_power, load_ma) == 6, "qk_wire_power.load_ma");
+_Static_assert(offsetof(struct qk_wire_power, supply_state) == 8, "qk_wire_power.supply_state");
+_Static_assert(offsetof(struct qk_wire_power, undervoltage_count) == 9, "qk_wire_power.undervoltage_count");
+_Static_assert(offsetof(struct qk_wire_power, sample_count) == 10, "qk_wire_power.sample_count");
+_Static_assert(offsetof(struct qk_wire_power, sample_lost_count) == 14, "qk_wire_power.sample_lost_count");
+
+#define QK_WIRE_BATTERY_TYPE 0x11u
+#define QK_BATTERY_PACK_STATE_LEFT_PRESENT 0x1u
+#define QK_BATTERY_PACK_STATE_RIGHT_PRESENT 0x2u
+#define QK_BATTERY_PACK_STATE_LEFT_AUTHENTIC 0x4u
+#define QK_BATTERY_PACK_STATE_RIGHT_AUTHENTIC 0x8u
+#define QK_BATTERY_PACK_STATE_LEFT_ENABLED 0x10u
+#define QK_BATTERY_PACK_STATE_RIGHT_ENABLED 0x20u
+/* Both packs, 10 Hz. Index 0 is the left temple, 1 the right. */
+struct qk_wire_battery {
+	uint16_t pack_mv[2]; /* mV */
+	int16_t pack_ma[2]; /* mA; Positive discharges. */
+	int16_t pack_temp_decic[2]; /* 0.1 degC */
+	uint8_t pack_soc_pct[2]; /* % */
+	uint16_t swap_count[2]; /* Insertions since reset. */
+	uint8_t pack_state;
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_battery) == 19, "qk_wire_battery");
+_Static_assert(offsetof(struct qk_wire_battery, pack_mv) == 0, "qk_wire_battery.pack_mv");
+_Static_assert(offsetof(struct qk_wire_battery, pack_ma) == 4, "qk_wire_battery.pack_ma");
+_Static_assert(offsetof(struct qk_wire_battery, pack_temp_decic) == 8, "qk_wire_battery.pack_temp_decic");
+_Static_assert(offsetof(struct qk_wire_battery, pack_soc_pct) == 12, "qk_wire_battery.pack_soc_pct");
+_Static_assert(offsetof(struct qk_wire_battery, swap_count) == 14, "qk_wire_battery.swap_count");
+_Static_assert(offsetof(struct qk_wire_battery, pack_state) == 18, "qk_wire_battery.pack_state");
 
 /* In front of every payload. */
 struct qk_wire_frame_header {
@@ -205,52 +251,6 @@ _Static_assert(offsetof(struct qk_wire_fault, bfar) == 50, "qk_wire_fault.bfar")
 _Static_assert(offsetof(struct qk_wire_fault, uptime_ms) == 54, "qk_wire_fault.uptime_ms");
 _Static_assert(offsetof(struct qk_wire_fault, boot_id) == 58, "qk_wire_fault.boot_id");
 _Static_assert(offsetof(struct qk_wire_fault, build_id) == 62, "qk_wire_fault.build_id");
-
-#define QK_WIRE_POWER_TYPE 0x10u
-/* The bus, 10 Hz. */
-struct qk_wire_power {
-	uint16_t bus_mv; /* mV */
-	uint16_t bus_mv_min; /* mV; Lowest value since the frame named in bus_mv_min_since_seq, held by hardware between samples. */
-	uint16_t bus_mv_min_since_seq; /* Sequence number of the power frame at which the latch was last cleared. */
-	int16_t load_ma; /* mA; Sum of both packs; positive discharges. */
-	uint8_t supply_state;
-	uint8_t undervoltage_count; /* Times the bus went below the warning level since reset. */
-	uint32_t sample_count; /* Converter samples consumed since reset. */
-	uint32_t sample_lost_count; /* Converter samples overwritten before they were read. */
-} __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_power) == 18, "qk_wire_power");
-_Static_assert(offsetof(struct qk_wire_power, bus_mv) == 0, "qk_wire_power.bus_mv");
-_Static_assert(offsetof(struct qk_wire_power, bus_mv_min) == 2, "qk_wire_power.bus_mv_min");
-_Static_assert(offsetof(struct qk_wire_power, bus_mv_min_since_seq) == 4, "qk_wire_power.bus_mv_min_since_seq");
-_Static_assert(offsetof(struct qk_wire_power, load_ma) == 6, "qk_wire_power.load_ma");
-_Static_assert(offsetof(struct qk_wire_power, supply_state) == 8, "qk_wire_power.supply_state");
-_Static_assert(offsetof(struct qk_wire_power, undervoltage_count) == 9, "qk_wire_power.undervoltage_count");
-_Static_assert(offsetof(struct qk_wire_power, sample_count) == 10, "qk_wire_power.sample_count");
-_Static_assert(offsetof(struct qk_wire_power, sample_lost_count) == 14, "qk_wire_power.sample_lost_count");
-
-#define QK_WIRE_BATTERY_TYPE 0x11u
-#define QK_BATTERY_PACK_STATE_LEFT_PRESENT 0x1u
-#define QK_BATTERY_PACK_STATE_RIGHT_PRESENT 0x2u
-#define QK_BATTERY_PACK_STATE_LEFT_AUTHENTIC 0x4u
-#define QK_BATTERY_PACK_STATE_RIGHT_AUTHENTIC 0x8u
-#define QK_BATTERY_PACK_STATE_LEFT_ENABLED 0x10u
-#define QK_BATTERY_PACK_STATE_RIGHT_ENABLED 0x20u
-/* Both packs, 10 Hz. Index 0 is the left temple, 1 the right. */
-struct qk_wire_battery {
-	uint16_t pack_mv[2]; /* mV */
-	int16_t pack_ma[2]; /* mA; Positive discharges. */
-	int16_t pack_temp_decic[2]; /* 0.1 degC */
-	uint8_t pack_soc_pct[2]; /* % */
-	uint16_t swap_count[2]; /* Insertions since reset. */
-	uint8_t pack_state;
-} __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_battery) == 19, "qk_wire_battery");
-_Static_assert(offsetof(struct qk_wire_battery, pack_mv) == 0, "qk_wire_battery.pack_mv");
-_Static_assert(offsetof(struct qk_wire_battery, pack_ma) == 4, "qk_wire_battery.pack_ma");
-_Static_assert(offsetof(struct qk_wire_battery, pack_temp_decic) == 8, "qk_wire_battery.pack_temp_decic");
-_Static_assert(offsetof(struct qk_wire_battery, pack_soc_pct) == 12, "qk_wire_battery.pack_soc_pct");
-_Static_assert(offsetof(struct qk_wire_battery, swap_count) == 14, "qk_wire_battery.swap_count");
-_Static_assert(offsetof(struct qk_wire_battery, pack_state) == 18, "qk_wire_battery.pack_state");
 
 #define QK_WIRE_THERMAL_TYPE 0x20u
 /* All zones, 2 Hz. */
