@@ -44,6 +44,8 @@ def takeover(evidence: Evidence, limits: Limits) -> Finding:
     if limit is None:
         return _no_limit("takeover", "takeover_ms")
     removals = evidence.events("pack_removed")
+    if not removals and _reset_count(evidence):
+        return _finding("takeover", Verdict.INVALID, "the device reset; what it saw just before is lost", limit=limit)
     if not removals:
         return _finding("takeover", Verdict.INVALID, "no pack was removed: pull one while this records", limit=limit)
     takeovers = evidence.events("takeover")
@@ -67,6 +69,11 @@ def takeover(evidence: Evidence, limits: Limits) -> Finding:
         "takeover", judge(longest, limit), f"{len(removals)} removal{'s' if len(removals) > 1 else ''}", value=longest,
         limit=limit, boot=at.boot, time_us=(at.time_us, at.time_us),
     )  # fmt: skip
+
+
+def _reset_count(evidence: Evidence) -> int:
+    boots = [s.boot for s in evidence.samples]
+    return max(boots, default=0) - min(boots, default=0)
 
 
 def _gap_after(evidence: Evidence, sample: Sample) -> bool:
@@ -97,6 +104,8 @@ def bus_minimum(evidence: Evidence, limits: Limits) -> Finding:
         if frame.number("bus_mv_min") < lowest.number("bus_mv_min"):
             lowest = frame
     value = lowest.number("bus_mv_min")
+    if _reset_count(evidence) and judge(value, limit) is not Verdict.FAIL:
+        return _finding("bus_minimum", Verdict.INVALID, "the minimum held when the device reset is lost", limit=limit)
     return _finding(
         "bus_minimum", judge(value, limit), "held by hardware between frames", value=value, limit=limit,
         boot=lowest.boot, time_us=(frames[0].time_us, lowest.time_us),
@@ -141,7 +150,7 @@ def state_kept(evidence: Evidence, limits: Limits) -> Finding:
     hellos = evidence.of("hello")
     if not hellos:
         return _finding("state_kept", Verdict.INVALID, "no hello frame: record for two seconds or more", limit=limit)
-    resets = max(s.boot for s in evidence.samples) - min(s.boot for s in evidence.samples)
+    resets = _reset_count(evidence)
     reason = ""
     if resets:
         number = hellos[-1].number("reset_reason")

@@ -1,0 +1,140 @@
+"""Fixtures that several folders share: built firmware, virtual glasses, the command line."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from quarkctl.build import rtos
+from quarkctl.formats.mcuboot_image import Version
+from quarkctl.sim import control, folder
+
+ROOT = Path(__file__).parents[1]
+RTOS = ROOT / "firmware" / "rtos"
+#: Everything that tests build; kept between runs, since make and ninja know what is stale.
+BUILD = ROOT / "build" / "tests"
+
+settings.register_profile("quarkctl", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100)
+settings.load_profile("quarkctl")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A state folder of our own: tests never see or stop a developer's glasses, and socket paths stay short."""
+    state = tempfile.mkdtemp(prefix="qk-", dir="/tmp")
+    os.environ["QUARKCTL_STATE_DIR"] = state
+    os.environ.pop("QUARKCTL_DEVICE", None)
+    config.add_cleanup(lambda: _remove(Path(state)))
+
+
+def _remove(state: Path) -> None:
+    os.environ["QUARKCTL_STATE_DIR"] = str(state)
+    left = [i.name for i in folder.running()]
+    for name in left:
+        control.stop(name)
+    shutil.rmtree(state, ignore_errors=True)
+    assert not left, f"tests left virtual glasses running: {left}"
+
+
+@pytest.fixture(scope="session")
+def firmware() -> Callable[..., rtos.Built]:
+    """``firmware("1.1.0", sabotage="hang")`` builds an image once for all workers."""
+
+    def build(version: str, board: str = "s1-virtual", **options: Any) -> rtos.Built:
+        BUILD.mkdir(parents=True, exist_ok=True)
+        with (BUILD / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            out = BUILD / board
+            if options.get("key"):
+                out = BUILD / f"{board}-{options['key'].stem}"
+            return rtos.build(rtos.Request(board, Version.parse(version), out=out, **options))
+
+    return build
+
+
+@dataclass
+class Glasses:
+    """Running virtual glasses."""
+
+    name: str
+    instance: folder.Instance
+
+    @property
+    def device(self) -> str:
+        return f"sim:{self.name}"
+
+    def tell(self, command: str, **fields: Any) -> dict[str, Any]:
+        return control.request(self.name, command=command, **fields)
+
+
+@pytest.fixture
+def glasses(firmware: Callable[..., rtos.Built]) -> Iterator[Callable[..., Glasses]]:
+    """``glasses()`` starts a pair with firmware 1.0.0; all are stopped at the end of the test."""
+    started: list[str] = []
+
+    def start(version: str = "1.0.0", load: str = "camera", board: str = "s1-virtual", name: str = "") -> Glasses:
+        built = firmware(version, board)
+        name = name or f"t{os.getpid()}-{len(started)}"
+        instance = control.start(name, board, control.Firmware(built.boot_elf, built.image), load=load)
+        started.append(name)
+        return Glasses(name, instance)
+
+    yield start
+    for name in started:
+        if any(i.name == name for i in folder.running()):
+            control.stop(name)
+
+
+@dataclass
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Quarkctl:
+    """The command line as a user runs it, in a folder of the test."""
+
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *args: str | Path, timeout: float = 120.0) -> Outcome:
+        done = subprocess.run(
+            self.command(*args), cwd=self.folder, env={**os.environ, **self.env}, capture_output=True, text=True,
+            timeout=timeout, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *args: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*args), cwd=self.folder, env={**os.environ, **self.env}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    @staticmethod
+    def command(*args: str | Path) -> list[str]:
+        return [sys.executable, "-m", "quarkctl.cli.main", *map(str, args)]
+
+
+@pytest.fixture
+def quarkctl(tmp_path: Path) -> Quarkctl:
+    return Quarkctl(tmp_path)
