@@ -1,0 +1,191 @@
+"""The SMP client against a scripted line: repeats, seeks, and does not believe nonsense."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cbor2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quarkctl import schemas
+from quarkctl.errors import DeviceRefused, LinkTimeout, ProtocolError, VerificationFailed
+from quarkctl.flash import smp as client_module
+from quarkctl.flash.smp import Client
+from quarkctl.flash.upload import chunk_bytes, upload
+from quarkctl.formats import smp
+from quarkctl.formats.stream import Decoder
+
+Answer = Callable[[smp.Response], Mapping[str, Any] | bytes | None]
+
+
+@dataclass
+class ScriptedLink:
+    """A line whose far end is a function; it loses what ``lose`` says. Nothing waits: silence ends a read at once."""
+
+    answer: Answer
+    lose: Callable[[], bool] = lambda: False
+    name: str = "scripted"
+    sent: list[smp.Response] = field(default_factory=list)
+    _reader: smp.LineReader = field(default_factory=smp.LineReader)
+    _pending: bytes = b""
+
+    def write(self, data: bytes) -> None:
+        for line in data.splitlines():
+            message = self._reader.feed(line)
+            if message is None:
+                continue
+            op, _, _, group, sequence, command = smp.HEADER.unpack_from(message)
+            request = smp.Response(op & 7, group, command, sequence, cbor2.loads(message[8:]))
+            self.sent.append(request)
+            if self.lose():
+                continue
+            body = self.answer(request)
+            if isinstance(body, bytes):
+                self._pending += body
+            elif body is not None and not self.lose():
+                raw = cbor2.dumps(dict(body))
+                head = smp.HEADER.pack(0x08 | (request.op + 1), 0, len(raw), group, sequence, command)
+                self._pending += smp.build_lines(head + raw)
+
+    def read(self, timeout_s: float) -> bytes:
+        data, self._pending = self._pending, b""
+        return data
+
+    def close(self) -> None:
+        pass
+
+
+def client(link: ScriptedLink) -> Client:
+    return Client(link, Decoder(schemas.telemetry()))
+
+
+@pytest.fixture(autouse=True)
+def fast_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes only when somebody looks at it: time-outs happen without waiting."""
+    now = [0.0]
+
+    def monotonic() -> float:
+        now[0] += 0.01
+        return now[0]
+
+    monkeypatch.setattr(client_module.time, "monotonic", monotonic)
+
+
+def test_a_request_is_repeated_until_it_is_answered() -> None:
+    losses = iter([True, False, True])  # request, then answer of the second sending
+    link = ScriptedLink(lambda _: {"r": "x"}, lambda: next(losses, False))
+    assert client(link).read(smp.Group.OS, smp.Os.ECHO) == {"r": "x"}
+    assert len(link.sent) == 3
+    assert len({r.sequence for r in link.sent}) == 1
+
+
+def test_silence_ends_in_an_error_that_names_port_and_question() -> None:
+    link = ScriptedLink(lambda _: None)
+    with pytest.raises(LinkTimeout, match="scripted: no answer to os params after 6 attempts"):
+        client(link).read(smp.Group.OS, smp.Os.PARAMS)
+
+
+def test_a_refusal_is_told_in_the_devices_words() -> None:
+    link = ScriptedLink(lambda _: {"rc": 6, "rsn": "a trial is running"})
+    with pytest.raises(DeviceRefused, match="refused image state: a trial is running"):
+        client(link).write(smp.Group.IMAGE, smp.ImageCommand.STATE)
+
+
+def test_the_answer_to_an_earlier_request_is_not_taken_for_this_one() -> None:
+    def late(request: smp.Response) -> bytes:
+        raw = cbor2.dumps({"r": "old"})
+        stale = smp.HEADER.pack(0x09, 0, len(raw), 0, (request.sequence - 1) & 0xFF, 0) + raw
+        fresh_raw = cbor2.dumps({"r": "new"})
+        fresh = smp.HEADER.pack(0x09, 0, len(fresh_raw), 0, request.sequence, 0) + fresh_raw
+        return smp.build_lines(stale) + b"noise" + b"\0" + smp.build_lines(fresh)
+
+    assert client(ScriptedLink(late)).read(smp.Group.OS, smp.Os.ECHO) == {"r": "new"}
+
+
+@pytest.mark.parametrize("size", [0, -5, "big", True, None, 10**9])
+def test_a_strange_buffer_size_does_not_break_anything(size: object) -> None:
+    c = client(ScriptedLink(lambda _: {"buf_size": size}))
+    c.negotiate()
+    assert client_module.ONE_LINE_FRAME <= c.frame_bytes <= smp.MESSAGE_MAX
+
+
+@given(frame=st.integers(96, 8192), size=st.integers(1, 2**24), first=st.booleans())
+def test_a_chunk_always_fits_the_devices_buffer(frame: int, size: int, first: bool) -> None:
+    chunk = chunk_bytes(frame, size, first)
+    body: dict[str, object] = {"off": size, "data": bytes(chunk)}
+    if first:
+        body = {"image": 0, "len": size, "off": 0, "sha": bytes(32), "data": bytes(chunk)}
+    message = smp.build_message(smp.Op.WRITE, 1, 1, 0, body)
+    assert len(message) + smp.FRAME_EXTRA <= frame or chunk == 32
+    assert chunk % 32 == 0
+
+
+@dataclass
+class Store:
+    """A device that keeps what it gets."""
+
+    data: bytearray = field(default_factory=bytearray)
+    size: int = 0
+
+    def __call__(self, request: smp.Response) -> Mapping[str, Any]:
+        if request.command != smp.ImageCommand.UPLOAD:
+            return {"rc": 8}
+        offset, chunk = request.payload["off"], request.payload["data"]
+        if offset == 0 and not self.data:
+            self.size = request.payload["len"]
+        if offset == len(self.data):
+            self.data += chunk
+        return {"rc": 0, "off": len(self.data)}
+
+
+@given(size=st.integers(1, 5000), seed=st.integers(0, 1000), loss=st.floats(0, 0.3), frame=st.integers(96, 2048))
+def test_an_upload_arrives_whole_over_a_line_that_loses_frames(size: int, seed: int, loss: float, frame: int) -> None:
+    image = random.Random(size).randbytes(size)
+    dice = random.Random(seed)
+    store = Store()
+    link = ScriptedLink(store, lambda: dice.random() < loss)
+    c = client(link)
+    c.frame_bytes = frame
+    done: list[int] = []
+    for _ in range(5):  # with such a loss an attempt may fail; the next one goes on where the device is
+        try:
+            upload(c, image, lambda at, eta: done.append(at))
+            break
+        except LinkTimeout:
+            continue
+    assert bytes(store.data) == image and store.size == size
+    assert done[-1] == size
+
+
+def test_an_upload_goes_on_where_the_device_is() -> None:
+    image = bytes(range(256)) * 20
+    store = Store(bytearray(image[:3000]), len(image))
+    link = ScriptedLink(store)
+    c = client(link)
+    c.frame_bytes = 512
+    upload(c, image, lambda at, eta: None)
+    assert bytes(store.data) == image
+    assert link.sent[1].payload["off"] == 3000
+
+
+@pytest.mark.parametrize("offset", [10**9, -1, "x", None, True])
+def test_an_offset_outside_the_image_is_a_protocol_error(offset: object) -> None:
+    with pytest.raises(ProtocolError, match="for an image of 100 bytes"):
+        upload(client(ScriptedLink(lambda _: {"off": offset})), bytes(100), lambda at, eta: None)
+
+
+def test_a_device_that_never_gets_further_is_given_up() -> None:
+    link = ScriptedLink(lambda _: {"off": 32})
+    with pytest.raises(DeviceRefused, match="does not get beyond offset 32"):
+        upload(client(link), bytes(1000), lambda at, eta: None)
+
+
+def test_a_device_whose_hash_differs_is_believed() -> None:
+    link = ScriptedLink(lambda r: {"off": r.payload["off"] + len(r.payload["data"]), "match": False})
+    with pytest.raises(VerificationFailed):
+        upload(client(link), bytes(10), lambda at, eta: None)
