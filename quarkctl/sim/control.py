@@ -103,6 +103,7 @@ def _launch(path: Path) -> None:
     assert process.stdout
     line = process.stdout.readline()
     process.stdout.close()
+    process.wait()
     try:
         said = json.loads(line)
     except ValueError:

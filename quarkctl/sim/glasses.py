@@ -277,6 +277,8 @@ def _answer(control: socket.socket, glasses: Glasses) -> None:
 
 
 if __name__ == "__main__":
+    if os.fork():
+        os._exit(0)  # nobody waits for the supervisor: its starter goes on, and init takes it over
     try:
         serve(Path(sys.argv[1]))
     except QuarkError as failure:
