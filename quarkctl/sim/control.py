@@ -49,10 +49,13 @@ def start(name: str, board: str, firmware: Firmware, *, load: str = "idle", seed
     if len(image) > SLOT_BYTES:
         raise InputWrong(f"{firmware.image} has {len(image)} bytes, a slot holds {SLOT_BYTES}")
     path = folder.folder_of(name)
-    if any(i.name == name for i in folder.running()):
-        raise UsageWrong(f"virtual glasses called {name} run already", hint=f"quarkctl sim stop {name}, or another name")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.mkdir(mode=0o700)
+    folder.running()  # clears up what dead ones left
+    try:
+        held = folder.create(path)
+    except FileExistsError:
+        raise UsageWrong(
+            f"virtual glasses called {name} run already", hint=f"quarkctl sim stop {name}, or another name"
+        ) from None
     try:
         shutil.copyfile(firmware.boot_elf, path / "boot.elf")
         _provision(path / "memory.bin", image)
@@ -61,10 +64,12 @@ def start(name: str, board: str, firmware: Firmware, *, load: str = "idle", seed
             "load": load, "seed": seed,
         }  # fmt: skip
         (path / "settings.json").write_text(json.dumps(settings), "utf-8")
-        _launch(path)
+        _launch(path, held.fileno())
     except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
+        folder.clear(path)
         raise
+    finally:
+        held.close()
     return folder.load(name)
 
 
@@ -93,10 +98,11 @@ def _provision(memory: Path, image: bytes) -> None:
         file.write(image)
 
 
-def _launch(path: Path) -> None:
+def _launch(path: Path, lock_fd: int) -> None:
+    """Start the supervisor, which inherits the lock, and wait until it is ready."""
     with (path / "supervisor.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "quarkctl.sim.glasses", str(path)],
+            [sys.executable, "-m", "quarkctl.sim.glasses", str(path), str(lock_fd)], pass_fds=(lock_fd,),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
             env={**os.environ, "PYTHONSAFEPATH": "1"} if _installed() else None,
         )  # fmt: skip

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -60,9 +61,31 @@ def publish(folder: Path, instance: Instance) -> None:
     temporary.replace(folder / "state.json")
 
 
+def create(folder: Path) -> IO[str]:
+    """Make the folder of a new instance, locked from the first moment: nobody may take it for the rest of a dead one.
+
+    Returns the lock, which the supervisor inherits. Raises FileExistsError when the name is taken.
+    """
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    held = lock(fresh)
+    assert held
+    try:
+        fresh.rename(folder)
+    except OSError as error:
+        clear(fresh)
+        held.close()
+        raise FileExistsError(folder) from error
+    return held
+
+
 def lock(folder: Path) -> IO[str] | None:
-    """The supervisor's lock: free again as soon as it is gone, however it went. None when it is taken."""
-    file = (folder / "lock").open("a")
+    """The supervisor's lock: free again as soon as it is gone, however it went. None when it is taken, or when there is
+    nothing to lock any more."""
+    try:
+        file = (folder / "lock").open("a")
+    except OSError:
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -95,6 +118,9 @@ def running() -> list[Instance]:
     out = []
     if root().is_dir():
         for entry in sorted(root().iterdir()):
+            if entry.name.startswith(".new-") and (held := lock(entry)):
+                held.close()
+                clear(entry)  # its maker died
             try:
                 out.append(load(entry.name))
             except (DeviceMissing, UsageWrong):

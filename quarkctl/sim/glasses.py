@@ -1,6 +1,6 @@
-"""The supervisor of one pair of virtual glasses: ``python -m quarkctl.sim.glasses FOLDER``.
+"""The supervisor of one pair of virtual glasses: ``python -m quarkctl.sim.glasses FOLDER LOCK``.
 
-It owns QEMU and the plant, feeds one with the other, and takes commands as JSON lines on ``control.sock``.
+LOCK is the inherited descriptor of the folder's lock. It owns QEMU and the plant, feeds one with the other, and takes commands as JSON lines on ``control.sock``.
 """
 
 from __future__ import annotations
@@ -137,6 +137,7 @@ class Glasses:
         p = self._plant
         return {
             "power": "on" if self._qemu else "off",
+            "time_us": p.time_us,
             "port": self._cable.port,
             "load": p.load,
             "load_ma": round(p.load_ma),
@@ -221,16 +222,13 @@ class Glasses:
         self._mailbox.close()
 
 
-def serve(path: Path) -> None:
+def serve(path: Path, lock_fd: int) -> None:
     """Run until told to stop. Says ``ready`` or an error as one JSON line on stdout, then closes it."""
-    held = folder.lock(path)
-    if held is None:
-        raise QuarkError("these virtual glasses run already")
     settings = json.loads((path / "settings.json").read_text("utf-8"))
     control = socket.socket(socket.AF_UNIX)
     control.bind(str(path / "control.sock"))
     control.listen(8)
-    with held, control, selectors.DefaultSelector() as selector:
+    with os.fdopen(lock_fd), control, selectors.DefaultSelector() as selector:
         glasses = Glasses(path, settings, selector)
         selector.register(control, selectors.EVENT_READ, lambda _: _answer(control, glasses))
         signal.signal(signal.SIGTERM, lambda *_: setattr(glasses, "stopping", True))
@@ -280,7 +278,7 @@ if __name__ == "__main__":
     if os.fork():
         os._exit(0)  # nobody waits for the supervisor: its starter goes on, and init takes it over
     try:
-        serve(Path(sys.argv[1]))
+        serve(Path(sys.argv[1]), int(sys.argv[2]))
     except QuarkError as failure:
         print(json.dumps({"error": failure.message, "hint": failure.hint, "exit_code": failure.exit_code}), flush=True)
         sys.exit(failure.exit_code)

@@ -24,6 +24,7 @@ KERNEL = [f"kernel/{n}.c" for n in ("scheduler", "semaphore", "mutex", "message_
 PROGRAMS = {
     "test_core": ["core/power.c", "core/thermal.c"],
     "test_kernel": [*KERNEL, "port/host/kernel_port.c"],
+    "test_link": [*KERNEL, "port/host/kernel_port.c", "app/link.c", "app/stream.c", "core/frame.c", "core/crc.c"],
     "test_power_cut": [*BOOT, *SMP, "port/host/flash.c"],
     "host_tool": [*BOOT, *SMP, "core/frame.c", "port/host/flash.c"],
 }

@@ -29,6 +29,10 @@ def test_kernel_objects_and_scheduling() -> None:
     assert run("test_kernel").count("\nok") >= 15
 
 
+def test_a_line_that_nobody_reads_costs_whole_counted_frames() -> None:
+    assert run("test_link").count("ok") == 3
+
+
 def test_every_power_cut_leaves_a_bootable_confirmed_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     signer = FileSigner(development_key())
     images = []

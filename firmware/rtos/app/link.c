@@ -8,7 +8,7 @@
 /* A ring of bytes that is filled by whole frames and emptied by a thread of the lowest priority. When the host does not
  * read, the UART stays full: then this thread waits, and nobody else does. */
 
-#define RING_BYTES 16384u
+#define RING_BYTES 8192u
 #define EVENT_DATA 1u
 
 static uint8_t ring[RING_BYTES];

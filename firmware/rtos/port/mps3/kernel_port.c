@@ -118,7 +118,8 @@ void __attribute__((naked)) PendSV_Handler(void)
 	               "bx lr\n");
 }
 
-/* Used once, to enter the first thread. */
+/* Used once, to enter the first thread. Until here BASEPRI holds back everything that could ask for a switch: a tick in
+ * front of the first thread would make PendSV save the context of nobody. */
 void __attribute__((naked)) SVC_Handler(void)
 {
 	__asm volatile("ldr r3, =qk_next\n"
@@ -129,6 +130,8 @@ void __attribute__((naked)) SVC_Handler(void)
 	               "ldmia r0!, {r2, r4-r11, lr}\n"
 	               "msr psplim, r2\n"
 	               "msr psp, r0\n"
+	               "movs r1, #0\n"
+	               "msr basepri, r1\n"
 	               "isb\n"
 	               "bx lr\n");
 }
@@ -147,13 +150,14 @@ void Timer0_Handler(void)
 
 void qk_port_start(void)
 {
+	(void)qk_port_lock(); /* the first thread lets go of it, in SVC_Handler */
 	NVIC_ISER(0) = 1u << TIMER0_IRQ;
 	SCB_SHPR2 = 0;
 	SCB_SHPR3 = 0xe0u << 24 | 0xffu << 16; /* SysTick, PendSV */
 	SYST_RVR = COUNTS_PER_TICK - 1u;
 	SYST_CVR = 0;
 	SYST_CSR = 7;
-	__asm volatile("cpsie i\n svc 0" ::: "memory");
+	__asm volatile("cpsie i\n dsb\n isb\n svc 0" ::: "memory");
 	for (;;) {
 	}
 }

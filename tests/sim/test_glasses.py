@@ -1,0 +1,201 @@
+"""Virtual glasses as processes: started, tormented, stopped, and cleared up after."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quarkctl import schemas
+from quarkctl.build import rtos
+from quarkctl.errors import DeviceMissing, InputWrong, LinkLost, UsageWrong
+from quarkctl.formats.stream import Decoder, Sample
+from quarkctl.link.serial_port import open_serial
+from quarkctl.sim import control, folder, qemu
+from quarkctl.telemetry import live
+from tests.conftest import Glasses, Quarkctl
+
+pytestmark = pytest.mark.qemu
+Start = Callable[..., Glasses]
+
+
+class Listener:
+    """Reads a device's telemetry until something is seen; the bound is for a device that is broken."""
+
+    def __init__(self, g: Glasses) -> None:
+        self.link = open_serial(control.port(g.name), 1_000_000)
+        self.decoder = Decoder(schemas.telemetry())
+        self.seen: list[Sample] = []
+        self._ahead: list[Sample] = []
+
+    def until(self, wanted: Callable[[Sample], bool], seconds: float = 30.0) -> Sample:
+        """The next sample that is wanted, in the order of their coming."""
+        stream = live.chunks(self.link, live.Until(seconds), silence_s=15.0)
+        while True:
+            while self._ahead:
+                sample = self._ahead.pop(0)
+                self.seen.append(sample)
+                if wanted(sample):
+                    return sample
+            chunk = next(stream, None)
+            if chunk is None:
+                raise AssertionError([s.message.name for s in self.seen][-20:])
+            self._ahead += self.decoder.feed(chunk.data)
+
+    def event(self, code: str) -> Sample:
+        number = self.decoder.schema.enums["event_code"][code]
+        return self.until(lambda s: s.message.name == "event" and s.number("code") == number)
+
+
+def named(g: Listener, s: Sample, field: str) -> object:
+    return g.decoder.schema.named(s.message, s.values)[field]
+
+
+def test_several_run_side_by_side_each_in_a_private_folder(glasses: Start) -> None:
+    a, b = glasses(), glasses()
+    assert a.instance.port != b.instance.port and a.instance.serial != b.instance.serial
+    for g in (a, b):
+        mode = stat.S_IMODE(folder.folder_of(g.name).stat().st_mode)
+        assert mode == 0o700
+    assert {a.name, b.name} <= {i.name for i in folder.running()}
+
+
+def test_many_may_start_at_once(quarkctl: Quarkctl, firmware: Callable[..., rtos.Built]) -> None:
+    """Nobody takes the half-made folder of another for a dead one."""
+    image = firmware("1.0.0").image
+    starts = [quarkctl.start("sim", "start", f"par-{k}", "--image", image) for k in range(4)]
+    told = [p.communicate(timeout=60) for p in starts]
+    names = {i.name for i in folder.running()}
+    for k, process in enumerate(starts):
+        assert process.returncode == 0, told[k]
+        assert f"par-{k}" in names
+        control.stop(f"par-{k}")
+
+
+def test_the_sandbox_is_always_on_and_semihosting_never() -> None:
+    for icount in (True, False):
+        line = " ".join(qemu.command(icount))
+        assert "-sandbox on,spawn=deny" in line and "semihosting" not in line
+
+
+def test_a_swap_is_seen_by_the_firmware_without_a_reset(glasses: Start) -> None:
+    g = glasses()
+    heard = Listener(g)
+    heard.until(lambda s: s.message.name == "battery")
+    g.tell("battery", action="eject", side="left")
+    assert heard.event("pack_removed").numbers("value")[0] == 0
+    assert heard.event("takeover").numbers("value")[0] == 1
+    out = heard.until(lambda s: s.message.name == "battery")
+    assert out.numbers("pack_ma")[0] == 0 and out.numbers("pack_ma")[1] > 400
+    g.tell("battery", action="insert", side="left", soc_pct=95)
+    assert heard.event("pack_inserted").numbers("value")[0] == 0
+    back = heard.until(lambda s: s.message.name == "battery" and s.numbers("swap_count")[0] == 1)
+    assert back.numbers("pack_soc_pct")[0] > 85
+    assert heard.decoder.counts.boots == 1 and heard.decoder.counts.lost == 0
+
+
+def test_a_brown_out_resets_the_firmware_and_is_named(glasses: Start) -> None:
+    g = glasses()
+    heard = Listener(g)
+    g.tell("fault", fault="late_switchover", on=True, size=900)
+    heard.until(lambda s: s.message.name == "hello")
+    g.tell("battery", action="eject", side="left")
+    again = heard.until(lambda s: s.message.name == "hello" and s.boot == 1)
+    assert named(heard, again, "reset_reason") == "brownout"
+    assert again.number("boot_count") == 2
+
+
+def test_pulling_both_packs_cuts_the_power_and_one_brings_it_back(glasses: Start) -> None:
+    g = glasses()
+    heard = Listener(g)
+    heard.until(lambda s: s.message.name == "hello")
+    g.tell("battery", action="eject", side="left")
+    assert g.tell("battery", action="eject", side="right")["power"] == "off"
+    assert g.tell("battery", action="insert", side="right")["power"] == "on"
+    again = heard.until(lambda s: s.message.name == "hello" and s.boot == 1)
+    assert named(heard, again, "reset_reason") == "power_on"
+
+
+def test_a_counterfeit_pack_is_rejected_by_the_firmware(glasses: Start) -> None:
+    g = glasses()
+    heard = Listener(g)
+    heard.until(lambda s: s.message.name == "battery")
+    g.tell("fault", fault="counterfeit_pack", on=True)
+    assert heard.event("pack_rejected").numbers("value")[0] == 0
+
+
+def test_a_frozen_converter_fails_no_frame_but_its_count_stops(glasses: Start) -> None:
+    g = glasses()
+    heard = Listener(g)
+    heard.until(lambda s: s.message.name == "power")
+    g.tell("fault", fault="frozen_converter", on=True)
+    heard.until(lambda s: s.message.name == "hello")
+    first = heard.until(lambda s: s.message.name == "power").number("sample_count")
+    assert heard.until(lambda s: s.message.name == "power").number("sample_count") == first
+
+
+def test_a_pulled_cable_is_lost_and_comes_back_under_another_name(glasses: Start) -> None:
+    g = glasses()
+    link = open_serial(control.port(g.name), 1_000_000)
+    g.tell("cable", action="unplug")
+    with pytest.raises(LinkLost):
+        for _ in range(1000):
+            link.read(0.1)
+    link.close()
+    with pytest.raises(DeviceMissing, match="unplugged"):
+        control.port(g.name)
+    g.tell("cable", action="plug")
+    assert Path(control.port(g.name)).exists()
+
+
+def test_a_killed_supervisor_takes_qemu_along_and_is_cleared_up(glasses: Start) -> None:
+    g = glasses()
+    os.kill(g.instance.pid, signal.SIGKILL)
+    while Path(f"/proc/{g.instance.pid}").exists() and "Z" not in _state(g.instance.pid):
+        os.sched_yield()
+    while Path(f"/proc/{g.instance.qemu_pid}").exists() and "Z" not in _state(g.instance.qemu_pid):
+        os.sched_yield()
+    with pytest.raises(DeviceMissing):
+        folder.load(g.name)
+    assert not folder.folder_of(g.name).exists()
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "Z"
+
+
+def test_a_name_is_taken_only_once(glasses: Start, firmware: Callable[..., rtos.Built]) -> None:
+    g = glasses()
+    built = firmware("1.0.0")
+    made = control.Firmware(built.boot_elf, built.image)
+    with pytest.raises(UsageWrong, match="run already"):
+        control.start(g.name, "s1-virtual", made)
+    with pytest.raises(UsageWrong, match="cannot be a name"):
+        control.start("../evil", "s1-virtual", made)
+    with pytest.raises(InputWrong, match="made for s1-virtual, not for g1-virtual"):
+        control.start("other", "g1-virtual", made)
+
+
+def test_commands_that_make_no_sense_are_refused(glasses: Start, quarkctl: Quarkctl) -> None:
+    g = glasses()
+    with pytest.raises(UsageWrong, match="no fault 'meteor'"):
+        g.tell("fault", fault="meteor", on=True)
+    with pytest.raises(UsageWrong, match="know no command"):
+        g.tell("explode")
+    assert quarkctl("sim", "load", "party", "--name", g.name).code == 2
+    assert quarkctl("sim", "battery", "eject", "middle", "--name", g.name).code == 2
+    assert quarkctl("sim", "stop", "nobody").code == 4
+
+
+def test_the_second_board_runs_too(glasses: Start) -> None:
+    g = glasses(board="g1-virtual")
+    heard = Listener(g)
+    hello = heard.until(lambda s: s.message.name == "hello" and s.number("selftest_passed") == 9)
+    assert hello.text("board") == "g1-virtual"
