@@ -34,7 +34,10 @@ def show_boards(
         return
     show.table(
         ("fact", "value", "source"),
-        ((k, _value(f.value), f.source + (" [unverified]" if f.unverified else "")) for k, f in loaded[0].facts.items()),
+        (
+            (k, _value(f.value), f.source + (" [unverified]" if f.unverified else ""))
+            for k, f in loaded[0].facts.items()
+        ),
         title=loaded[0].title,
     )
 

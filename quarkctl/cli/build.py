@@ -21,7 +21,9 @@ def _build() -> None:
     """Build firmware and sign it."""
 
 
-@app.command(epilog=examples("quarkctl build rtos", "quarkctl build rtos --board g1-virtual --version 1.2.0 --key k.pem"))
+@app.command(
+    epilog=examples("quarkctl build rtos", "quarkctl build rtos --board g1-virtual --version 1.2.0 --key k.pem")
+)
 def rtos(
     board: Board = "s1-virtual",
     version: Annotated[str, typer.Option(metavar="X.Y.Z", help="Version; default: firmware/rtos/VERSION.")] = "",
@@ -57,10 +59,7 @@ def rtos(
         show.err.print("signed with the development key, which is public: for virtual devices only", style="yellow")
     show.table(
         ("program", "flash, bytes", "RAM, bytes", "deepest stack"),
-        (
-            (name, s.flash, s.ram, _worst(built.stacks, boot=name == "bootloader"))
-            for name, s in built.sizes.items()
-        ),
+        ((name, s.flash, s.ram, _worst(built.stacks, boot=name == "bootloader")) for name, s in built.sizes.items()),
     )
 
 

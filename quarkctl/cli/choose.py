@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from quarkctl.errors import DeviceAmbiguous, DeviceMissing
 from quarkctl.link.serial_port import SerialOpener, list_serial
@@ -34,16 +35,13 @@ class Candidate:
 def candidates() -> list[Candidate]:
     """Virtual glasses first, then USB serial ports."""
     found = [
-        Candidate(
-            f"sim:{i.name}", i.board, i.serial, i.port, f"{i.board}, {i.serial}", lambda name=i.name: control.port(name)
-        )
+        Candidate(f"sim:{i.name}", i.board, i.serial, i.port, f"{i.board}, {i.serial}", partial(control.port, i.name))
         for i in folder.running()
     ]
     for d in list_serial():
         identity = f"usb:{d.serial}" if d.serial else f"usb:{d.location}"
-        found.append(
-            Candidate(identity, "", d.serial, d.path, f"{d.product}, {d.path}", lambda k=d.serial, p=d.path: _path(k, p))
-        )
+        where = partial(_path, d.serial, d.path)
+        found.append(Candidate(identity, "", d.serial, d.path, f"{d.product}, {d.path}", where))
     return found
 
 

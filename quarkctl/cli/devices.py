@@ -30,5 +30,8 @@ def devices(as_json: Json = False) -> None:
         return
     show.table(
         ("device", "board", "serial", "port", "held by"),
-        ((r["identity"], r["board"] or "?", r["serial"], r["port"] or "no power", ", ".join(r["held_by"])) for r in rows),
+        (
+            (r["identity"], r["board"] or "?", r["serial"], r["port"] or "no power", ", ".join(r["held_by"]))
+            for r in rows
+        ),
     )

@@ -38,9 +38,13 @@ def complete_check(incomplete: str) -> list[str]:
     return [n for n in battery_checks.CHECKS if n.startswith(incomplete)]
 
 
-@app.command(epilog=examples("quarkctl diag battery --recording swap.qrec", "quarkctl diag battery -d sim:s1 --seconds 15"))
+@app.command(
+    epilog=examples("quarkctl diag battery --recording swap.qrec", "quarkctl diag battery -d sim:s1 --seconds 15")
+)
 def battery(
-    check: Annotated[str, typer.Argument(metavar="[CHECK]", autocompletion=complete_check, help="Only this check.")] = "",
+    check: Annotated[
+        str, typer.Argument(metavar="[CHECK]", autocompletion=complete_check, help="Only this check.")
+    ] = "",
     device: Device = "",
     recording: Annotated[
         Path | None, typer.Option("--recording", "-r", metavar="FILE", help="Judge a recording instead of a device.")
@@ -55,7 +59,9 @@ def battery(
     """
     if check and check not in battery_checks.CHECKS:
         raise UsageWrong(f"there is no check {check!r}", hint=f"there are {', '.join(battery_checks.CHECKS)}")
-    evidence = _from_recording(recording) if recording else _from_device(device, seconds or _LIVE_SECONDS, quiet=as_json)
+    evidence = (
+        _from_recording(recording) if recording else _from_device(device, seconds or _LIVE_SECONDS, quiet=as_json)
+    )
     name, text = _limits(limits, evidence)
     parsed = limits_format.parse(name, text)
     findings = battery_checks.run(evidence, parsed, check)
@@ -145,7 +151,8 @@ def _limits(given: Path | None, evidence: Evidence) -> tuple[str, str]:
     board = evidence.identity().get("board", "")
     if not board:
         raise InputWrong(
-            "the evidence does not say which board it is from", hint="record for two seconds or more, or give --limits FILE"
+            "the evidence does not say which board it is from",
+            hint="record for two seconds or more, or give --limits FILE",
         )
     return boards.limits_text(board)
 
@@ -157,10 +164,7 @@ def _print(findings: list[Finding], verdict: Verdict, evidence: Evidence, identi
     )
     show.table(
         ("code", "check", "measured", "limit", "verdict", ""),
-        (
-            (f.code, f.check, _measured(f), f.limit or "-", _styled(f.verdict), f.note)
-            for f in findings
-        ),
+        ((f.code, f.check, _measured(f), f.limit or "-", _styled(f.verdict), f.note) for f in findings),
     )
     if evidence.ending not in ("complete", "open"):
         show.err.print(f"the recording is {evidence.ending}: judged up to there", style="yellow")

@@ -43,7 +43,10 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
             "brew": "brew install --cask gcc-arm-embedded",
         },
     ),
-    "cmake": ("building firmware", {"apt": "apt-get install cmake", "dnf": "dnf install cmake", "brew": "brew install cmake"}),
+    "cmake": (
+        "building firmware",
+        {"apt": "apt-get install cmake", "dnf": "dnf install cmake", "brew": "brew install cmake"},
+    ),
     "ninja": (
         "building firmware",
         {"apt": "apt-get install ninja-build", "dnf": "dnf install ninja-build", "brew": "brew install ninja"},
@@ -60,7 +63,9 @@ class Check:
     needed: bool = True
 
 
-@app.command(epilog=examples("quarkctl doctor", "quarkctl doctor --udev | sudo tee /etc/udev/rules.d/70-quarkctl.rules"))
+@app.command(
+    epilog=examples("quarkctl doctor", "quarkctl doctor --udev | sudo tee /etc/udev/rules.d/70-quarkctl.rules")
+)
 def doctor(
     udev: Annotated[bool, typer.Option("--udev", help="Print the udev rule and nothing else.")] = False,
     as_json: Json = False,
@@ -82,7 +87,9 @@ def doctor(
 
 
 def _manager() -> str:
-    return next((m for m, program in (("apt", "apt-get"), ("dnf", "dnf"), ("brew", "brew")) if shutil.which(program)), "apt")
+    return next(
+        (m for m, program in (("apt", "apt-get"), ("dnf", "dnf"), ("brew", "brew")) if shutil.which(program)), "apt"
+    )
 
 
 def _programs() -> list[Check]:
@@ -110,7 +117,9 @@ def _serial_permission() -> Check:
             "serial permission", False, f"no permission for {', '.join(map(str, closed))}",
             f"sudo usermod -aG {group} $USER, then log in again; or install the rule: quarkctl doctor --udev",
         )  # fmt: skip
-    return Check("serial permission", True, "all present ports can be opened" if ports else "no USB serial port present")
+    return Check(
+        "serial permission", True, "all present ports can be opened" if ports else "no USB serial port present"
+    )
 
 
 def _modem_manager() -> Check:
@@ -140,7 +149,9 @@ def _state_folder() -> Check:
 def _sandbox() -> Check:
     """The sandbox needs seccomp, which every usual Linux kernel has."""
     ok = sys.platform == "linux" and Path("/proc/sys/kernel/seccomp").exists()
-    return Check("QEMU sandbox", ok, "seccomp is there" if ok else "virtual glasses need Linux with seccomp", "run on Linux")
+    return Check(
+        "QEMU sandbox", ok, "seccomp is there" if ok else "virtual glasses need Linux with seccomp", "run on Linux"
+    )
 
 
 CHECKS: tuple[Callable[[], Check], ...] = (_python, _serial_permission, _modem_manager, _state_folder, _sandbox)

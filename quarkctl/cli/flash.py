@@ -19,7 +19,9 @@ from quarkctl.flash.rtos import Session, TestBootFailed
 app = typer.Typer(add_completion=False)
 
 
-@app.command(epilog=examples("quarkctl flash rtos-1.1.0.bin", "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json"))
+@app.command(
+    epilog=examples("quarkctl flash rtos-1.1.0.bin", "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json")
+)
 def flash(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Signed image of the microcontroller.")],
     device: Device = "",

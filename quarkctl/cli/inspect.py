@@ -46,7 +46,9 @@ def describe(path: Path) -> dict[str, Any]:
             return _json(data)
     except InputWrong as error:
         raise InputWrong(f"{path}: {error.message}", error.hint) from error
-    raise InputWrong(f"{path} is no file that quarkctl knows", hint="it reads MCUboot images, recordings and crash reports")
+    raise InputWrong(
+        f"{path} is no file that quarkctl knows", hint="it reads MCUboot images, recordings and crash reports"
+    )
 
 
 def _image(data: bytes) -> dict[str, Any]:
@@ -55,7 +57,10 @@ def _image(data: bytes) -> dict[str, Any]:
     for name in boards.names():
         board = boards.load(name)
         for key, fact in board.facts.items():
-            if key.startswith("rtos.key.") and mcuboot_image.ed25519_key_hash(bytes.fromhex(fact.value)) == image.key_hash:
+            if (
+                key.startswith("rtos.key.")
+                and mcuboot_image.ed25519_key_hash(bytes.fromhex(fact.value)) == image.key_hash
+            ):
                 why = mcuboot_image.verify_ed25519(image, bytes.fromhex(fact.value))
                 signature, trusted = why or "verified", key.removeprefix("rtos.key.")
     return {

@@ -51,7 +51,7 @@ def _run_verb(argv: list[str]) -> int:
         # Whoever read our output has seen enough. Nothing may be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - told apart below; what is not known is raised again
         return _parser_error(error, argv)
 
 

@@ -49,7 +49,7 @@ class Reporter:
             self._file = sys.stdout
         elif events:
             try:
-                self._file = Path(events).open("w", encoding="utf-8")
+                self._file = Path(events).open("w", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
             except OSError as error:
                 raise HostUnfit(f"cannot write {events}: {error.strerror}") from error
         self._quiet = quiet or events == "-"
@@ -60,7 +60,9 @@ class Reporter:
     def __enter__(self) -> Reporter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end_bar()
         if self._file and self._file is not sys.stdout:
             self._file.close()

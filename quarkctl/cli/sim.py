@@ -19,7 +19,8 @@ from quarkctl.sim.plant import LOADS_MA
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Virtual glasses: the real firmware in QEMU.")
 
 Name = Annotated[
-    str, typer.Option("--name", "-n", metavar="NAME", autocompletion=complete_glasses, help="Which glasses, if several.")
+    str,
+    typer.Option("--name", "-n", metavar="NAME", autocompletion=complete_glasses, help="Which glasses, if several."),
 ]
 
 
@@ -56,7 +57,11 @@ def _sim() -> None:
     """Virtual glasses: the real firmware in QEMU, fed by a model of batteries, load and heat."""
 
 
-@app.command(epilog=examples("quarkctl sim start", "quarkctl sim start s1b --image build/s1-virtual/rtos-1.0.0.bin --load camera"))
+@app.command(
+    epilog=examples(
+        "quarkctl sim start", "quarkctl sim start s1b --image build/s1-virtual/rtos-1.0.0.bin --load camera"
+    )
+)
 def start(
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="Name; default: the product, such as s1.")] = "",
     board: Board = "s1-virtual",
@@ -164,7 +169,9 @@ def fault(
         if as_json:
             show.document("quarkctl.faults/1", {"faults": known})
         else:
-            show.table(("fault", "default", "unit", "what"), ((f["name"], f["default"], f["unit"], f["doc"]) for f in known))
+            show.table(
+                ("fault", "default", "unit", "what"), ((f["name"], f["default"], f["unit"], f["doc"]) for f in known)
+            )
         return
     status = control.request(_only(name), command="fault", fault=fault, on=switch is Switch.ON, size=size)
     _print_status(status, as_json=as_json)
@@ -216,6 +223,8 @@ def _print_status(status: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         show.document("quarkctl.sim-status/1", status)
         return
-    words = [f"power {status['power']}", f"load {status['load']} {status['load_ma']} mA", f"bus {status['bus_mv']} mV"]
-    words += [_packs(status), f"faults: {', '.join(status['faults']) or 'none'}"]
+    words = [f"power {status['power']}", f"{status['load']} {status['load_ma']} mA", f"bus {status['bus_mv']} mV"]
+    words.append(_packs(status))
+    if status["faults"]:
+        words.append(f"faults: {', '.join(status['faults'])}")
     show.out.print("   ".join(words))

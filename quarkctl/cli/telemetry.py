@@ -60,7 +60,9 @@ def show_stream(device: Device = "", seconds: Seconds = None, as_json: Json = Fa
         show.err.print(_account(counts))
 
 
-@app.command(epilog=examples("quarkctl telemetry record swap.qrec --seconds 10", "quarkctl telemetry record soak.qrec -d sim:s1"))
+@app.command(
+    epilog=examples("quarkctl telemetry record swap.qrec --seconds 10", "quarkctl telemetry record soak.qrec -d sim:s1")
+)
 def record(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="New file; by convention .qrec.")],
     device: Device = "",
@@ -103,7 +105,9 @@ def record(
         show.out.print(f"{file}  {recorder.wire_bytes / 1000:.1f} kB, {_account(decoder.counts)}")
 
 
-@app.command(epilog=examples("quarkctl telemetry decode swap.qrec", "quarkctl telemetry decode swap.qrec --message event --json"))
+@app.command(
+    epilog=examples("quarkctl telemetry decode swap.qrec", "quarkctl telemetry decode swap.qrec --message event --json")
+)
 def decode(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
     message: Annotated[str, typer.Option("--message", "-m", metavar="NAME", help="Only this message.")] = "",
@@ -188,9 +192,18 @@ class _Screen:
                 unit = sample.message.field(key).unit
                 table.add_row(name if i == 0 else "", key, _text(value), unit)
         hello = newest.get("hello")
-        head = f"{hello.text('serial')}  {hello.text('board')}  up {hello.number('uptime_ms') / 1000:.0f} s" if hello else ""
+        head = (
+            f"{hello.text('serial')}  {hello.text('board')}  up {hello.number('uptime_ms') / 1000:.0f} s"
+            if hello
+            else ""
+        )
         self._live.update(
-            Group(Text(head, style="bold"), table, Text("\n".join(self._events)), Text(_account(decoder.counts), style="dim")),
+            Group(
+                Text(head, style="bold"),
+                table,
+                Text("\n".join(self._events)),
+                Text(_account(decoder.counts), style="dim"),
+            ),
             refresh=True,
         )
 

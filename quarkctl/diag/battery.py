@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from quarkctl.diag.evidence import Evidence
 from quarkctl.diag.finding import Finding, Verdict, judge
@@ -93,9 +94,11 @@ def bus_minimum(evidence: Evidence, limits: Limits) -> Finding:
         return _no_limit("bus_minimum", "bus_mv_min")
     frames = evidence.of("power")
     if len(frames) < 2:
-        return _finding("bus_minimum", Verdict.INVALID, "no power frames: record telemetry for a second or more", limit=limit)
+        return _finding(
+            "bus_minimum", Verdict.INVALID, "no power frames: record telemetry for a second or more", limit=limit
+        )
     lowest = frames[1]
-    for before, frame in zip(frames, frames[1:], strict=False):
+    for before, frame in pairwise(frames):
         if frame.boot == before.boot and frame.number("bus_mv_min_since_seq") != before.seq:
             return _finding(
                 "bus_minimum", Verdict.INVALID, "the held minimum of a missing frame is unknown: record without losses",
@@ -131,9 +134,13 @@ def both_packs(evidence: Evidence, _: Limits) -> Finding:
         elif not any(f.numbers("pack_ma")[i] > 0 for f in present):
             missing.append(f"{side} (never carries current)")
     if fakes:
-        return _finding("both_packs", Verdict.FAIL, f"not authentic: {', '.join(fakes)}", boot=frames[-1].boot, time_us=span)
+        return _finding(
+            "both_packs", Verdict.FAIL, f"not authentic: {', '.join(fakes)}", boot=frames[-1].boot, time_us=span
+        )
     if missing:
-        return _finding("both_packs", Verdict.FAIL, f"not seen: {', '.join(missing)}", boot=frames[-1].boot, time_us=span)
+        return _finding(
+            "both_packs", Verdict.FAIL, f"not seen: {', '.join(missing)}", boot=frames[-1].boot, time_us=span
+        )
     last = frames[-1]
     soc = ", ".join(f"{s} {p} %" for s, p in zip(SIDES, last.numbers("pack_soc_pct"), strict=True))
     return _finding("both_packs", Verdict.PASS, soc, boot=last.boot, time_us=span)

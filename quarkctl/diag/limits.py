@@ -74,7 +74,9 @@ def parse(file_name: str, text: str) -> Limits:
     table = raw.get("limit", {})
     if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
         raise InputWrong(f"{file_name}: limits are tables: [limit.NAME]")
-    return Limits(sku, version, {name: _limit(f"{file_name}: limit {name}", name, entry) for name, entry in table.items()})
+    return Limits(
+        sku, version, {name: _limit(f"{file_name}: limit {name}", name, entry) for name, entry in table.items()}
+    )
 
 
 def _limit(at: str, name: str, raw: Mapping[str, object]) -> Limit:

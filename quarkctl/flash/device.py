@@ -75,7 +75,7 @@ def probe(client: Client) -> DeviceState:
 def read_identity(client: Client, **how: float) -> Mapping[str, Any]:
     """Our own identity group; empty for a server that does not have it."""
     try:
-        return client.read(smp.Group.QUARK, smp.Quark.IDENTITY, **how)
+        return client.read(smp.Group.QUARK, smp.Quark.IDENTITY, None, **how)
     except DeviceRefused:
         return {}
 
@@ -96,7 +96,11 @@ def read_health(client: Client) -> Health | None:
         return None
     soc = {side: int(answer[f"soc_{side}"]) for side in ("left", "right") if isinstance(answer.get(f"soc_{side}"), int)}
     return Health(
-        _number(answer, "passed"), _number(answer, "total"), str(answer.get("failed", "")), _number(answer, "bus_mv"), soc
+        _number(answer, "passed"),
+        _number(answer, "total"),
+        str(answer.get("failed", "")),
+        _number(answer, "bus_mv"),
+        soc,
     )
 
 

@@ -56,9 +56,7 @@ def slot_name(slot: int) -> str:
 def check_image(image: Image, data: bytes, board: Board) -> None:
     """What can be known without a device. Raises InputWrong."""
     if not image.hash_ok:
-        raise InputWrong(
-            "the image is damaged: its hash does not match its content", hint="build or download it again"
-        )
+        raise InputWrong("the image is damaged: its hash does not match its content", hint="build or download it again")
     if image.size_bytes != len(data) and data[image.size_bytes :].strip(b"\xff\0"):
         raise InputWrong(f"{len(data) - image.size_bytes} bytes of something else follow the image")
     if image.board != board.name:
@@ -140,7 +138,8 @@ def _check_age(image: Image, state: DeviceState, wish: Wish) -> None:
     active = state.active
     if active and image.version < active.version and not wish.allow_downgrade:
         raise InputWrong(
-            f"the image is older ({image.version}) than what runs ({active.version})", hint="--allow-downgrade flashes it"
+            f"the image is older ({image.version}) than what runs ({active.version})",
+            hint="--allow-downgrade flashes it",
         )
 
 

@@ -92,9 +92,7 @@ class Session:
         self._state = device.probe(client)
         self._board = self._profile()
         health = None if self._state.recovery else device.read_health(client)
-        made = plan.make(
-            self._image, self._data, self._board, self._opener.identity, self._state, health, self._wish
-        )
+        made = plan.make(self._image, self._data, self._board, self._opener.identity, self._state, health, self._wish)
         words = [f"signature {self._image.key_hash.hex()[:8]}"]
         words.append(f"counter {self._image.security_counter} >= {self._state.security_counter}")
         if health and health.soc_pct:
@@ -158,7 +156,8 @@ class Session:
         found = next((i for i in device.read_images(self._open()) if i.slot == made.new_slot), None)
         if found is None or found.hash != self._image.digest:
             raise VerificationFailed(
-                f"slot {slot_name(made.new_slot)} does not hold what was sent", hint="flash again; the old image still runs"
+                f"slot {slot_name(made.new_slot)} does not hold what was sent",
+                hint="flash again; the old image still runs",
             )
         digest = self._image.digest.hex()
         return f"slot {slot_name(made.new_slot)} sha256 {digest[:4]}..{digest[-4:]}"
@@ -275,8 +274,7 @@ class Session:
         return self._schema.named(message, self._schema.unpack(message, record))
 
     def _need_ms(self, key: str) -> float:
-        assert self._board
-        return float(self._board.get(key, 10000)) / 1000
+        return float(self._board.get(key, 10000)) / 1000 if self._board else 10.0
 
     def _tell(self, step: str, level: Level, text: str = "", total: int = 0) -> None:
         self._progress(Event(self._opener.identity, step, level, text, 0, total))

@@ -40,7 +40,7 @@ def build(frame: Frame, crc_seed: int) -> bytes:
 
     raw = HEADER.pack(frame.type, frame.flags, frame.seq, frame.time_us) + frame.payload
     crc = zlib.crc32(raw, 0 if frame.type == HELLO_TYPE else crc_seed)
-    return b"\0" + cobs.encode(raw + crc.to_bytes(CRC_BYTES, "little")) + b"\0"
+    return b"\0" + bytes(cobs.encode(raw + crc.to_bytes(CRC_BYTES, "little"))) + b"\0"
 
 
 def parse(run: bytes, crc_seed: int) -> Frame | None:
@@ -56,7 +56,8 @@ def parse(run: bytes, crc_seed: int) -> Frame | None:
     crc = zlib.crc32(raw[:-CRC_BYTES], 0 if raw[0] == HELLO_TYPE else crc_seed)
     if crc != int.from_bytes(raw[-CRC_BYTES:], "little"):
         return None
-    return Frame(*HEADER.unpack_from(raw), payload=raw[HEADER.size : -CRC_BYTES])
+    kind, flags, seq, time_us = HEADER.unpack_from(raw)
+    return Frame(kind, flags, seq, time_us, bytes(raw[HEADER.size : -CRC_BYTES]))
 
 
 class Kind(Enum):

@@ -140,7 +140,7 @@ def _read_area(data: bytes, at: int, magic: int, tlvs: list[Tlv], expected: int 
     kind = "protected TLV area" if magic == TLV_PROTECTED_MAGIC else "TLV area"
     if len(data) - at < TLV_INFO.size:
         raise InputWrong(f"image is cut off: no {kind} at {at:#x}")
-    found, total = TLV_INFO.unpack_from(data, at)
+    found, total = map(int, TLV_INFO.unpack_from(data, at))
     if found != magic:
         raise InputWrong(f"{kind} at {at:#x} starts with {found:#06x}, not {magic:#06x}")
     if expected is not None and total != expected:

@@ -93,7 +93,9 @@ class Schema:
     @cached_property
     def layout_hash(self) -> int:
         """16 bits over everything that two sides must agree on: names, types, order, enum values. Prose is left out."""
-        enums = (f"{n}:{self.enum_types[n]}" + "".join(f",{k}={v}" for k, v in e.items()) for n, e in self.enums.items())
+        enums = (
+            f"{n}:{self.enum_types[n]}" + "".join(f",{k}={v}" for k, v in e.items()) for n, e in self.enums.items()
+        )
         messages = (
             f"{m.type}:{m.name}("
             + ",".join(
@@ -112,7 +114,7 @@ class Schema:
         return zlib.crc32(self.layout_hash.to_bytes(2, "little"))
 
     @cached_property
-    def parsers(self) -> Mapping[str, Construct]:
+    def parsers(self) -> Mapping[str, Construct[Any, Any]]:
         """One construct parser a message: the definition of what the bytes mean."""
         return {m.name: _construct(m) for m in self.messages.values()}
 
@@ -174,7 +176,7 @@ def _encoded(f: Field, value: Any) -> Any:
     return value or 0
 
 
-def _construct(message: Message) -> Construct:
+def _construct(message: Message) -> Construct[Any, Any]:
     import construct as c
 
     scalars = {
@@ -182,7 +184,7 @@ def _construct(message: Message) -> Construct:
         "u32": c.Int32ul, "i32": c.Int32sl, "u64": c.Int64ul, "i64": c.Int64sl,
     }  # fmt: skip
 
-    def one(f: Field) -> Construct:
+    def one(f: Field) -> Construct[Any, Any]:
         if f.type == "char":
             return c.Bytes(f.count)
         return c.Array(f.count, scalars[f.type]) if f.count else scalars[f.type]

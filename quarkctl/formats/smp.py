@@ -144,7 +144,8 @@ class LineReader:
         try:
             framed = base64.b64decode(bytes(self._text[: 4 * (len(self._text) // 4)]), validate=True)
         except (binascii.Error, ValueError):
-            return self._give_up()
+            self._give_up()
+            return None
         if len(framed) < 2:
             return None
         size = int.from_bytes(framed[:2], "big")
@@ -153,7 +154,8 @@ class LineReader:
         self._open = False
         body = framed[2 : 2 + size]
         if size < 2 or len(framed) - 2 != size or binascii.crc_hqx(body, 0) != 0:
-            return self._give_up()
+            self._give_up()
+            return None
         return body[:-2]
 
     def _give_up(self) -> None:

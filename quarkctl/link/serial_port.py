@@ -125,7 +125,7 @@ def holders_of(path: str) -> list[Holder]:
     A pseudo-terminal's own emulator does not count: it holds the other end.
     """
     try:
-        device = os.stat(path).st_rdev
+        device = Path(path).stat().st_rdev
     except OSError:
         return []
     found = []
@@ -143,8 +143,7 @@ def holders_of(path: str) -> list[Holder]:
 
 def _same_device(fd: Path, device: int) -> bool:
     try:
-        target = os.readlink(fd)
-        return target.startswith("/dev/") and os.stat(fd).st_rdev == device
+        return str(fd.readlink()).startswith("/dev/") and fd.stat().st_rdev == device
     except OSError:
         return False
 

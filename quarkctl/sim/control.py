@@ -106,10 +106,8 @@ def _launch(path: Path, lock_fd: int) -> None:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
             env={**os.environ, "PYTHONSAFEPATH": "1"} if _installed() else None,
         )  # fmt: skip
-    assert process.stdout
-    line = process.stdout.readline()
-    process.stdout.close()
-    process.wait()
+    # The supervisor says one line and closes its output; what waits here is its parent, which ends at once.
+    line = process.communicate()[0]
     try:
         said = json.loads(line)
     except ValueError:
@@ -141,8 +139,10 @@ def request(name: str, **fields: Any) -> dict[str, Any]:
             raise LinkError(f"virtual glasses {name} do not answer: {error}") from error
     if "error" in answer:
         e = answer["error"]
-        raise UsageWrong(e["message"], e["hint"]) if e["exit_code"] == UsageWrong.exit_code else LinkError(
-            e["message"], e["hint"]
+        raise (
+            UsageWrong(e["message"], e["hint"])
+            if e["exit_code"] == UsageWrong.exit_code
+            else LinkError(e["message"], e["hint"])
         )
     return dict(answer["ok"])
 

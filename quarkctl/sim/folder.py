@@ -40,7 +40,9 @@ def folder_of(name: str) -> Path:
 
 @dataclass(frozen=True)
 class Instance:
-    """What is known of running virtual glasses. ``port`` is empty while the cable is unplugged; ``qemu_pid`` is 0 while power is cut."""
+    """What is known of running virtual glasses.
+
+    ``port`` is empty while the cable is unplugged; ``qemu_pid`` is 0 while power is cut."""
 
     name: str
     board: str
@@ -69,7 +71,8 @@ def create(folder: Path) -> IO[str]:
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
     held = lock(fresh)
-    assert held
+    if held is None:  # nobody knows the name yet
+        raise HostUnfit(f"cannot lock {fresh}: does this file system know flock?")
     try:
         fresh.rename(folder)
     except OSError as error:

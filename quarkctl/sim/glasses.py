@@ -1,6 +1,7 @@
 """The supervisor of one pair of virtual glasses: ``python -m quarkctl.sim.glasses FOLDER LOCK``.
 
-LOCK is the inherited descriptor of the folder's lock. It owns QEMU and the plant, feeds one with the other, and takes commands as JSON lines on ``control.sock``.
+LOCK is the inherited descriptor of the folder's lock. The supervisor owns QEMU and the plant, feeds one with the other,
+and takes commands as JSON lines on ``control.sock``.
 """
 
 from __future__ import annotations
@@ -146,7 +147,9 @@ class Glasses:
                 {"side": side, "present": c.present, "soc_pct": round(100 * c.soc), "ma": round(c.ma)}
                 for side, c in zip(SIDES, p.cells, strict=True)
             ],
-            "zone_c": dict(zip(("ar1", "rtos", "battery_left", "battery_right", "skin"), p.temperatures(), strict=True)),
+            "zone_c": dict(
+                zip(("ar1", "rtos", "battery_left", "battery_right", "skin"), p.temperatures(), strict=True)
+            ),
             "throttle_level": p.throttle_level,
             "faults": {**p.faults, **dict.fromkeys(sorted(self._machine_faults), 1.0)},
         }

@@ -52,7 +52,12 @@ class Mailbox:
         """Before power is applied: identity, fresh randomness, an empty ring."""
         self._map[0:RING_OFFSET] = bytes(RING_OFFSET)
         entropy = [int.from_bytes(os.urandom(4), "little") for _ in range(2)]
-        fields = {"layout_hash": self._schema.layout_hash, "entropy": entropy, "serial": serial, "reset_cause": NO_CAUSE}
+        fields = {
+            "layout_hash": self._schema.layout_hash,
+            "entropy": entropy,
+            "serial": serial,
+            "reset_cause": NO_CAUSE,
+        }
         raw = self._schema.pack(self._schema.messages["plant_control"], fields)
         self._map[: len(raw)] = raw
 

@@ -55,7 +55,7 @@ class Cell:
 
     def r_mohm(self, temp_c: float) -> float:
         """Series resistance: doubles from 25 to 0 degC, the usual magnitude for Li-ion pouch cells."""
-        return self.r0_mohm * 2.0 ** ((25.0 - min(temp_c, 25.0)) / 25.0)
+        return self.r0_mohm * float(2.0 ** ((25.0 - min(temp_c, 25.0)) / 25.0))
 
     @property
     def source_mv(self) -> float:

@@ -86,9 +86,8 @@ class Qemu:
 
     def _read_port(self) -> str:
         """QEMU says on its first lines which pseudo-terminal it made."""
-        assert self._process.stdout
         said = []
-        for raw in self._process.stdout:
+        for raw in self._process.stdout or ():
             line = raw.decode("utf-8", "replace").strip()
             said.append(line)
             match = re.search(r"redirected to (\S+) \(label link\)", line)

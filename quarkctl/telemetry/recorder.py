@@ -33,7 +33,9 @@ class Recorder:
         try:
             self._file = path.open("xb")
         except FileExistsError:
-            raise InputWrong(f"{path} exists already", hint="choose another name: recordings are never overwritten") from None
+            raise InputWrong(
+                f"{path} exists already", hint="choose another name: recordings are never overwritten"
+            ) from None
         except OSError as error:
             raise HostUnfit(f"cannot write {path}: {error.strerror}") from error
         self.path = path
@@ -51,7 +53,9 @@ class Recorder:
         try:
             self._file.write(data)
         except OSError as error:
-            raise HostUnfit(f"cannot write {self.path}: {error.strerror}", hint="what was written so far is good") from error
+            raise HostUnfit(
+                f"cannot write {self.path}: {error.strerror}", hint="what was written so far is good"
+            ) from error
 
     def flush(self) -> None:
         self._file.flush()

@@ -148,7 +148,8 @@ def test_console_lines_agree_in_both_directions(tool: HostTool, message: bytes) 
 
 
 @given(
-    message=st.binary(max_size=400), noise=st.binary(max_size=40).filter(lambda b: b"\x06" not in b and b"\x04" not in b)
+    message=st.binary(max_size=400),
+    noise=st.binary(max_size=40).filter(lambda b: b"\x06" not in b and b"\x04" not in b),
 )
 def test_console_lines_survive_noise_between_messages(tool: HostTool, message: bytes, noise: bytes) -> None:
     one = len(message).to_bytes(2, "little") + message

@@ -34,7 +34,11 @@ def test_the_kernel_survives_stress_in_the_emulator(firmware: Callable[..., rtos
     with (tmp_path / "memory.bin").open("wb") as memory:
         memory.truncate(qemu.MEMORY_BYTES)
     running = subprocess.Popen(
-        qemu.command(icount=True), cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        qemu.command(icount=True),
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     log = tmp_path / "firmware.log"
     try:

@@ -83,7 +83,7 @@ def test_events_are_json_lines_with_bytes_and_device(quarkctl: Quarkctl, firmwar
         "preflight", "upload", "verify", "restart", "health", "confirm",
     ]  # fmt: skip
     moved = [line["done_bytes"] for line in lines if line["level"] == "progress"]
-    assert moved == sorted(moved) and moved[-1] == lines[1 + len(moved)]["total_bytes"] or moved[-1] > 30_000
+    assert (moved == sorted(moved) and moved[-1] == lines[1 + len(moved)]["total_bytes"]) or moved[-1] > 30_000
 
 
 def test_another_key_another_board_and_damage_are_refused_before_a_byte_is_sent(
@@ -115,7 +115,9 @@ def test_another_key_another_board_and_damage_are_refused_before_a_byte_is_sent(
     older = quarkctl("flash", firmware("0.9.0").image, "-d", g.device)
     assert older.code == 6 and "--allow-downgrade" in older.err
     # Nothing of all that reached the device.
-    assert quarkctl("flash", firmware("1.1.0").image, "-d", g.device, "--dry-run", "--json").json["steps"][0] == "upload"
+    assert (
+        quarkctl("flash", firmware("1.1.0").image, "-d", g.device, "--dry-run", "--json").json["steps"][0] == "upload"
+    )
 
 
 def flash_until(quarkctl: Quarkctl, image: Path, device: str, bytes_done: int) -> subprocess.Popen[str]:

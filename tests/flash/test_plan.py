@@ -73,7 +73,9 @@ def test_what_runs_on_trial_is_confirmed_when_flashed_again() -> None:
 
 def test_an_upload_that_is_there_already_is_skipped() -> None:
     data = image()
-    there = SlotImage(1, Version(1, 1, 0), mcuboot_image.parse(data).digest, active=False, confirmed=False, pending=False)
+    there = SlotImage(
+        1, Version(1, 1, 0), mcuboot_image.parse(data).digest, active=False, confirmed=False, pending=False
+    )
     assert make(data, replace(STATE, images=(OLD, there))).steps == ("verify", "restart", "health", "confirm")
 
 

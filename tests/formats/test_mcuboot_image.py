@@ -17,14 +17,18 @@ KEY = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"test").digest())
 PUBLIC = KEY.public_key().public_bytes_raw()
 
 
-def build(payload: bytes = b"payload" * 40, version: str = "1.2.3+4", board: str = "s1-virtual", counter: int = 5) -> bytes:
+def build(
+    payload: bytes = b"payload" * 40, version: str = "1.2.3+4", board: str = "s1-virtual", counter: int = 5
+) -> bytes:
     return m.build(
         payload, version=Version.parse(version), load_address=0x0100_0000, header_bytes=0x400, board=board,
         security_counter=counter, public_key=PUBLIC, sign=KEY.sign,
     )  # fmt: skip
 
 
-@given(payload=st.binary(max_size=500), counter=st.integers(0, 2**32 - 1), board=st.text("abc-1", min_size=1, max_size=16))
+@given(
+    payload=st.binary(max_size=500), counter=st.integers(0, 2**32 - 1), board=st.text("abc-1", min_size=1, max_size=16)
+)
 def test_what_is_built_is_read_back(payload: bytes, counter: int, board: str) -> None:
     data = build(payload, counter=counter, board=board)
     image = m.parse(data + b"\xff" * 100)
@@ -77,7 +81,9 @@ def test_a_board_name_outside_the_signed_area_does_not_count() -> None:
     assert m.parse(patched).board == "s1-virtual"
 
 
-@pytest.mark.parametrize(("text", "version"), [("1.2.3+4", Version(1, 2, 3, 4)), ("1.2.3.4", Version(1, 2, 3, 4)), ("2", Version(2))])
+@pytest.mark.parametrize(
+    ("text", "version"), [("1.2.3+4", Version(1, 2, 3, 4)), ("1.2.3.4", Version(1, 2, 3, 4)), ("2", Version(2))]
+)
 def test_both_spellings_of_a_version_are_read(text: str, version: Version) -> None:
     assert Version.parse(text) == version
     assert Version.parse(str(version)) == version

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from quarkctl.formats import smp
 
 
-
 def test_an_echo_request_is_a_line_that_others_send() -> None:
     message = smp.build_message(smp.Op.WRITE, smp.Group.OS, smp.Os.ECHO, 0, {"d": "hi"})
     assert message.hex() == "0a0000060000" + "0000" + "a1616462" + "6869"
@@ -51,8 +50,8 @@ def test_any_message_is_parsed_or_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "bomb",
-    [b"\x81" * 20_000, b"\x9f" * 20_000, b"\xbf\x61a" * 5_000, b"\x9b\x7f\xff\xff\xff\xff\xff\xff\xff", b"\x5b\x00\x00\x00\xff\xff\xff\xff\xff",
-     b"\xd8\x1c" * 5_000],
+    [b"\x81" * 20_000, b"\x9f" * 20_000, b"\xbf\x61a" * 5_000, b"\x9b\x7f" + b"\xff" * 7,
+     b"\x5b\0\0\0" + b"\xff" * 5, b"\xd8\x1c" * 5_000],
     ids=["nested arrays", "endless arrays", "nested maps", "huge array", "huge string", "tags"],
 )  # fmt: skip
 def test_a_cbor_bomb_is_refused(bomb: bytes) -> None:
@@ -62,8 +61,8 @@ def test_a_cbor_bomb_is_refused(bomb: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("payload", "told"),
-    [({"rc": 0}, ""), ({}, ""), ({"rc": 8}, "not supported"), ({"rc": 6, "rsn": "a trial is running"}, "a trial is running (wrong state)"),
-     ({"err": {"group": 1, "rc": 3}}, "invalid value"), ({"rc": 77}, "error 77"), ({"err": "x"}, "")],
+    [({"rc": 0}, ""), ({}, ""), ({"rc": 8}, "not supported"),
+     ({"rc": 6, "rsn": "a trial is running"}, "a trial is running (wrong state)"), ({"err": {"group": 1, "rc": 3}}, "invalid value"), ({"rc": 77}, "error 77"), ({"err": "x"}, "")],
 )  # fmt: skip
 def test_errors_are_told_in_the_devices_words(payload: dict[str, object], told: str) -> None:
     assert smp.Response(1, 0, 0, 0, payload).error == told

@@ -85,9 +85,7 @@ def test_a_frame_of_an_unknown_type_is_counted_not_lost() -> None:
     assert (decoder.counts.unknown, decoder.counts.lost, decoder.counts.corrupt) == (1, 0, 0)
 
 
-@given(
-    at=st.integers(0, 10_000), flip=st.integers(1, 255), cut=st.integers(1, 9)
-)
+@given(at=st.integers(0, 10_000), flip=st.integers(1, 255), cut=st.integers(1, 9))
 def test_damage_never_becomes_a_value(at: int, flip: int, cut: int) -> None:
     """One byte is changed: every sample that still arrives is one that was sent, and the rest is counted."""
     frames = [hello(0), *(event(i) for i in range(1, 20)), hello(20, 3100)]

@@ -83,20 +83,24 @@ static void run(void *argument)
 void qk_command_start(void)
 {
 	static const struct qk_smp_hooks hooks = {
-		.identity = qk_identity_put,
-		.health = qk_health_put,
-		.fault = fault_record,
+	    .identity = qk_identity_put,
+	    .health = qk_health_put,
+	    .fault = fault_record,
 	};
 	static struct qk_image_policy policy;
 	static const osEventFlagsAttr_t events_attr = {.cb_mem = &events, .cb_size = sizeof events};
-	static const osThreadAttr_t attr = {.name = "command", .cb_mem = &thread, .cb_size = sizeof thread,
-		.stack_mem = stack, .stack_size = sizeof stack, .priority = osPriorityAboveNormal};
+	static const osThreadAttr_t attr = {.name = "command",
+	                                    .cb_mem = &thread,
+	                                    .cb_size = sizeof thread,
+	                                    .stack_mem = stack,
+	                                    .stack_size = sizeof stack,
+	                                    .priority = osPriorityAboveNormal};
 
 	policy = (struct qk_image_policy){
-		.board = qk_board.name,
-		.public_key = qk_board.public_key,
-		.load_address = qk_board.load_address,
-		.load_bytes_max = qk_board.load_bytes_max,
+	    .board = qk_board.name,
+	    .public_key = qk_board.public_key,
+	    .load_address = qk_board.load_address,
+	    .load_bytes_max = qk_board.load_bytes_max,
 	};
 	qk_smp_init(&server, &qk_board.layout, &policy, &hooks, qk_retained()->slot);
 	server.buffer_count = BUFFER_COUNT;

@@ -36,8 +36,12 @@ static void run(void *argument)
 
 void qk_guard_start(void)
 {
-	static const osThreadAttr_t attr = {.name = "guard", .cb_mem = &thread, .cb_size = sizeof thread,
-		.stack_mem = stack, .stack_size = sizeof stack, .priority = osPriorityLow - 1};
+	static const osThreadAttr_t attr = {.name = "guard",
+	                                    .cb_mem = &thread,
+	                                    .cb_size = sizeof thread,
+	                                    .stack_mem = stack,
+	                                    .stack_size = sizeof stack,
+	                                    .priority = osPriorityLow - 1};
 
 	(void)osThreadNew(run, NULL, &attr);
 }

@@ -49,17 +49,17 @@ void qk_health_check(struct qk_health *health)
 			const char *name;
 			bool holds;
 		} checks[] = {
-			{"boot state", state.seq != 0},
-			{"running slot", qk_retained()->slot < QK_SLOT_COUNT},
-			{"serial number", qk_identity_serial()[0] != 0},
-			{"converter layout", sense.plant_ok},
-			{"converter samples", sense.sample_count >= SAMPLES_MIN},
-			{"a battery", sense.supply_state != QK_SUPPLY_STATE_NONE},
-			{"bus voltage", sense.sample.bus_mv >= qk_board.bus_mv_min && sense.sample.bus_mv <= qk_board.bus_mv_max},
-			{"temperatures", temperatures_plausible(&sense)},
-			{"stacks", stacks_have_room()},
+		    {"boot state", state.seq != 0},
+		    {"running slot", qk_retained()->slot < QK_SLOT_COUNT},
+		    {"serial number", qk_identity_serial()[0] != 0},
+		    {"converter layout", sense.plant_ok},
+		    {"converter samples", sense.sample_count >= SAMPLES_MIN},
+		    {"a battery", sense.supply_state != QK_SUPPLY_STATE_NONE},
+		    {"bus voltage", sense.sample.bus_mv >= qk_board.bus_mv_min && sense.sample.bus_mv <= qk_board.bus_mv_max},
+		    {"temperatures", temperatures_plausible(&sense)},
+		    {"stacks", stacks_have_room()},
 #ifdef QK_SABOTAGE_SELFTEST
-			{"sabotage", false},
+		    {"sabotage", false},
 #endif
 		};
 
@@ -93,9 +93,9 @@ void qk_health_put(struct qk_cbor_writer *writer)
 		static const char *const keys[QK_PACK_COUNT] = {"soc_left", "soc_right"};
 
 		if (sense.pack_present[pack]) {
-			qk_cbor_pair_uint(writer, keys[pack],
-			                  qk_power_soc_pct(sense.sample.pack_mv[pack], sense.sample.pack_ma[pack],
-			                                   qk_board.power.pack_mohm));
+			qk_cbor_pair_uint(
+			    writer, keys[pack],
+			    qk_power_soc_pct(sense.sample.pack_mv[pack], sense.sample.pack_ma[pack], qk_board.power.pack_mohm));
 		}
 	}
 }

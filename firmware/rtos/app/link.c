@@ -78,10 +78,14 @@ static void transmit(void *argument)
 void qk_link_start(void)
 {
 	static const osMutexAttr_t mutex_attr = {
-		.attr_bits = osMutexPrioInherit, .cb_mem = &mutex, .cb_size = sizeof mutex};
+	    .attr_bits = osMutexPrioInherit, .cb_mem = &mutex, .cb_size = sizeof mutex};
 	static const osEventFlagsAttr_t events_attr = {.cb_mem = &events, .cb_size = sizeof events};
-	static const osThreadAttr_t attr = {.name = "link", .cb_mem = &thread, .cb_size = sizeof thread,
-		.stack_mem = stack, .stack_size = sizeof stack, .priority = osPriorityLow};
+	static const osThreadAttr_t attr = {.name = "link",
+	                                    .cb_mem = &thread,
+	                                    .cb_size = sizeof thread,
+	                                    .stack_mem = stack,
+	                                    .stack_size = sizeof stack,
+	                                    .priority = osPriorityLow};
 
 	(void)osMutexNew(&mutex_attr);
 	(void)osEventFlagsNew(&events_attr);

@@ -38,14 +38,14 @@ static void send_power(const struct qk_sense *sense)
 {
 	struct qk_latch latch = qk_sense_latch_take();
 	struct qk_wire_power power = {
-		.bus_mv = sense->sample.bus_mv,
-		.bus_mv_min = latch.mv_min,
-		.bus_mv_min_since_seq = latch.since_seq,
-		.load_ma = (int16_t)(sense->sample.pack_ma[0] + sense->sample.pack_ma[1]),
-		.supply_state = sense->supply_state,
-		.undervoltage_count = sense->undervoltage_count,
-		.sample_count = sense->sample_count,
-		.sample_lost_count = sense->sample_lost_count,
+	    .bus_mv = sense->sample.bus_mv,
+	    .bus_mv_min = latch.mv_min,
+	    .bus_mv_min_since_seq = latch.since_seq,
+	    .load_ma = (int16_t)(sense->sample.pack_ma[0] + sense->sample.pack_ma[1]),
+	    .supply_state = sense->supply_state,
+	    .undervoltage_count = sense->undervoltage_count,
+	    .sample_count = sense->sample_count,
+	    .sample_lost_count = sense->sample_lost_count,
 	};
 	uint16_t seq;
 
@@ -58,12 +58,12 @@ static void send_power(const struct qk_sense *sense)
 
 static void send_battery(const struct qk_sense *sense)
 {
-	static const uint8_t present[QK_PACK_COUNT] = {
-		QK_BATTERY_PACK_STATE_LEFT_PRESENT, QK_BATTERY_PACK_STATE_RIGHT_PRESENT};
-	static const uint8_t authentic[QK_PACK_COUNT] = {
-		QK_BATTERY_PACK_STATE_LEFT_AUTHENTIC, QK_BATTERY_PACK_STATE_RIGHT_AUTHENTIC};
-	static const uint8_t enabled[QK_PACK_COUNT] = {
-		QK_BATTERY_PACK_STATE_LEFT_ENABLED, QK_BATTERY_PACK_STATE_RIGHT_ENABLED};
+	static const uint8_t present[QK_PACK_COUNT] = {QK_BATTERY_PACK_STATE_LEFT_PRESENT,
+	                                               QK_BATTERY_PACK_STATE_RIGHT_PRESENT};
+	static const uint8_t authentic[QK_PACK_COUNT] = {QK_BATTERY_PACK_STATE_LEFT_AUTHENTIC,
+	                                                 QK_BATTERY_PACK_STATE_RIGHT_AUTHENTIC};
+	static const uint8_t enabled[QK_PACK_COUNT] = {QK_BATTERY_PACK_STATE_LEFT_ENABLED,
+	                                               QK_BATTERY_PACK_STATE_RIGHT_ENABLED};
 	struct qk_wire_battery battery = {0};
 	uint16_t seq;
 
@@ -92,9 +92,9 @@ static void send_battery(const struct qk_sense *sense)
 static void send_thermal(const struct qk_sense *sense)
 {
 	struct qk_wire_thermal thermal = {
-		.throttle_level = sense->throttle_level,
-		.throttle_zone = sense->throttle_zone,
-		.throttle_changes = sense->throttle_changes,
+	    .throttle_level = sense->throttle_level,
+	    .throttle_zone = sense->throttle_zone,
+	    .throttle_changes = sense->throttle_changes,
 	};
 	uint16_t seq;
 
@@ -165,9 +165,13 @@ static void run(void *argument)
 void qk_report_start(void)
 {
 	static const osMessageQueueAttr_t queue_attr = {
-		.cb_mem = &queue, .cb_size = sizeof queue, .mq_mem = queue_memory, .mq_size = sizeof queue_memory};
-	static const osThreadAttr_t attr = {.name = "report", .cb_mem = &thread, .cb_size = sizeof thread,
-		.stack_mem = stack, .stack_size = sizeof stack, .priority = osPriorityNormal};
+	    .cb_mem = &queue, .cb_size = sizeof queue, .mq_mem = queue_memory, .mq_size = sizeof queue_memory};
+	static const osThreadAttr_t attr = {.name = "report",
+	                                    .cb_mem = &thread,
+	                                    .cb_size = sizeof thread,
+	                                    .stack_mem = stack,
+	                                    .stack_size = sizeof stack,
+	                                    .priority = osPriorityNormal};
 
 	(void)osMessageQueueNew(EVENTS_MAX, sizeof(struct qk_wire_event), &queue_attr);
 	(void)osThreadNew(run, NULL, &attr);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "qk_app.h"
 
-/* `quarkctl build rtos --sabotage KIND` builds an image that fails in a known way, to prove that a test boot catches it. */
+/* `quarkctl build rtos --sabotage KIND` builds an image that fails in a known way, to prove that a test boot catches
+ * it. */
 
 #if defined(QK_SABOTAGE_HANG) || defined(QK_SABOTAGE_FAULT) || defined(QK_SABOTAGE_STACK)
 
@@ -37,8 +38,12 @@ static void run(void *argument)
 
 void qk_sabotage_start(void)
 {
-	static const osThreadAttr_t attr = {.name = "sabotage", .cb_mem = &thread, .cb_size = sizeof thread,
-		.stack_mem = stack, .stack_size = sizeof stack, .priority = osPriorityRealtime};
+	static const osThreadAttr_t attr = {.name = "sabotage",
+	                                    .cb_mem = &thread,
+	                                    .cb_size = sizeof thread,
+	                                    .stack_mem = stack,
+	                                    .stack_size = sizeof stack,
+	                                    .priority = osPriorityRealtime};
 
 	(void)osThreadNew(run, NULL, &attr);
 }

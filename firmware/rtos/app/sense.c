@@ -7,8 +7,8 @@
 #include "qk_plant.h"
 #include "qk_port.h"
 
-/* Converter samples arrive in a ring at 1 kHz or more, as a DMA would put them there; this thread takes them in batches,
- * at once when the power path rings the doorbell. */
+/* Converter samples arrive in a ring at 1 kHz or more, as a DMA would put them there; this thread takes them in
+ * batches, at once when the power path rings the doorbell. */
 
 #define RING_OFFSET 0x80u
 #define STATUS_OFFSET 0x60u
@@ -66,9 +66,9 @@ void qk_sense_latch_put_back(const struct qk_latch *taken)
 static void tell(const struct qk_power_event *event)
 {
 	static const uint16_t codes[] = {
-		[QK_POWER_PACK_REMOVED] = QK_EVENT_CODE_PACK_REMOVED,   [QK_POWER_PACK_INSERTED] = QK_EVENT_CODE_PACK_INSERTED,
-		[QK_POWER_PACK_REJECTED] = QK_EVENT_CODE_PACK_REJECTED, [QK_POWER_TAKEOVER] = QK_EVENT_CODE_TAKEOVER,
-		[QK_POWER_UNDERVOLTAGE] = QK_EVENT_CODE_UNDERVOLTAGE,
+	    [QK_POWER_PACK_REMOVED] = QK_EVENT_CODE_PACK_REMOVED,   [QK_POWER_PACK_INSERTED] = QK_EVENT_CODE_PACK_INSERTED,
+	    [QK_POWER_PACK_REJECTED] = QK_EVENT_CODE_PACK_REJECTED, [QK_POWER_TAKEOVER] = QK_EVENT_CODE_TAKEOVER,
+	    [QK_POWER_UNDERVOLTAGE] = QK_EVENT_CODE_UNDERVOLTAGE,
 	};
 
 	qk_report_event(codes[event->kind], event->pack, (int32_t)(event->time_us & 0x7fffffff), event->value);
@@ -77,8 +77,11 @@ static void tell(const struct qk_power_event *event)
 static void take_sample(const struct qk_wire_plant_sample *raw)
 {
 	struct qk_power_event found[QK_POWER_EVENTS_MAX];
-	struct qk_power_sample sample = {.time_us = raw->time_us, .bus_mv = raw->bus_mv, .bus_mv_min = raw->bus_mv_min,
-		.present = raw->present, .authentic = raw->authentic};
+	struct qk_power_sample sample = {.time_us = raw->time_us,
+	                                 .bus_mv = raw->bus_mv,
+	                                 .bus_mv_min = raw->bus_mv_min,
+	                                 .present = raw->present,
+	                                 .authentic = raw->authentic};
 	int16_t zone_decic[QK_ZONE_COUNT];
 	unsigned count;
 	bool throttled;
@@ -141,10 +144,10 @@ static void drain(uint32_t *read_index)
 static void publish(uint32_t read_index, uint32_t heartbeat)
 {
 	struct qk_wire_plant_status status = {
-		.read_index = read_index,
-		.heartbeat = heartbeat,
-		.throttle_level = sense.throttle_level,
-		.pack_enable = sense.power_enabled,
+	    .read_index = read_index,
+	    .heartbeat = heartbeat,
+	    .throttle_level = sense.throttle_level,
+	    .pack_enable = sense.power_enabled,
 	};
 
 	memcpy((uint8_t *)(uintptr_t)qk_mailbox() + STATUS_OFFSET, &status, sizeof status);
@@ -173,10 +176,14 @@ static void run(void *argument)
 void qk_sense_start(void)
 {
 	static const osMutexAttr_t mutex_attr = {
-		.attr_bits = osMutexPrioInherit, .cb_mem = &mutex, .cb_size = sizeof mutex};
+	    .attr_bits = osMutexPrioInherit, .cb_mem = &mutex, .cb_size = sizeof mutex};
 	static const osEventFlagsAttr_t events_attr = {.cb_mem = &events, .cb_size = sizeof events};
-	static const osThreadAttr_t attr = {.name = "sense", .cb_mem = &thread, .cb_size = sizeof thread,
-		.stack_mem = stack, .stack_size = sizeof stack, .priority = osPriorityHigh};
+	static const osThreadAttr_t attr = {.name = "sense",
+	                                    .cb_mem = &thread,
+	                                    .cb_size = sizeof thread,
+	                                    .stack_mem = stack,
+	                                    .stack_size = sizeof stack,
+	                                    .priority = osPriorityHigh};
 
 	qk_power_init(&power, &qk_board.power);
 	qk_thermal_init(&thermal, &qk_board.thermal);

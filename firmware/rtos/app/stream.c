@@ -14,8 +14,7 @@ static volatile bool yield_set;
 
 void qk_stream_start(void)
 {
-	static const osMutexAttr_t attr = {
-		.attr_bits = osMutexPrioInherit, .cb_mem = &mutex, .cb_size = sizeof mutex};
+	static const osMutexAttr_t attr = {.attr_bits = osMutexPrioInherit, .cb_mem = &mutex, .cb_size = sizeof mutex};
 
 	(void)osMutexNew(&attr);
 }

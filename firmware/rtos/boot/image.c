@@ -120,7 +120,7 @@ static enum qk_image_verdict parse(const uint8_t *slot, size_t slot_bytes, struc
 		return QK_IMAGE_MALFORMED;
 	}
 	image->version = (struct qk_image_version){
-		.major = slot[20], .minor = slot[21], .revision = get16(slot + 22), .build = get32(slot + 24)};
+	    .major = slot[20], .minor = slot[21], .revision = get16(slot + 22), .build = get32(slot + 24)};
 	image->load_address = (get32(slot + 16) & FLAG_RAM_LOAD) ? get32(slot + 4) : 0;
 	image->header_bytes = (uint32_t)header;
 	image->copy_bytes = (uint32_t)(header + payload);

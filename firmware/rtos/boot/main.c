@@ -139,10 +139,10 @@ int main(void)
 {
 	struct qk_retained *retained = qk_retained();
 	struct qk_image_policy policy = {
-		.board = qk_board.name,
-		.public_key = qk_board.public_key,
-		.load_address = qk_board.load_address,
-		.load_bytes_max = qk_board.load_bytes_max,
+	    .board = qk_board.name,
+	    .public_key = qk_board.public_key,
+	    .load_address = qk_board.load_address,
+	    .load_bytes_max = qk_board.load_bytes_max,
 	};
 	struct qk_boot_decision decision;
 	bool lost = retained->magic != QK_RETAINED_MAGIC;

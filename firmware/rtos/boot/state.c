@@ -90,20 +90,19 @@ void qk_boot_state_load(const struct qk_boot_layout *layout, struct qk_boot_stat
 static bool write_record(const struct qk_boot_layout *layout, unsigned sector, unsigned index,
                          const struct record *record)
 {
-	return qk_flash_program(layout->state_offset[sector] + (uint32_t)(index * sizeof *record), record,
-	                        sizeof *record);
+	return qk_flash_program(layout->state_offset[sector] + (uint32_t)(index * sizeof *record), record, sizeof *record);
 }
 
 bool qk_boot_state_append(const struct qk_boot_layout *layout, struct qk_boot_state *state)
 {
 	struct record last = {0}, record = {
-		.magic = RECORD_MAGIC,
-		.confirmed_slot = state->confirmed_slot,
-		.trial_slot = state->trial_slot,
-		.trial_phase = state->trial_phase,
-		.rollback_reason = state->rollback_reason,
-		.security_counter = state->security_counter,
-	};
+	                              .magic = RECORD_MAGIC,
+	                              .confirmed_slot = state->confirmed_slot,
+	                              .trial_slot = state->trial_slot,
+	                              .trial_phase = state->trial_phase,
+	                              .rollback_reason = state->rollback_reason,
+	                              .security_counter = state->security_counter,
+	                          };
 	unsigned sector = 1, index = RECORDS_PER_SECTOR - 1u;
 	bool any = newest(layout, &last, &sector, &index);
 

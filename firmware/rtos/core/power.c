@@ -13,14 +13,13 @@ static void emit(struct qk_power_event *events, unsigned *count, enum qk_power_e
                  uint64_t time_us, int32_t value)
 {
 	if (*count < QK_POWER_EVENTS_MAX) {
-		events[(*count)++] =
-			(struct qk_power_event){.kind = kind, .pack = pack, .time_us = time_us, .value = value};
+		events[(*count)++] = (struct qk_power_event){.kind = kind, .pack = pack, .time_us = time_us, .value = value};
 	}
 }
 
 /* Removal counts at once, since the other pack must be allowed to feed within the hold-up time; insertion bounces. */
-static void watch_presence(struct qk_power *power, const struct qk_power_sample *sample,
-                           struct qk_power_event *events, unsigned *count)
+static void watch_presence(struct qk_power *power, const struct qk_power_sample *sample, struct qk_power_event *events,
+                           unsigned *count)
 {
 	for (uint8_t pack = 0; pack < QK_PACK_COUNT; pack++) {
 		bool contact = (sample->present >> pack) & 1u;
@@ -76,8 +75,8 @@ static bool usable(struct qk_power *power, const struct qk_power_sample *sample,
 	return !power->empty[pack];
 }
 
-static void watch_takeover(struct qk_power *power, const struct qk_power_sample *sample,
-                           struct qk_power_event *events, unsigned *count)
+static void watch_takeover(struct qk_power *power, const struct qk_power_sample *sample, struct qk_power_event *events,
+                           unsigned *count)
 {
 	int32_t load_ma = (int32_t)sample->pack_ma[0] + sample->pack_ma[1];
 

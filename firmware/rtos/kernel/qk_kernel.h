@@ -97,7 +97,8 @@ void qk_set_priority(struct qk_thread *thread, int8_t priority);
 void qk_inherit(struct qk_thread *thread);
 void qk_mutexes_drop(struct qk_thread *thread);
 void qk_schedule(void);
-/* Called by the port when time has passed; `rotate` gives the next thread of equal priority its turn. Takes the lock. */
+/* Called by the port when time has passed; `rotate` gives the next thread of equal priority its turn. Takes the lock.
+ */
 void qk_tick(uint32_t now, bool rotate);
 /* The tick at which the next delayed thread wakes; false if none is delayed. */
 bool qk_next_wake(uint32_t *tick);
@@ -112,7 +113,7 @@ bool qk_port_in_isr(void);
 void qk_port_request_switch(void);
 void *qk_port_stack_init(struct qk_thread *thread, osThreadFunc_t function, void *argument);
 void qk_port_start(void); /* starts the clock and the first thread; does not return on the target */
-void qk_port_idle(void);  /* sleeps until an interrupt or the next wake-up; called by the idle thread without the lock */
+void qk_port_idle(void); /* sleeps until an interrupt or the next wake-up; called by the idle thread without the lock */
 uint64_t qk_port_counter(void);
 uint32_t qk_port_counter_hz(void);
 

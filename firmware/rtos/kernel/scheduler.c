@@ -241,12 +241,12 @@ static void idle(void *argument)
 osStatus_t osKernelInitialize(void)
 {
 	static const osThreadAttr_t attributes = {
-		.name = "idle",
-		.cb_mem = &idle_thread,
-		.cb_size = sizeof idle_thread,
-		.stack_mem = idle_stack,
-		.stack_size = sizeof idle_stack,
-		.priority = osPriorityIdle,
+	    .name = "idle",
+	    .cb_mem = &idle_thread,
+	    .cb_size = sizeof idle_thread,
+	    .stack_mem = idle_stack,
+	    .stack_size = sizeof idle_stack,
+	    .priority = osPriorityIdle,
 	};
 
 	if (kernel_state == osKernelRunning) {
@@ -351,8 +351,7 @@ osThreadState_t osThreadGetState(osThreadId_t thread_id)
 	if (!thread_id) {
 		return osThreadError;
 	}
-	return thread_id == qk_current ? osThreadRunning
-	                               : (osThreadState_t)((struct qk_thread *)thread_id)->state;
+	return thread_id == qk_current ? osThreadRunning : (osThreadState_t)((struct qk_thread *)thread_id)->state;
 }
 
 uint32_t osThreadGetStackSize(osThreadId_t thread_id)

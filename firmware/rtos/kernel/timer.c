@@ -57,12 +57,12 @@ static void serve(void *argument)
 void qk_timers_start(void)
 {
 	static const osThreadAttr_t attributes = {
-		.name = "timer",
-		.cb_mem = &timer_thread,
-		.cb_size = sizeof timer_thread,
-		.stack_mem = timer_stack,
-		.stack_size = sizeof timer_stack,
-		.priority = osPriorityISR,
+	    .name = "timer",
+	    .cb_mem = &timer_thread,
+	    .cb_size = sizeof timer_thread,
+	    .stack_mem = timer_stack,
+	    .stack_size = sizeof timer_stack,
+	    .priority = osPriorityISR,
 	};
 
 	timers = NULL;

@@ -7,8 +7,8 @@
 
 #include "qk_telemetry.h"
 
-/* Memory that keeps its content over a reset, not over loss of power. Bootloader and application share it, so its layout
- * may only grow at the end: an old bootloader must understand a new application's page. */
+/* Memory that keeps its content over a reset, not over loss of power. Bootloader and application share it, so its
+ * layout may only grow at the end: an old bootloader must understand a new application's page. */
 
 #define QK_RETAINED_MAGIC 0x31524b51u /* "QKR1" */
 

@@ -178,7 +178,11 @@ static void put(struct qk_cbor_writer *writer, const void *data, size_t size)
 static void put_head(struct qk_cbor_writer *writer, uint8_t major, uint64_t argument)
 {
 	uint8_t bytes[9] = {(uint8_t)(major << 5)};
-	unsigned size = argument < 24u ? 0 : argument < 0x100u ? 1 : argument < 0x10000u ? 2 : argument <= UINT32_MAX ? 4 : 8;
+	unsigned size = argument < 24u           ? 0
+	                : argument < 0x100u      ? 1
+	                : argument < 0x10000u    ? 2
+	                : argument <= UINT32_MAX ? 4
+	                                         : 8;
 
 	bytes[0] |= (uint8_t)(size == 0 ? argument : size == 1 ? 24u : size == 2 ? 25u : size == 4 ? 26u : 27u);
 	for (unsigned i = 0; i < size; i++) {

@@ -20,7 +20,15 @@ struct qk_cbor_text {
 	size_t size;
 };
 
-enum qk_cbor_kind { QK_CBOR_END, QK_CBOR_UINT, QK_CBOR_NEGATIVE, QK_CBOR_BYTES, QK_CBOR_TEXT, QK_CBOR_BOOL, QK_CBOR_OTHER };
+enum qk_cbor_kind {
+	QK_CBOR_END,
+	QK_CBOR_UINT,
+	QK_CBOR_NEGATIVE,
+	QK_CBOR_BYTES,
+	QK_CBOR_TEXT,
+	QK_CBOR_BOOL,
+	QK_CBOR_OTHER
+};
 
 struct qk_cbor_value {
 	enum qk_cbor_kind kind;

@@ -9,9 +9,9 @@
 #include "qk_boot.h"
 #include "qk_cbor.h"
 
-/* SMP server: OS group (echo, params, reset, bootloader info), image group (state, upload, erase, slot info) and a group
- * of our own. The same code answers in the application and in the bootloader's serial recovery.
- * Source of the messages: Zephyr and MCUmgr documentation of SMP groups 0 and 1. */
+/* SMP server: OS group (echo, params, reset, bootloader info), image group (state, upload, erase, slot info) and a
+ * group of our own. The same code answers in the application and in the bootloader's serial recovery. Source of the
+ * messages: Zephyr and MCUmgr documentation of SMP groups 0 and 1. */
 
 #define QK_SMP_MESSAGE_MAX 2044u /* decoded frame 2048 with length and CRC */
 #define QK_SMP_FRAME_MAX 2048u

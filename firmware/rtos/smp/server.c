@@ -150,8 +150,8 @@ static void quark_group(struct qk_smp_server *server, struct qk_smp_reply *reply
 size_t qk_smp_handle(struct qk_smp_server *server, const uint8_t *request, size_t size, uint8_t *out)
 {
 	struct qk_smp_reply reply = {
-		.writer = {.at = out + HEADER_BYTES, .end = out + QK_SMP_MESSAGE_MAX - 1u},
-		.error = QK_SMP_EOK,
+	    .writer = {.at = out + HEADER_BYTES, .end = out + QK_SMP_MESSAGE_MAX - 1u},
+	    .error = QK_SMP_EOK,
 	};
 	uint8_t op, id;
 	uint16_t length, group;

@@ -21,11 +21,10 @@ enum { FRAME_BUILD = 1, FRAME_PARSE, LINE_FEED, LINE_BUILD, SMP_HANDLE, SHA256, 
 static uint8_t body[BODY_MAX], answer[2 * BODY_MAX];
 static struct qk_smp_server server;
 static const struct qk_boot_layout layout = {
-	.slot_offset = {0x000000, 0x100000}, .slot_bytes = 0x100000, .state_offset = {0x200000, 0x201000}};
+    .slot_offset = {0x000000, 0x100000}, .slot_bytes = 0x100000, .state_offset = {0x200000, 0x201000}};
 static uint8_t public_key[32];
-static const struct qk_image_policy policy = {.board = "s1-virtual", .public_key = public_key,
-	.load_address = 0x01000000, .load_bytes_max = 0x200000};
-
+static const struct qk_image_policy policy = {
+    .board = "s1-virtual", .public_key = public_key, .load_address = 0x01000000, .load_bytes_max = 0x200000};
 
 static size_t handle(uint8_t op, size_t size)
 {

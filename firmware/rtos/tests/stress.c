@@ -6,9 +6,9 @@
 #include "qk_kernel.h"
 #include "qk_port.h"
 
-/* Stress of the kernel on its real processor (in the emulator): context switches with floating point, a queue, fairness,
- * wake-up times, and both traps that the kernel was built around. Runs from the bootloader's place; results go to the
- * log UART as lines "name value", then DONE or FAIL. */
+/* Stress of the kernel on its real processor (in the emulator): context switches with floating point, a queue,
+ * fairness, wake-up times, and both traps that the kernel was built around. Runs from the bootloader's place; results
+ * go to the log UART as lines "name value", then DONE or FAIL. */
 
 #define RUN_MS 3000u
 #define THREADS 10u
@@ -54,15 +54,19 @@ static void say(const char *name, uint32_t value)
 
 static void spawn(osThreadFunc_t function, void *argument, int priority)
 {
-	osThreadAttr_t attributes = {.name = "stress", .cb_mem = &blocks[thread_count],
-		.cb_size = sizeof blocks[thread_count], .stack_mem = stacks[thread_count],
-		.stack_size = sizeof stacks[thread_count], .priority = (osPriority_t)priority};
+	osThreadAttr_t attributes = {.name = "stress",
+	                             .cb_mem = &blocks[thread_count],
+	                             .cb_size = sizeof blocks[thread_count],
+	                             .stack_mem = stacks[thread_count],
+	                             .stack_size = sizeof stacks[thread_count],
+	                             .priority = (osPriority_t)priority};
 
 	(void)osThreadNew(function, argument, &attributes);
 	thread_count++;
 }
 
-/* --- equals that compute with floating point: fairness, and no register of one in the other ------------------------- */
+/* --- equals that compute with floating point: fairness, and no register of one in the other -------------------------
+ */
 
 static volatile uint32_t turns[2];
 static volatile uint32_t float_errors;
@@ -93,7 +97,8 @@ static void compute(void *argument)
 	osThreadExit();
 }
 
-/* --- the third thread of trap 2: wakes at every tick ------------------------------------------------------------------ */
+/* --- the third thread of trap 2: wakes at every tick
+ * ------------------------------------------------------------------ */
 
 static volatile uint32_t wakes, late_us_max;
 
@@ -115,7 +120,8 @@ static void every_tick(void *argument)
 	osThreadExit();
 }
 
-/* --- queue and semaphores --------------------------------------------------------------------------------------------- */
+/* --- queue and semaphores
+ * --------------------------------------------------------------------------------------------- */
 
 static struct qk_message_queue queue;
 static uint32_t queue_memory[8];
@@ -145,7 +151,8 @@ static void consume(void *argument)
 	osThreadExit();
 }
 
-/* --- mutex under contention ------------------------------------------------------------------------------------------- */
+/* --- mutex under contention
+ * ------------------------------------------------------------------------------------------- */
 
 static struct qk_mutex mutex;
 static volatile uint32_t shared_a, shared_b, torn;
@@ -217,9 +224,9 @@ static void judge(void *argument)
 int main(void)
 {
 	static const osMessageQueueAttr_t queue_attr = {
-		.cb_mem = &queue, .cb_size = sizeof queue, .mq_mem = queue_memory, .mq_size = sizeof queue_memory};
+	    .cb_mem = &queue, .cb_size = sizeof queue, .mq_mem = queue_memory, .mq_size = sizeof queue_memory};
 	static const osMutexAttr_t mutex_attr = {
-		.attr_bits = osMutexPrioInherit, .cb_mem = &mutex, .cb_size = sizeof mutex};
+	    .attr_bits = osMutexPrioInherit, .cb_mem = &mutex, .cb_size = sizeof mutex};
 
 	qk_port_init();
 	qk_uart_open(QK_UART_LOG, false);

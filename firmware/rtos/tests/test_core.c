@@ -5,9 +5,12 @@
 #include "qk_power.h"
 #include "qk_thermal.h"
 
-static const struct qk_power_limits limits = {
-	.pack_mv_cutoff = 3200, .pack_mv_restart = 3400, .bus_mv_warning = 3200, .debounce_samples = 3,
-	.takeover_share_pct = 90, .pack_mohm = 250};
+static const struct qk_power_limits limits = {.pack_mv_cutoff = 3200,
+                                              .pack_mv_restart = 3400,
+                                              .bus_mv_warning = 3200,
+                                              .debounce_samples = 3,
+                                              .takeover_share_pct = 90,
+                                              .pack_mohm = 250};
 
 static struct qk_power power;
 static struct qk_power_event events[QK_POWER_EVENTS_MAX];
@@ -16,8 +19,13 @@ static struct qk_power_sample sample;
 static void start(void)
 {
 	qk_power_init(&power, &limits);
-	sample = (struct qk_power_sample){.time_us = 0, .pack_mv = {4000, 3990}, .pack_ma = {250, 230}, .bus_mv = 3950,
-		.bus_mv_min = 3940, .present = 3, .authentic = 3};
+	sample = (struct qk_power_sample){.time_us = 0,
+	                                  .pack_mv = {4000, 3990},
+	                                  .pack_ma = {250, 230},
+	                                  .bus_mv = 3950,
+	                                  .bus_mv_min = 3940,
+	                                  .present = 3,
+	                                  .authentic = 3};
 	CHECK(qk_power_step(&power, &sample, events) == 0);
 	CHECK(power.enabled == 3);
 }
@@ -152,10 +160,13 @@ static void the_latch_holds_the_lowest_until_cleared(void)
 	CHECK(latch.mv_min == 3901 && latch.since_seq == 9);
 }
 
-static const struct qk_thermal_limits trips = {
-	.zone = {{{750, 850, 950}}, {{INT16_MAX, INT16_MAX, INT16_MAX}}, {{INT16_MAX, INT16_MAX, INT16_MAX}},
-		{{INT16_MAX, INT16_MAX, INT16_MAX}}, {{430, 450, 480}}},
-	.hysteresis_decic = 20, .dwell_ms = 5000};
+static const struct qk_thermal_limits trips = {.zone = {{{750, 850, 950}},
+                                                        {{INT16_MAX, INT16_MAX, INT16_MAX}},
+                                                        {{INT16_MAX, INT16_MAX, INT16_MAX}},
+                                                        {{INT16_MAX, INT16_MAX, INT16_MAX}},
+                                                        {{430, 450, 480}}},
+                                               .hysteresis_decic = 20,
+                                               .dwell_ms = 5000};
 
 static void the_hottest_zone_throttles_at_once(void)
 {

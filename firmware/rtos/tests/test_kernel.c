@@ -22,8 +22,12 @@ static void mark(char c)
 
 static osThreadId_t spawn(unsigned index, osThreadFunc_t function, void *argument, osPriority_t priority)
 {
-	osThreadAttr_t attributes = {.name = "test", .cb_mem = &blocks[index], .cb_size = sizeof blocks[index],
-		.stack_mem = stacks[index], .stack_size = sizeof stacks[index], .priority = priority};
+	osThreadAttr_t attributes = {.name = "test",
+	                             .cb_mem = &blocks[index],
+	                             .cb_size = sizeof blocks[index],
+	                             .stack_mem = stacks[index],
+	                             .stack_size = sizeof stacks[index],
+	                             .priority = priority};
 	osThreadId_t id = osThreadNew(function, argument, &attributes);
 
 	CHECK(id);
@@ -39,7 +43,8 @@ static void prepare(void)
 	CHECK(osKernelInitialize() == osOK);
 }
 
-/* --- delays and time ------------------------------------------------------------------------------------------------ */
+/* --- delays and time ------------------------------------------------------------------------------------------------
+ */
 
 static void sleeper(void *argument)
 {
@@ -88,7 +93,8 @@ static void a_delay_until_the_past_is_refused(void)
 	CHECK(!strcmp(trace, "u"));
 }
 
-/* --- round robin: the second trap of the prototype ------------------------------------------------------------------ */
+/* --- round robin: the second trap of the prototype ------------------------------------------------------------------
+ */
 
 static uint32_t turns[2];
 
@@ -122,7 +128,8 @@ static void equals_share_the_processor_although_a_third_wakes_at_every_tick(void
 	CHECK(turns[0] > 150 && turns[1] > 150);
 }
 
-/* --- semaphores and queues ------------------------------------------------------------------------------------------ */
+/* --- semaphores and queues ------------------------------------------------------------------------------------------
+ */
 
 static struct qk_semaphore semaphore;
 
@@ -220,7 +227,7 @@ static void messages_arrive_once_and_in_order(void)
 
 	for (unsigned i = 0; i < 3; i++) {
 		osMessageQueueAttr_t attributes = {
-			.cb_mem = &queue, .cb_size = sizeof queue, .mq_mem = queue_memory, .mq_size = sizeof queue_memory};
+		    .cb_mem = &queue, .cb_size = sizeof queue, .mq_mem = queue_memory, .mq_size = sizeof queue_memory};
 
 		prepare();
 		received_count = 0;
@@ -262,7 +269,7 @@ static void raises_interrupt(void *argument)
 static void an_interrupt_wakes_a_thread_but_never_blocks(void)
 {
 	osMessageQueueAttr_t attributes = {
-		.cb_mem = &queue, .cb_size = sizeof queue, .mq_mem = queue_memory, .mq_size = sizeof queue_memory};
+	    .cb_mem = &queue, .cb_size = sizeof queue, .mq_mem = queue_memory, .mq_size = sizeof queue_memory};
 
 	prepare();
 	CHECK(osMessageQueueNew(4, sizeof(uint32_t), &attributes) == &queue);
@@ -272,7 +279,8 @@ static void an_interrupt_wakes_a_thread_but_never_blocks(void)
 	CHECK(!strcmp(trace, "iwr"));
 }
 
-/* --- mutexes -------------------------------------------------------------------------------------------------------- */
+/* --- mutexes --------------------------------------------------------------------------------------------------------
+ */
 
 static struct qk_mutex mutexes[2];
 
@@ -428,7 +436,8 @@ static void a_robust_mutex_outlives_its_owner(void)
 	CHECK(!strcmp(trace, "r"));
 }
 
-/* --- event flags, timers, threads ----------------------------------------------------------------------------------- */
+/* --- event flags, timers, threads -----------------------------------------------------------------------------------
+ */
 
 static struct qk_event_flags flags;
 
@@ -540,8 +549,11 @@ static void a_terminated_thread_is_gone(void)
 
 static void bad_attributes_are_refused(void)
 {
-	osThreadAttr_t attributes = {.cb_mem = &blocks[0], .cb_size = sizeof blocks[0], .stack_mem = stacks[0],
-		.stack_size = sizeof stacks[0], .priority = osPriorityNormal};
+	osThreadAttr_t attributes = {.cb_mem = &blocks[0],
+	                             .cb_size = sizeof blocks[0],
+	                             .stack_mem = stacks[0],
+	                             .stack_size = sizeof stacks[0],
+	                             .priority = osPriorityNormal};
 	osThreadAttr_t broken = attributes;
 
 	prepare();

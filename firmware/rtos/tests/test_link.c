@@ -34,8 +34,12 @@ static uint64_t stack[64];
 
 static void start(osThreadFunc_t function)
 {
-	osThreadAttr_t attributes = {.name = "test", .cb_mem = &block, .cb_size = sizeof block, .stack_mem = stack,
-		.stack_size = sizeof stack, .priority = osPriorityNormal};
+	osThreadAttr_t attributes = {.name = "test",
+	                             .cb_mem = &block,
+	                             .cb_size = sizeof block,
+	                             .stack_mem = stack,
+	                             .stack_size = sizeof stack,
+	                             .priority = osPriorityNormal};
 
 	out_size = 0;
 	blocked = false;

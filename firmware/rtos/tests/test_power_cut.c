@@ -18,10 +18,10 @@
 #define CHUNK 1024u
 
 static const struct qk_boot_layout layout = {
-	.slot_offset = {0x000000, 0x100000}, .slot_bytes = 0x8000, .state_offset = {0x200000, 0x201000}};
+    .slot_offset = {0x000000, 0x100000}, .slot_bytes = 0x8000, .state_offset = {0x200000, 0x201000}};
 static uint8_t public_key[32];
-static struct qk_image_policy policy = {.board = "s1-virtual", .public_key = public_key, .load_address = 0x01000000,
-	.load_bytes_max = 0x200000};
+static struct qk_image_policy policy = {
+    .board = "s1-virtual", .public_key = public_key, .load_address = 0x01000000, .load_bytes_max = 0x200000};
 
 struct file {
 	uint8_t data[0x8000];
@@ -42,7 +42,8 @@ static void load(struct file *file, const char *path)
 	CHECK(qk_image_check(file->data, file->size, &policy, &file->image) == QK_IMAGE_OK);
 }
 
-/* --- the life of an update, as the firmware does it ------------------------------------------------------------------ */
+/* --- the life of an update, as the firmware does it ------------------------------------------------------------------
+ */
 
 static struct qk_smp_server server;
 
@@ -142,7 +143,8 @@ static void update(const struct file *file, bool confirm)
 	CHECK(confirm || decision.rollback_reason == QK_ROLLBACK_REASON_NOT_CONFIRMED);
 }
 
-/* --- cuts ------------------------------------------------------------------------------------------------------------ */
+/* --- cuts ------------------------------------------------------------------------------------------------------------
+ */
 
 /* After any cut: what boots is one of the images that may be there, and booting again changes nothing more. */
 static void must_boot(int oldest, int newest)

@@ -82,8 +82,8 @@ void *qk_port_stack_init(struct qk_thread *thread, osThreadFunc_t function, void
 	return at;
 }
 
-/* PSPLIM is written before PSP: the other order could fault on the old limit. s16-s31 are saved only when the thread has
- * a floating-point context; that store also makes the processor save s0-s15. */
+/* PSPLIM is written before PSP: the other order could fault on the old limit. s16-s31 are saved only when the thread
+ * has a floating-point context; that store also makes the processor save s0-s15. */
 void __attribute__((naked)) PendSV_Handler(void)
 {
 	__asm volatile("mrs r0, psp\n"

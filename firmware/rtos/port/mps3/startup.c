@@ -36,20 +36,20 @@ typedef void (*vector)(void);
 #define IRQ(n) [16 + (n)]
 
 __attribute__((section(".vectors"), used)) static const vector vectors[16 + 128] = {
-	[0 ... 16 + 127] = Default_Handler,
-	[0] = (vector)(uintptr_t)qk_stack_top,
-	[1] = Reset_Handler,
-	[2] = NMI_Handler,
-	[3] = qk_fault_entry, /* hard fault */
-	[4] = qk_fault_entry, /* memory management */
-	[5] = qk_fault_entry, /* bus */
-	[6] = qk_fault_entry, /* usage */
-	[11] = SVC_Handler,
-	[14] = PendSV_Handler,
-	[15] = SysTick_Handler,
-	IRQ(TIMER0_IRQ) = Timer0_Handler,
-	IRQ(33) = Uart0Rx_Handler,
-	IRQ(35) = Uart1Rx_Handler,
+    [0 ... 16 + 127] = Default_Handler,
+    [0] = (vector)(uintptr_t)qk_stack_top,
+    [1] = Reset_Handler,
+    [2] = NMI_Handler,
+    [3] = qk_fault_entry, /* hard fault */
+    [4] = qk_fault_entry, /* memory management */
+    [5] = qk_fault_entry, /* bus */
+    [6] = qk_fault_entry, /* usage */
+    [11] = SVC_Handler,
+    [14] = PendSV_Handler,
+    [15] = SysTick_Handler,
+    IRQ(TIMER0_IRQ) = Timer0_Handler,
+    IRQ(33) = Uart0Rx_Handler,
+    IRQ(35) = Uart1Rx_Handler,
 };
 
 __attribute__((used)) static void start(void)

@@ -1,0 +1,52 @@
+# make demo    see it work: firmware built, flashed and diagnosed on virtual glasses
+# make test    every test
+# make check   what must hold before a commit: lint, types, layers, format, tests
+# make bench   all measurements; make bench-AREA for one of them
+# make gen     C headers from protocols/
+# make docs    docs/benchmarks.md from the last bench
+PYTHON := build/venv/bin/python
+QUARKCTL := build/venv/bin/quarkctl
+C_SOURCES := $(shell find firmware -name '*.[ch]' -not -path '*/wire/*')
+AREAS := cli rtos-flash
+
+.PHONY: demo test check lint format bench $(AREAS:%=bench-%) gen docs clean run-tools test-tools
+
+demo: run-tools
+	@./demo.sh $(QUARKCTL)
+
+test: test-tools
+	$(PYTHON) -m pytest -n 2
+
+check: lint test
+
+lint: test-tools
+	$(PYTHON) -m ruff check quarkctl tests
+	$(PYTHON) -m ruff format --check quarkctl tests
+	$(PYTHON) -m mypy
+	build/venv/bin/lint-imports
+	build/venv/bin/clang-format --dry-run -Werror $(C_SOURCES)
+
+format: test-tools
+	$(PYTHON) -m ruff check --fix-only quarkctl tests
+	$(PYTHON) -m ruff format quarkctl tests
+	build/venv/bin/clang-format -i $(C_SOURCES)
+
+bench: $(AREAS:%=bench-%) docs
+
+$(AREAS:%=bench-%): bench-%: test-tools
+	$(PYTHON) -m tests.bench $*
+
+gen: run-tools
+	$(PYTHON) -m quarkctl.build.headers firmware/rtos/wire
+
+docs: test-tools
+	$(PYTHON) -m tests.bench.table
+
+run-tools:
+	@./setup.sh run
+
+test-tools:
+	@./setup.sh test
+
+clean:
+	rm -rf build

@@ -1,0 +1,60 @@
+#!/bin/sh
+# The first five minutes with quarkctl, on virtual glasses. Every line that starts with $ can be typed by hand.
+set -eu
+cd "$(dirname "$0")"
+quarkctl=${1:-quarkctl}
+name=demo
+device=sim:$name
+recording=build/demo.qrec
+
+bold= plain=
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
+	bold=$(printf '\033[1m') plain=$(printf '\033[0m')
+fi
+step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+run() {
+	printf '$ quarkctl %s\n' "$*"
+	"$quarkctl" "$@"
+}
+stop() { "$quarkctl" sim stop $name >/dev/null 2>&1 || true; }
+trap stop EXIT
+trap 'exit 130' INT TERM
+stop
+rm -f $recording
+
+step "1. Build the microcontroller's firmware, twice: bootloader, kernel, application, signed image."
+run build rtos --board s1-virtual --version 1.0.0
+run build rtos --board s1-virtual --version 1.1.0
+
+step "2. Start virtual glasses: QEMU runs firmware 1.0.0; two cells, a load and five thermal nodes are simulated."
+run sim start $name --image build/s1-virtual/rtos-1.0.0.bin --load camera
+run devices
+
+step "3. Flash 1.1.0 over the serial port while 1.0.0 runs: checked, uploaded, tried, confirmed."
+run flash build/s1-virtual/rtos-1.1.0.bin --device $device
+
+step "4. Record the telemetry, and pull the left battery while the camera runs."
+printf '$ quarkctl telemetry record %s --device %s --seconds 6 &\n' $recording $device
+"$quarkctl" telemetry record $recording --device $device --seconds 6 2>/dev/null &
+recorder=$!
+until [ -s $recording ]; do sleep 0.1; done
+sleep 1.5
+run sim battery eject left --name $name
+sleep 1.5
+run sim battery insert left --name $name
+wait $recorder
+
+step "5. Judge what was recorded: was the swap survived, did the bus hold?"
+run diag battery --recording $recording
+
+step "That was it."
+cat <<TEXT
+The glasses of this demo stop now. To go on by hand:
+
+  . build/venv/bin/activate        # puts quarkctl on the path
+  quarkctl sim start               # new glasses; quarkctl sim --help torments them
+  quarkctl telemetry show          # live values, Ctrl-C ends it
+  quarkctl sim fault               # what can be broken, for instance:
+  quarkctl sim fault late_switchover on
+  quarkctl diag battery            # listens for 10 s: swap a battery meanwhile
+TEXT

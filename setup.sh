@@ -1,0 +1,85 @@
+#!/bin/sh
+# Installs what is missing to build and run quarkctl from a clone, and makes build/venv.
+#   ./setup.sh run    what `make demo` needs
+#   ./setup.sh test   what `make test` needs besides
+# Debian and Ubuntu: installs packages, as root or through sudo. Elsewhere: says what is missing and how to get it.
+set -eu
+cd "$(dirname "$0")"
+purpose=${1:-run}
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# --- what is missing: program, Debian package, Fedora package, Homebrew formula
+packages= fedora= brew= missing=
+need() {
+	missing="$missing $1"
+	packages="$packages $2"
+	fedora="$fedora $3"
+	brew="$brew $4"
+}
+have cmake || need cmake cmake cmake cmake
+have ninja || need ninja ninja-build ninja-build ninja
+have arm-none-eabi-gcc || need arm-none-eabi-gcc gcc-arm-none-eabi arm-none-eabi-gcc-cs "--cask gcc-arm-embedded"
+case $(arm-none-eabi-gcc -print-file-name=nano.specs 2>/dev/null || true) in
+*/*) ;;
+*) need newlib libnewlib-arm-none-eabi arm-none-eabi-newlib "" ;;
+esac
+have qemu-system-arm || need qemu-system-arm qemu-system-arm qemu-system-arm qemu
+if [ "$purpose" = test ]; then
+	have gcc && printf '#include <stdio.h>\nint main(void){return 0;}' | gcc -xc -o /dev/null - 2>/dev/null ||
+		need gcc "gcc libc6-dev" gcc gcc
+fi
+
+# --- Python 3.11 or newer
+python=
+for candidate in python3 python3.13 python3.12 python3.11; do
+	if have "$candidate" && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+		python=$candidate
+		break
+	fi
+done
+if [ -z "$python" ]; then
+	need "python 3.11" "python3 python3-venv" python3 python@3.12
+elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+	need python-venv python3-venv python3 python@3.12
+fi
+
+if [ -n "$missing" ]; then
+	if have apt-get; then
+		sudo=
+		[ "$(id -u)" = 0 ] || sudo=sudo
+		if [ -n "$sudo" ] && ! have sudo; then
+			say "missing:$missing"
+			say "run as root: apt-get install$packages"
+			exit 3
+		fi
+		say "installing$packages"
+		$sudo apt-get update -qq
+		# shellcheck disable=SC2086 # words are packages
+		$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+		exec "$0" "$purpose" # look again: the new Python may be another one
+	fi
+	say "missing:$missing"
+	if have dnf; then
+		say "get them: sudo dnf install$fedora"
+	elif have brew; then
+		say "get them: brew install$brew"
+	else
+		say "get them with your package manager; their names in Debian are:$packages"
+	fi
+	[ "$(uname -s)" = Linux ] || say "virtual glasses and their tests need Linux; building and flashing do not"
+	exit 3
+fi
+
+# --- the virtual environment
+venv=build/venv
+stamp=$venv/.$purpose
+if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+	[ -x $venv/bin/python ] || { mkdir -p build && "$python" -m venv $venv; }
+	say "installing Python packages into $venv"
+	target=.
+	[ "$purpose" = test ] && target=".[dev]"
+	$venv/bin/python -m pip install --quiet --disable-pip-version-check --editable "$target"
+	touch "$stamp"
+fi
