@@ -164,12 +164,12 @@ def _print(findings: list[Finding], verdict: Verdict, evidence: Evidence, identi
     )
     show.table(
         ("code", "check", "measured", "limit", "verdict", ""),
-        ((f.code, f.check, _measured(f), f.limit or "-", _styled(f.verdict), f.note) for f in findings),
+        ((f.code, f.check, _measured(f), f.limit or "-", show.verdict(f.verdict.value), f.note) for f in findings),
     )
     if evidence.ending not in ("complete", "open"):
         show.err.print(f"the recording is {evidence.ending}: judged up to there", style="yellow")
     bad = sum(f.verdict not in (Verdict.PASS, Verdict.SKIP) for f in findings)
-    show.out.print(f"{_styled(verdict)}: {len(findings)} checks, {bad} to look at")
+    show.out.print(show.verdict(verdict.value).append(f": {len(findings)} checks, {bad} to look at", "default"))
 
 
 def _measured(f: Finding) -> str:
@@ -178,7 +178,3 @@ def _measured(f: Finding) -> str:
     unit = "" if f.limit is None or f.limit.unit == "1" else f" {f.limit.unit}"
     u = f" +-{f.limit.u:g}" if f.limit and f.limit.u else ""
     return f"{f.value:g}{unit}{u}"
-
-
-def _styled(verdict: Verdict) -> str:
-    return f"[{show.VERDICT_STYLE[verdict.value]}]{verdict.value}[/]"

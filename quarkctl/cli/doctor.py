@@ -79,8 +79,8 @@ def doctor(
         show.document("quarkctl.doctor/1", {"checks": [vars(c) for c in checks]})
     else:
         for c in checks:
-            mark = "[green]ok[/]     " if c.ok else ("[bold red]missing[/]" if c.needed else "[yellow]note[/]   ")
-            show.out.print(f"{mark}  {c.name:<18} {c.text}", soft_wrap=True)
+            word, style = ("ok", "green") if c.ok else ("missing", "bold red") if c.needed else ("note", "yellow")
+            show.out.print(show.Text(f"{word:<7}", style).append(f"  {c.name:<18} {c.text}", "default"), soft_wrap=True)
             if not c.ok and c.cure:
                 show.out.print(f"         cure: {c.cure}", soft_wrap=True)
     return UNFIT if any(not c.ok and c.needed for c in checks) else 0

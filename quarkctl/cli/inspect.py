@@ -119,7 +119,7 @@ def _json(data: bytes) -> dict[str, Any]:
 
 
 def _print_tree(entry: dict[str, Any]) -> None:
-    show.out.print(f"[bold]{entry['file']}[/]  {entry['kind']}", soft_wrap=True)
+    show.out.print(f"{entry['file']}  {entry['kind']}", style="bold", soft_wrap=True)
     for key, value in entry.items():
         if key in ("file", "kind"):
             continue

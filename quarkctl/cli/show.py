@@ -13,12 +13,14 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from quarkctl.errors import HostUnfit
 from quarkctl.events import Event, Level
 
-out = Console(highlight=False, soft_wrap=False)
-err = Console(stderr=True, highlight=False)
+#: Markup is off: what is shown comes from files and devices, and a bracket in it is a bracket.
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 #: Colours of verdicts; off by themselves when piped.
 VERDICT_STYLE = {"PASS": "green", "MARGINAL": "yellow", "FAIL": "bold red", "INVALID": "magenta", "SKIP": "dim"}
@@ -36,8 +38,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str =
     for i, column in enumerate(columns):
         t.add_column(column, overflow="fold", no_wrap=i == 0)
     for row in rows:
-        t.add_row(*(str(cell) for cell in row))
+        t.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     out.print(t)
+
+
+def verdict(name: str) -> Text:
+    return Text(name, VERDICT_STYLE[name])
 
 
 class Reporter:
@@ -111,7 +117,8 @@ class Reporter:
         spent = time.monotonic() - self._began.get(event.step, time.monotonic())
         took = f"{spent:5.1f} s" if spent >= 0.1 else ""
         if err.is_terminal:
-            err.print(f"  {event.step:<10} {event.text:<52} [{style}]{mark:<6}[/]{took}", overflow="fold")
+            line = Text(f"  {event.step:<10} {event.text:<52} ")
+            err.print(line.append(f"{mark:<6}", style).append(took), overflow="fold")
         else:
             err.print(f"  {event.step:<10} {event.text} {mark} {took}".rstrip(), soft_wrap=True)
 

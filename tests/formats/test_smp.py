@@ -61,8 +61,15 @@ def test_a_cbor_bomb_is_refused(bomb: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("payload", "told"),
-    [({"rc": 0}, ""), ({}, ""), ({"rc": 8}, "not supported"),
-     ({"rc": 6, "rsn": "a trial is running"}, "a trial is running (wrong state)"), ({"err": {"group": 1, "rc": 3}}, "invalid value"), ({"rc": 77}, "error 77"), ({"err": "x"}, "")],
-)  # fmt: skip
+    [
+        ({"rc": 0}, ""),
+        ({}, ""),
+        ({"rc": 8}, "not supported"),
+        ({"rc": 6, "rsn": "a trial is running"}, "a trial is running (wrong state)"),
+        ({"err": {"group": 1, "rc": 3}}, "invalid value"),
+        ({"rc": 77}, "error 77"),
+        ({"err": "x"}, ""),
+    ],
+)
 def test_errors_are_told_in_the_devices_words(payload: dict[str, object], told: str) -> None:
     assert smp.Response(1, 0, 0, 0, payload).error == told
