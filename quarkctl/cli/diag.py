@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quarkctl import boards, schemas
 from quarkctl.cli import show
-from quarkctl.cli.choose import choose
 from quarkctl.cli.options import Device, Json, Seconds, examples
-from quarkctl.diag import battery as battery_checks
-from quarkctl.diag import limits as limits_format
-from quarkctl.diag.evidence import Evidence
-from quarkctl.diag.finding import Finding, Verdict, worst
 from quarkctl.errors import InputWrong, UsageWrong
-from quarkctl.formats.stream import Decoder, Sample
-from quarkctl.telemetry import live, recorder
+
+if TYPE_CHECKING:
+    from quarkctl.diag.evidence import Evidence
+    from quarkctl.diag.finding import Finding, Verdict
+    from quarkctl.formats.stream import Decoder, Sample
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Run diagnostics and give a verdict.")
 
-EXIT = {Verdict.FAIL: 7, Verdict.INVALID: 8}
+#: Exit codes by verdict; every other verdict is 0.
+EXIT = {"FAIL": 7, "INVALID": 8}
 _LIVE_SECONDS = 10.0
 
 
@@ -35,6 +33,8 @@ def _diag() -> None:
 
 
 def complete_check(incomplete: str) -> list[str]:
+    from quarkctl.diag import battery as battery_checks
+
     return [n for n in battery_checks.CHECKS if n.startswith(incomplete)]
 
 
@@ -57,6 +57,10 @@ def battery(
 
     On a live device this listens for --seconds (10): swap a battery meanwhile.
     """
+    from quarkctl.diag import battery as battery_checks
+    from quarkctl.diag import limits as limits_format
+    from quarkctl.diag.finding import worst
+
     if check and check not in battery_checks.CHECKS:
         raise UsageWrong(f"there is no check {check!r}", hint=f"there are {', '.join(battery_checks.CHECKS)}")
     evidence = (
@@ -80,12 +84,14 @@ def battery(
         show.document("quarkctl.diag/1", body)
     else:
         _print(findings, verdict, evidence, identity)
-    return EXIT.get(verdict, 0)
+    return EXIT.get(verdict.value, 0)
 
 
 @app.command("list", epilog=examples("quarkctl diag list", "quarkctl diag list --json"))
 def list_checks(as_json: Json = False) -> None:
     """List all checks."""
+    from quarkctl.diag import battery as battery_checks
+
     checks = battery_checks.CHECKS.values()
     if as_json:
         rows = [{"code": c.code, "check": f"battery {c.name}", "title": c.title, "why": c.why} for c in checks]
@@ -97,6 +103,8 @@ def list_checks(as_json: Json = False) -> None:
 @app.command(epilog=examples("quarkctl diag explain PWR-002", "quarkctl diag explain PWR-004"))
 def explain(code: Annotated[str, typer.Argument(metavar="CODE")]) -> None:
     """Tell what a finding means and how it is measured."""
+    from quarkctl.diag import battery as battery_checks
+
     for c in battery_checks.CHECKS.values():
         if c.code == code.upper():
             show.out.print(f"{c.code}  {c.title}: {c.why}.\n")
@@ -108,6 +116,9 @@ def explain(code: Annotated[str, typer.Argument(metavar="CODE")]) -> None:
 
 
 def _from_recording(path: Path) -> Evidence:
+    from quarkctl.diag.evidence import Evidence
+    from quarkctl.telemetry import recorder
+
     r = recorder.load(path)
     if not r.samples:
         raise InputWrong(f"{path} holds no samples ({r.ending}, {r.wire_bytes} wire bytes)")
@@ -115,6 +126,12 @@ def _from_recording(path: Path) -> Evidence:
 
 
 def _from_device(device: str, seconds: float, *, quiet: bool) -> Evidence:
+    from quarkctl import schemas
+    from quarkctl.cli.choose import choose
+    from quarkctl.diag.evidence import Evidence
+    from quarkctl.formats.stream import Decoder
+    from quarkctl.telemetry import live
+
     opener = choose(device)
     link = opener.open()
     decoder = Decoder(schemas.telemetry())
@@ -133,16 +150,20 @@ def _from_device(device: str, seconds: float, *, quiet: bool) -> Evidence:
 
 
 def _tell_events(decoder: Decoder, samples: list[Sample]) -> None:
+    from quarkctl.diag.battery import SIDES
+
     for s in samples:
         if s.message.name != "event":
             continue
         code = str(decoder.schema.enum_name("event_code", s.number("code")))
         if code in ("pack_removed", "pack_inserted"):
-            side = battery_checks.SIDES[s.numbers("value")[0] & 1]
+            side = SIDES[s.numbers("value")[0] & 1]
             show.err.print(f"  {s.time_us / 1e6:8.3f} s  {side} pack {code.removeprefix('pack_')}")
 
 
 def _limits(given: Path | None, evidence: Evidence) -> tuple[str, str]:
+    from quarkctl import boards
+
     if given:
         try:
             return given.name, given.read_text("utf-8")
@@ -168,7 +189,7 @@ def _print(findings: list[Finding], verdict: Verdict, evidence: Evidence, identi
     )
     if evidence.ending not in ("complete", "open"):
         show.err.print(f"the recording is {evidence.ending}: judged up to there", style="yellow")
-    bad = sum(f.verdict not in (Verdict.PASS, Verdict.SKIP) for f in findings)
+    bad = sum(f.verdict.value not in ("PASS", "SKIP") for f in findings)
     show.out.print(show.verdict(verdict.value).append(f": {len(findings)} checks, {bad} to look at", "default"))
 
 

@@ -80,7 +80,9 @@ def doctor(
     else:
         for c in checks:
             word, style = ("ok", "green") if c.ok else ("missing", "bold red") if c.needed else ("note", "yellow")
-            show.out.print(show.Text(f"{word:<7}", style).append(f"  {c.name:<18} {c.text}", "default"), soft_wrap=True)
+            show.out.print(
+                show.styled(f"{word:<7}", style).append(f"  {c.name:<18} {c.text}", "default"), soft_wrap=True
+            )
             if not c.ok and c.cure:
                 show.out.print(f"         cure: {c.cure}", soft_wrap=True)
     return UNFIT if any(not c.ok and c.needed for c in checks) else 0

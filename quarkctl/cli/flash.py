@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quarkctl.cli import show
-from quarkctl.cli.choose import choose
 from quarkctl.cli.options import Board, Device, Events, Json, Timeout, bounded, examples
 from quarkctl.errors import InputWrong
-from quarkctl.flash.plan import Plan, Wish, slot_name
-from quarkctl.flash.rtos import Session, TestBootFailed
+
+if TYPE_CHECKING:
+    from quarkctl.flash.plan import Plan
+    from quarkctl.flash.rtos import TestBootFailed
 
 app = typer.Typer(add_completion=False)
 
@@ -39,6 +40,10 @@ def flash(
 
     An image that does not survive its test boot is rolled back by the device, and the reason is told.
     """
+    from quarkctl.cli.choose import choose
+    from quarkctl.flash.plan import Wish
+    from quarkctl.flash.rtos import Session, TestBootFailed
+
     data = _read(image)
     opener = choose(device)
     began = time.monotonic()
@@ -78,6 +83,8 @@ def _read(image: Path) -> bytes:
 
 
 def _headline(plan: Plan, port: str) -> str:
+    from quarkctl.flash.plan import slot_name
+
     old = f"{plan.old_version} -> " if plan.old_version else ""
     slots = f"slot {slot_name(plan.old_slot)} -> {slot_name(plan.new_slot)}"
     return f"{plan.device}  {plan.board}  rtos {old}{plan.new_version}  {slots}  serial {port}"

@@ -57,10 +57,19 @@ def _run_verb(argv: list[str]) -> int:
 
 def _parser() -> Any:
     import typer
-    from typer.core import TyperGroup
+    from typer.core import TyperCommand, TyperGroup
 
     class Verbs(TyperGroup):
-        """Imports a verb's module when its name is typed."""
+        """Imports a verb's module when its name is typed; the list of verbs is completed without any of them."""
+
+        listing = False
+
+        def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+            self.listing = True
+            try:
+                return super().shell_complete(ctx, incomplete)
+            finally:
+                self.listing = False
 
         def list_commands(self, ctx: Any) -> list[str]:
             return list(VERBS)
@@ -68,6 +77,8 @@ def _parser() -> Any:
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
             if cmd_name not in VERBS:
                 return None
+            if self.listing:
+                return TyperCommand(cmd_name, help=VERBS[cmd_name])
             from importlib import import_module
 
             command = typer.main.get_command(import_module(f"quarkctl.cli.{cmd_name}").app)

@@ -8,19 +8,40 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
-from rich.text import Text
+from typing import IO, TYPE_CHECKING, Any
 
 from quarkctl.errors import HostUnfit
 from quarkctl.events import Event, Level
 
-#: Markup is off: what is shown comes from files and devices, and a bracket in it is a bracket.
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.text import Text
+
+    #: Standard output, for results.
+    out: Console
+    #: Standard error, for everything else.
+    err: Console
+
+
+def __getattr__(name: str) -> Console:
+    """The consoles are made when something is shown: shell completion imports every verb and shows nothing.
+
+    Markup is off: what is shown comes from files and devices, and a bracket in it is a bracket.
+    """
+    if name not in ("out", "err"):
+        raise AttributeError(name)
+    from rich.console import Console
+
+    globals()[name] = console = Console(stderr=name == "err", highlight=False, markup=False)
+    return console
+
+
+def _console(name: str) -> Console:
+    """One of the two from inside this module, where `__getattr__` is not asked."""
+    console: Console = globals().get(name) or __getattr__(name)
+    return console
+
 
 #: Colours of verdicts; off by themselves when piped.
 VERDICT_STYLE = {"PASS": "green", "MARGINAL": "yellow", "FAIL": "bold red", "INVALID": "magenta", "SKIP": "dim"}
@@ -34,22 +55,32 @@ def document(schema: str, body: dict[str, Any]) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
     """A table on standard output, without lines where it is piped."""
+    from rich.table import Table
+    from rich.text import Text
+
     t = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
         t.add_column(column, overflow="fold", no_wrap=i == 0)
     for row in rows:
         t.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    out.print(t)
+    _console("out").print(t)
+
+
+def styled(text: str, style: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, style)
 
 
 def verdict(name: str) -> Text:
-    return Text(name, VERDICT_STYLE[name])
+    return styled(name, VERDICT_STYLE[name])
 
 
 class Reporter:
     """Shows events: a bar on a terminal, one line a second elsewhere, JSON lines with ``--events``."""
 
     def __init__(self, events: str = "", *, quiet: bool = False) -> None:
+        self._err = _console("err")
         self._file: IO[str] | None = None
         if events == "-":
             self._file = sys.stdout
@@ -81,7 +112,7 @@ class Reporter:
             return
         if event.level is Level.START:
             self._began[event.step] = time.monotonic()
-            if event.total_bytes and err.is_terminal:
+            if event.total_bytes and self._err.is_terminal:
                 self._start_bar(event)
         elif event.level is Level.PROGRESS:
             self._progress(event)
@@ -90,9 +121,18 @@ class Reporter:
             self._line(event)
 
     def _start_bar(self, event: Event) -> None:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
         self._bar = Progress(
             TextColumn("  {task.description:<10}"), BarColumn(28), DownloadColumn(), TransferSpeedColumn(),
-            TimeRemainingColumn(), console=err, transient=True,
+            TimeRemainingColumn(), console=self._err, transient=True,
         )  # fmt: skip
         self._bar.add_task(event.step, total=event.total_bytes)
         self._bar.start()
@@ -110,17 +150,17 @@ class Reporter:
         if now - self._last_line >= 1.0 and event.total_bytes:
             self._last_line = now
             eta = f", {event.eta_s:.0f} s left" if event.eta_s is not None else ""
-            err.print(f"  {event.step:<10} {100 * event.done_bytes // event.total_bytes} %{eta}")
+            self._err.print(f"  {event.step:<10} {100 * event.done_bytes // event.total_bytes} %{eta}")
 
     def _line(self, event: Event) -> None:
         mark, style = _MARKS[event.level]
         spent = time.monotonic() - self._began.get(event.step, time.monotonic())
         took = f"{spent:5.1f} s" if spent >= 0.1 else ""
-        if err.is_terminal:
-            line = Text(f"  {event.step:<10} {event.text:<52} ")
-            err.print(line.append(f"{mark:<6}", style).append(took), overflow="fold")
+        if self._err.is_terminal:
+            line = styled(f"  {event.step:<10} {event.text:<52} ", "default")
+            self._err.print(line.append(f"{mark:<6}", style).append(took), overflow="fold")
         else:
-            err.print(f"  {event.step:<10} {event.text} {mark} {took}".rstrip(), soft_wrap=True)
+            self._err.print(f"  {event.step:<10} {event.text} {mark} {took}".rstrip(), soft_wrap=True)
 
 
 def _as_line(event: Event) -> dict[str, Any]:

@@ -6,18 +6,16 @@ import json
 import signal
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quarkctl import schemas
 from quarkctl.cli import show
-from quarkctl.cli.choose import choose
 from quarkctl.cli.options import Device, Json, Seconds, examples
-from quarkctl.formats.schema import Schema
-from quarkctl.formats.stream import Counts, Decoder, Sample
-from quarkctl.telemetry import live
-from quarkctl.telemetry.recorder import Recorder, load
+
+if TYPE_CHECKING:
+    from quarkctl.formats.schema import Schema
+    from quarkctl.formats.stream import Counts, Decoder, Sample
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show, record and decode the telemetry stream.")
 
@@ -32,6 +30,11 @@ def _telemetry() -> None:
 @app.command("show", epilog=examples("quarkctl telemetry show", "quarkctl telemetry show -d sim:s1 --seconds 2 --json"))
 def show_stream(device: Device = "", seconds: Seconds = None, as_json: Json = False) -> None:
     """Show the newest values of a live device, with events and losses. Ctrl-C ends it."""
+    from quarkctl import schemas
+    from quarkctl.cli.choose import choose
+    from quarkctl.formats.stream import Counts
+    from quarkctl.telemetry import live
+
     schema = schemas.telemetry()
     link = choose(device).open()
     newest: dict[str, Sample] = {}
@@ -73,6 +76,12 @@ def record(
 
     The file carries its schema and can be opened up to any byte at which it was cut.
     """
+    from quarkctl import schemas
+    from quarkctl.cli.choose import choose
+    from quarkctl.formats.stream import Decoder
+    from quarkctl.telemetry import live
+    from quarkctl.telemetry.recorder import Recorder
+
     opener = choose(device)
     link = opener.open()
     decoder = Decoder(schemas.telemetry())
@@ -114,6 +123,8 @@ def decode(
     as_json: Json = False,
 ) -> None:
     """Print the samples of a recording, decoded with the schema that it carries."""
+    from quarkctl.telemetry.recorder import load
+
     recording = load(file)
     wanted = [s for s in recording.samples if not message or s.message.name == message]
     if message and message not in recording.schema.messages:

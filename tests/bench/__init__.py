@@ -1,0 +1,1 @@
+"""Measurements, apart from the tests: ratios in one run, medians of several rounds, with the machine named."""
