@@ -47,7 +47,10 @@ def _run_verb(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # The parser leaves by itself in two cases: after completion, and when standard output is closed (code 1).
+        if isinstance(error, SystemExit) and (error.code != 1 or "_QUARKCTL_COMPLETE" in os.environ):
+            raise
         # Whoever read our output has seen enough. Nothing may be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -27,13 +28,17 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Console:
     """The consoles are made when something is shown: shell completion imports every verb and shows nothing.
 
-    Markup is off: what is shown comes from files and devices, and a bracket in it is a bracket.
+    Markup is off: what is shown comes from files and devices, and a bracket in it is a bracket. Lines are broken to fit
+    a terminal; in a file or a pipe a line stays one line, for the program that reads it.
     """
     if name not in ("out", "err"):
         raise AttributeError(name)
-    from rich.console import Console
+    from rich.console import Console, ConsoleDimensions
 
-    globals()[name] = console = Console(stderr=name == "err", highlight=False, markup=False)
+    console = Console(stderr=name == "err", highlight=False, markup=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.size = ConsoleDimensions(_UNBROKEN, 25)
+    globals()[name] = console
     return console
 
 
@@ -45,6 +50,8 @@ def _console(name: str) -> Console:
 
 #: Colours of verdicts; off by themselves when piped.
 VERDICT_STYLE = {"PASS": "green", "MARGINAL": "yellow", "FAIL": "bold red", "INVALID": "magenta", "SKIP": "dim"}
+#: Wide enough for any line of ours.
+_UNBROKEN = 1000
 _MARKS = {Level.DONE: ("ok", "green"), Level.FAILED: ("failed", "bold red"), Level.NOTE: ("", "yellow")}
 
 
