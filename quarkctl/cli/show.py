@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -36,7 +35,7 @@ def __getattr__(name: str) -> Console:
     from rich.console import Console, ConsoleDimensions
 
     console = Console(stderr=name == "err", highlight=False, markup=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if not console.is_terminal:
         console.size = ConsoleDimensions(_UNBROKEN, 25)
     globals()[name] = console
     return console
