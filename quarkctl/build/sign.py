@@ -43,7 +43,9 @@ class FileSigner:
         except (ValueError, TypeError) as error:
             raise InputWrong(f"{self.path} is not an unencrypted PEM private key") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise InputWrong(f"{self.path} is not an Ed25519 key", hint="make one: imgtool keygen -t ed25519 -k key.pem")
+            raise InputWrong(
+                f"{self.path} is not an Ed25519 key", hint="make one: imgtool keygen -t ed25519 -k key.pem"
+            )
         return key
 
     @property

@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quarkctl.cli import show
-from quarkctl.cli.options import Board, Device, Events, Json, Timeout, bounded, examples
-from quarkctl.errors import InputWrong
+from quarkctl.cli import images, show
+from quarkctl.cli.options import (
+    Board,
+    Device,
+    Events,
+    Json,
+    Log,
+    Timeout,
+    Verbose,
+    bounded,
+    examples,
+    protocol_log,
+)
 
 if TYPE_CHECKING:
     from quarkctl.flash.plan import Plan
@@ -24,7 +34,7 @@ app = typer.Typer(add_completion=False)
     epilog=examples("quarkctl flash rtos-1.1.0.bin", "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json")
 )
 def flash(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Signed image of the microcontroller.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Signed image, or a folder of builds: its newest.")],
     device: Device = "",
     board: Board = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")] = False,
@@ -35,6 +45,8 @@ def flash(
     as_json: Json = False,
     events: Events = "",
     timeout: Timeout = 0.0,
+    verbose: Verbose = 0,
+    log: Log = None,
 ) -> None:
     """Put firmware on a device: check, upload, verify, test boot, health check, confirm.
 
@@ -44,10 +56,10 @@ def flash(
     from quarkctl.flash.plan import Wish
     from quarkctl.flash.rtos import Session, TestBootFailed
 
-    data = _read(image)
+    data = images.read(image)
     opener = choose(device)
     began = time.monotonic()
-    with show.Reporter(events, quiet=as_json) as progress, bounded(timeout):
+    with show.Reporter(events, quiet=as_json) as progress, bounded(timeout), protocol_log(verbose, log):
         session = Session(opener, data, Wish(force, allow_downgrade), progress, board)
         try:
             plan = session.plan()
@@ -67,19 +79,6 @@ def flash(
     elif events != "-":
         done = f"done in {time.monotonic() - began:.1f} s" if plan.steps else f"nothing to do: {plan.reasons[0]}"
         show.out.print(done)
-
-
-def _read(image: Path) -> bytes:
-    try:
-        if image.is_dir():
-            raise InputWrong(f"{image} is a folder", hint="name the image in it, such as rtos-1.1.0.bin")
-        with image.open("rb") as file:
-            data = file.read((64 << 20) + 1)
-    except OSError as error:
-        raise InputWrong(f"cannot read {image}: {error.strerror}") from error
-    if len(data) > 64 << 20:
-        raise InputWrong(f"{image} is larger than 64 MiB: no image of a microcontroller")
-    return data
 
 
 def _headline(plan: Plan, port: str) -> str:

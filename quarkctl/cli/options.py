@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from quarkctl import boards
-from quarkctl.errors import LinkTimeout
+from quarkctl.errors import HostUnfit, LinkTimeout
 
 
 def complete_board(incomplete: str) -> list[str]:
@@ -53,7 +54,8 @@ Events = Annotated[
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="S", min=0.0, help="Bound for the whole command; 0 means none.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask no questions.")]
+Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Protocol detail on standard error.")]
+Log = Annotated[Path | None, typer.Option("--log", metavar="FILE", help="Protocol detail into a file.")]
 Seconds = Annotated[
     float | None, typer.Option("--seconds", "-s", metavar="S", min=0.1, help="Stop after so many seconds.")
 ]
@@ -77,6 +79,31 @@ def bounded(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def protocol_log(verbose: int, file: Path | None) -> Iterator[None]:
+    """Requests and answers to standard error (-v) and to a file (--log), for as long as the context lasts."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()] if verbose else []
+    if file:
+        try:
+            handlers.append(logging.FileHandler(file, mode="w", encoding="utf-8"))
+        except OSError as error:
+            raise HostUnfit(f"cannot write {file}: {error.strerror}") from error
+    root = logging.getLogger("quarkctl")
+    before = root.level
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+        root.addHandler(handler)
+    if handlers:
+        root.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
 
 
 def examples(*lines: str) -> str:

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from quarkctl.cli import show
+from quarkctl.build.rtos import boot_name
+from quarkctl.cli import images, show
 from quarkctl.cli.options import Board, Json, complete_glasses, examples
 from quarkctl.errors import InputWrong, LinkError, UsageWrong
-from quarkctl.formats.mcuboot_image import Version
+from quarkctl.formats import mcuboot_image
 from quarkctl.sim import control, faults, folder
 from quarkctl.sim.plant import LOADS_MA
 
@@ -75,28 +76,22 @@ def start(
     """Start virtual glasses."""
     if load not in LOADS_MA:
         raise UsageWrong(f"no load {load!r}", hint=f"there are {', '.join(LOADS_MA)}")
-    chosen = image or _newest(board)
+    chosen = image or images.newest(Path("build") / board)
+    key_hash = mcuboot_image.parse(images.read(chosen)).key_hash
+    boot_elf = chosen.parent / boot_name(key_hash)
+    if not boot_elf.is_file():
+        raise InputWrong(
+            f"there is no {boot_elf.name} beside {chosen.name}: the bootloader that trusts its key",
+            hint="build both together: quarkctl build rtos",
+        )
     instance = control.start(
-        name or board.removesuffix("-virtual"), board, control.Firmware(chosen.parent / "boot.elf", chosen),
+        name or board.removesuffix("-virtual"), board, control.Firmware(boot_elf, chosen),
         load=load, seed=seed,
     )  # fmt: skip
     if as_json:
         show.document("quarkctl.sim/1", instance.as_dict())
         return
     show.out.print(f"sim:{instance.name}  {instance.board}  {instance.serial}  serial {instance.port}  {chosen.name}")
-
-
-def _newest(board: str) -> Path:
-    """The highest version among the builds in build/<board>, test images left out."""
-    found = {}
-    for path in (Path("build") / board).glob("rtos-*.bin"):
-        try:
-            found[Version.parse(path.stem.removeprefix("rtos-"))] = path
-        except UsageWrong:
-            continue
-    if not found:
-        raise InputWrong(f"there is no firmware in build/{board}", hint=f"quarkctl build rtos --board {board}")
-    return found[max(found)]
 
 
 @app.command("list", epilog=examples("quarkctl sim list", "quarkctl sim list --json"))

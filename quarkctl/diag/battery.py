@@ -53,8 +53,11 @@ def takeover(evidence: Evidence, limits: Limits) -> Finding:
     longest, at = 0.0, removals[0]
     for removal in removals:
         other = 1 - removal.numbers("value")[0]
-        after = [t for t in takeovers if t.boot == removal.boot and t.seq != removal.seq and t.numbers("value")[0] == other
-                 and t.numbers("value")[1] >= removal.numbers("value")[1]]  # fmt: skip
+        after = [
+            _elapsed_us(removal, t)
+            for t in takeovers
+            if t.boot == removal.boot and t.numbers("value")[0] == other and _elapsed_us(removal, t) >= 0
+        ]
         if not after:
             if _gap_after(evidence, removal):
                 return _finding("takeover", Verdict.INVALID, "frames are missing after the removal", limit=limit)
@@ -63,13 +66,19 @@ def takeover(evidence: Evidence, limits: Limits) -> Finding:
                 "takeover", Verdict.FAIL, f"no pack took over after the {side} one left", limit=limit,
                 boot=removal.boot, time_us=(removal.time_us, removal.time_us),
             )  # fmt: skip
-        took = min(t.numbers("value")[1] for t in after) - removal.numbers("value")[1]
+        took = min(after)
         if took / 1000 >= longest:
             longest, at = took / 1000, removal
     return _finding(
         "takeover", judge(longest, limit), f"{len(removals)} removal{'s' if len(removals) > 1 else ''}", value=longest,
         limit=limit, boot=at.boot, time_us=(at.time_us, at.time_us),
     )  # fmt: skip
+
+
+def _elapsed_us(first: Sample, second: Sample) -> int:
+    """Between two events, by the converter's clock: 31 bits that wrap every 36 minutes; negative when it ran backwards."""
+    wrapped = (second.numbers("value")[1] - first.numbers("value")[1]) & 0x7FFF_FFFF
+    return wrapped if wrapped < 0x4000_0000 else wrapped - 0x8000_0000
 
 
 def _reset_count(evidence: Evidence) -> int:

@@ -18,7 +18,6 @@ from quarkctl.flash.smp import Client
 from quarkctl.flash.upload import upload
 from quarkctl.formats import mcuboot_image, smp
 from quarkctl.formats.schema import Value
-from quarkctl.formats.stream import Decoder
 from quarkctl.link import Link, Opener
 
 #: A quick question to a device that may be in the middle of its start.
@@ -109,7 +108,7 @@ class Session:
     def _open(self) -> Client:
         if self._client is None:
             self._link = self._opener.open()
-            self._client = Client(self._link, Decoder(self._schema))
+            self._client = Client(self._link)
         return self._client
 
     # --- act ----------------------------------------------------------------------------------------------------------
@@ -182,19 +181,27 @@ class Session:
         """Until the device answers with another boot id than before. The port may vanish and come back elsewhere."""
         limit_s = self._need_ms("rtos.start_ms")
         old = self._state.boot_id
+        stranger: DeviceState | None = None
         while time.monotonic() - began < limit_s:
             try:
                 client = self._open()
                 identity = device.read_identity(client, attempts=1, timeout_s=_PEEK_S)
                 if identity.get("mode") == "recovery" and not self._state.recovery:
                     return device.probe(client)
-                if identity.get("boot_id", old) != old or not identity:
+                if identity.get("boot_id", old) != old:
                     return device.probe(client)
+                if not identity:  # it cannot say that it restarted: what runs must tell
+                    stranger = device.probe(client)
+                    if stranger.active and stranger.active.hash == self._image.digest:
+                        return stranger
+                    self._listen(_PEEK_S)
             except LinkTimeout:
                 continue
             except (LinkLost, DeviceMissing):
                 self.close()
                 time.sleep(0.05)  # nothing to wait on while there is no port
+        if stranger:
+            return stranger
         raise LinkTimeout(
             f"no answer within {limit_s:.0f} s after the restart",
             hint="reset the device: it goes back to the old image by itself",

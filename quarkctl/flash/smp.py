@@ -1,16 +1,22 @@
-"""SMP client: requests that are repeated until they are answered, over a line shared with telemetry."""
+"""SMP client: requests that are repeated until they are answered, over a line shared with telemetry.
+
+Telemetry is passed over unread: a device whose messages have another layout can still be flashed.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from quarkctl.errors import DeviceRefused, LinkTimeout, ProtocolError
 from quarkctl.formats import smp
-from quarkctl.formats.stream import Decoder, Sample
+from quarkctl.formats.frame import Kind, Splitter
 from quarkctl.link import Link
+
+_log = logging.getLogger(__name__)
 
 #: Bounds of the retransmission timer. Measured round trips set it in between (Jacobson's estimator, RFC 6298).
 RTO_MIN_S = 0.15
@@ -45,14 +51,13 @@ class RoundTrips:
 
 @dataclass
 class Client:
-    """One device behind a link. Telemetry that comes in between goes to ``on_sample``."""
+    """One device behind a link."""
 
     link: Link
-    decoder: Decoder
-    on_sample: Callable[[Sample], None] = lambda _: None
     round_trips: RoundTrips = field(default_factory=RoundTrips)
     frame_bytes: int = ONE_LINE_FRAME
     _sequence: int = 0
+    _splitter: Splitter = field(default_factory=Splitter)
     _reader: smp.LineReader = field(default_factory=smp.LineReader)
 
     def read(
@@ -84,6 +89,9 @@ class Client:
         message = smp.build_message(op, group, command, self._sequence, payload)
         lines = smp.build_lines(message)
         for attempt in range(int(attempts)):
+            _log.debug(
+                "%s %s %s, attempt %d", _name(group, command), smp.Op(op).name.lower(), _brief(payload), attempt + 1
+            )
             sent_at = time.monotonic()
             self.link.write(lines)
             response = self._await(op, group, command, sent_at + max(self.round_trips.timeout_s, timeout_s))
@@ -112,16 +120,13 @@ class Client:
 
     def pump(self, timeout_s: float) -> list[smp.Response]:
         """Read once and sort what came; late answers to earlier requests are among the result."""
-        data = self.link.read(max(timeout_s, 0.0))
-        for sample in self.decoder.feed(data, time.time_ns()):
-            self.on_sample(sample)
         responses = []
-        for line in self.decoder.smp_lines:
-            message = self._reader.feed(line)
+        for kind, line in self._splitter.feed(self.link.read(max(timeout_s, 0.0))):
+            message = self._reader.feed(line) if kind is Kind.SMP_LINE else None
             response = smp.parse_message(message) if message is not None else None
             if response is not None:
+                _log.debug("answer %s", response)
                 responses.append(response)
-        self.decoder.smp_lines.clear()
         return responses
 
     def negotiate(self) -> None:
@@ -133,6 +138,11 @@ class Client:
         size = answer.get("buf_size")
         if isinstance(size, int) and not isinstance(size, bool):
             self.frame_bytes = min(max(size, ONE_LINE_FRAME), smp.MESSAGE_MAX)
+
+
+def _brief(payload: Mapping[str, Any]) -> str:
+    """A request in one line of a log; image data by its size."""
+    return ", ".join(f"{k} {len(v)} bytes" if k == "data" else f"{k} {v!r}" for k, v in payload.items()) or "-"
 
 
 def _name(group: int, command: int) -> str:

@@ -23,7 +23,7 @@ def root() -> Path:
     """Parent of all instances: QUARKCTL_STATE_DIR, or the user's state folder."""
     given = os.environ.get("QUARKCTL_STATE_DIR")
     if given:
-        return Path(given) / "sim"
+        return Path(given).absolute() / "sim"
     from platformdirs import user_state_path
 
     return user_state_path("quarkctl") / "sim"

@@ -26,8 +26,8 @@ from quarkctl.sim.mailbox import Mailbox
 from quarkctl.sim.plant import LOADS_MA, SIDES, Plant
 from quarkctl.sim.qemu import Qemu
 
-#: The plant moves on that often; the firmware looks every 20 ms.
-BLOCK_S = 0.02
+#: The plant moves on that often, and the firmware looks that often; in between, edges ring the doorbell.
+BLOCK_S = 0.04
 #: Behind by more (the host slept, or the process was stopped): time is skipped instead of replayed.
 BEHIND_MAX_S = 0.5
 

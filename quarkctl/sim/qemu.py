@@ -107,7 +107,7 @@ class Qemu:
         """Doorbell of the power path: something happened now."""
         try:
             self._doorbell.send(b"!")
-        except (BlockingIOError, OSError):  # full or gone: the firmware looks by itself within 20 ms
+        except (BlockingIOError, OSError):  # full or gone: the firmware looks by itself within 40 ms
             return
 
     def qmp(self, execute: str) -> None:

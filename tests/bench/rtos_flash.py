@@ -83,7 +83,7 @@ def idle_share(instance: folder.Instance) -> float:
 def _erase() -> None:
     """Both uploads start from nothing: else the device says that it has the file already."""
     link = open_serial(control.port("bench"), 1_000_000)
-    client = Client(link, Decoder(schemas.telemetry()))
+    client = Client(link)
     client.write(smp.Group.IMAGE, smp.ImageCommand.ERASE, {}, timeout_s=10)
     link.close()
 
@@ -91,7 +91,7 @@ def _erase() -> None:
 def our_upload(image: bytes) -> float:
     _erase()
     link = open_serial(control.port("bench"), 1_000_000)
-    client = Client(link, Decoder(schemas.telemetry()))
+    client = Client(link)
     client.negotiate()
     began = time.perf_counter()
     upload(client, image, lambda done, eta: None)

@@ -94,6 +94,12 @@ def test_the_takeover_of_an_earlier_swap_does_not_count() -> None:
     assert find(s, "takeover").verdict is Verdict.FAIL
 
 
+def test_the_converters_clock_may_wrap_between_removal_and_takeover() -> None:
+    s = Story().hello().event("pack_removed", 0, 2**31 - 1000).event("takeover", 1, 1000)
+    f = find(s, "takeover")
+    assert (f.verdict, f.value) == (Verdict.PASS, 2.0)
+
+
 def test_a_takeover_that_may_hide_in_a_gap_is_no_fault() -> None:
     s = Story().hello().event("pack_removed", 0, 1_000_000)
     gap = Gap(0, s.samples[-1].time_us + 1, 2)

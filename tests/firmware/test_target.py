@@ -79,7 +79,7 @@ def test_the_same_sources_give_the_same_bytes_in_another_folder(
     second = rtos.build(rtos.Request("s1-virtual", Version.parse("1.0.0"), out=tmp_path / "out"))
     assert second.image.read_bytes() == first.image.read_bytes()
     assert second.build_id == first.build_id and len(first.build_id) == 16
-    assert (tmp_path / "out" / "boot.elf").read_bytes() == first.boot_elf.read_bytes()
+    assert second.boot_elf.read_bytes() == first.boot_elf.read_bytes()
 
 
 def test_stacks_are_deep_enough_for_the_deepest_known_chain_of_calls(firmware: Callable[..., rtos.Built]) -> None:

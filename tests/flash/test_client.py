@@ -12,13 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quarkctl import schemas
 from quarkctl.errors import DeviceRefused, LinkTimeout, ProtocolError, VerificationFailed
 from quarkctl.flash import smp as client_module
 from quarkctl.flash.smp import Client
 from quarkctl.flash.upload import chunk_bytes, upload
 from quarkctl.formats import smp
-from quarkctl.formats.stream import Decoder
 
 Answer = Callable[[smp.Response], Mapping[str, Any] | bytes | None]
 
@@ -61,7 +59,7 @@ class ScriptedLink:
 
 
 def client(link: ScriptedLink) -> Client:
-    return Client(link, Decoder(schemas.telemetry()))
+    return Client(link)
 
 
 @pytest.fixture(autouse=True)
@@ -189,3 +187,14 @@ def test_a_device_whose_hash_differs_is_believed() -> None:
     link = ScriptedLink(lambda r: {"off": r.payload["off"] + len(r.payload["data"]), "match": False})
     with pytest.raises(VerificationFailed):
         upload(client(link), bytes(10), lambda at, eta: None)
+
+
+def test_telemetry_of_another_layout_does_not_disturb() -> None:
+    """A device with other messages can still be flashed: that is how it gets the right ones."""
+
+    def answer(request: smp.Response) -> bytes:
+        raw = cbor2.dumps({"r": "x"})
+        head = smp.HEADER.pack(0x09, 0, len(raw), 0, request.sequence, 0)
+        return b"\0\x03\x01\x02\x05some\x01\0" + smp.build_lines(head + raw) + b"\0junk\0"
+
+    assert client(ScriptedLink(answer)).read(smp.Group.OS, smp.Os.ECHO) == {"r": "x"}

@@ -74,6 +74,23 @@ def test_an_image_that_fails_its_test_boot_is_rolled_back_with_the_reason(
     assert 0x0100_0400 <= pc < 0x0102_0000
 
 
+def test_a_folder_means_its_newest_image_and_the_log_tells_every_exchange(
+    quarkctl: Quarkctl, firmware: Firmware, glasses: Start
+) -> None:
+    g = glasses()
+    image = firmware("1.1.0").image
+    folder = quarkctl.folder / "build"
+    folder.mkdir()
+    for name in ("rtos-1.1.0.bin", "rtos-1.10.0-hang.bin"):
+        (folder / name).write_bytes(image.read_bytes())
+    done = quarkctl("flash", folder, "-d", g.device, "--log", "flash.log", "-v")
+    assert done.code == 0, done.err
+    log = (quarkctl.folder / "flash.log").read_text()
+    assert "image upload write" in log and "answer Response" in log
+    assert "data 1" in log and "image state write" in done.err
+    assert quarkctl("flash", quarkctl.folder, "-d", g.device).code == 6
+
+
 def test_events_are_json_lines_with_bytes_and_device(quarkctl: Quarkctl, firmware: Firmware, glasses: Start) -> None:
     g = glasses()
     done = quarkctl("flash", firmware("1.1.0").image, "-d", g.device, "--events")

@@ -26,6 +26,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_carries_the_schemas_and_the_boards_and_no_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {"quarkctl/protocols/stream.toml", "quarkctl/boards/s1-virtual.toml"} <= set(names)
+    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "quarkctl").rglob("*.py")}
+    assert sources <= set(names)
     assert "quarkctl/boards/limits/s1-virtual.toml" in names
     top = {n.split("/")[0] for n in names}
     assert {t for t in top if not t.endswith(".dist-info")} == {"quarkctl"}

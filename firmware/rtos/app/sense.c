@@ -13,7 +13,7 @@
 #define RING_OFFSET 0x80u
 #define STATUS_OFFSET 0x60u
 #define RING_SAMPLES 1024u
-#define PERIOD_MS 20u
+#define PERIOD_MS 40u
 #define EVENT_DOORBELL 1u
 
 static struct qk_mutex mutex;

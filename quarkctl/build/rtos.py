@@ -1,0 +1,202 @@
+"""Build the microcontroller's firmware: bootloader, application, signed image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarkctl import boards
+from quarkctl.build import monocypher, source, stack, tools
+from quarkctl.build.sign import FileSigner
+from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.events import Event, Level, Progress, silent
+from quarkctl.formats import mcuboot_image
+from quarkctl.formats.mcuboot_image import Version
+
+#: Faults that can be built into a test image (firmware/rtos/app/sabotage.c).
+SABOTAGE = ("hang", "fault", "stack", "selftest")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to build. ``key`` None means the development key, ``out`` None means build/<board>."""
+
+    board: str
+    version: Version
+    key: Path | None = None
+    out: Path | None = None
+    security_counter: int = 1
+    sabotage: str = ""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of one program: flash (code and constants), RAM (data, zeroed data, stacks)."""
+
+    flash: int
+    ram: int
+
+
+@dataclass(frozen=True)
+class Built:
+    image: Path
+    app_elf: Path
+    boot_elf: Path
+    version: Version
+    sha256: str
+    build_id: str
+    development_key: bool
+    sizes: dict[str, Sizes]
+    stacks: dict[str, tuple[int, int]]
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "image": str(self.image),
+            "app_elf": str(self.app_elf),
+            "boot_elf": str(self.boot_elf),
+            "version": str(self.version),
+            "sha256": self.sha256,
+            "build_id": self.build_id,
+            "development_key": self.development_key,
+            "sizes": {k: vars(v) for k, v in self.sizes.items()},
+            "stacks": {k: {"worst_bytes": w, "stack_bytes": s} for k, (w, s) in self.stacks.items()},
+        }
+
+
+def build(request: Request, progress: Progress = silent) -> Built:
+    """Configure, compile, link, sign. Outputs appear whole or not at all.
+
+    Raises HostUnfit (tools), InputWrong (board, key), BuildFailed (sources).
+    """
+    board = boards.load(request.board)
+    if not board.virtual:
+        raise UsageWrong(
+            f"there is no firmware for {board.name}", hint=f"boards with firmware: {', '.join(buildable())}"
+        )
+    if request.sabotage and request.sabotage not in SABOTAGE:
+        raise UsageWrong(f"no sabotage {request.sabotage!r}", hint=f"there are {', '.join(SABOTAGE)}")
+    tools.require(tools.RTOS_TOOLS)
+    rtos = source.rtos()
+    signer = FileSigner(request.key or source.development_key())
+    public_key = signer.public_key
+    out = request.out or Path("build") / board.name
+    work = out / f".work-{request.version}{f'-{request.sabotage}' if request.sabotage else ''}"
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / "build.log"
+    log.unlink(missing_ok=True)
+
+    def tell(step: str, level: Level, text: str = "") -> None:
+        progress(Event(board.name, step, level, text))
+
+    tell("configure", Level.START)
+    library = monocypher.folder(rtos / "monocypher.txt")
+    v = request.version
+    tools.run(
+        [
+            "cmake", "-G", "Ninja", "-S", rtos, "-B", work,
+            f"-DCMAKE_TOOLCHAIN_FILE={rtos / 'toolchain-arm-none-eabi.cmake'}",
+            f"-DQK_BOARD={board.name}", f"-DQK_VERSION={v.major}.{v.minor}.{v.revision}.{v.build}",
+            f"-DQK_PUBLIC_KEY_HEX={public_key.hex()}", f"-DQK_MONOCYPHER_DIR={library}",
+            f"-DQK_SABOTAGE={request.sabotage.upper()}",
+        ],
+        log,
+    )  # fmt: skip
+    tell("configure", Level.DONE)
+    tell("compile", Level.START)
+    tools.run(["ninja", "-C", work], log)
+    tell("compile", Level.DONE)
+    tell("sign", Level.START)
+    payload = (work / "app.payload").read_bytes()
+    image = mcuboot_image.build(
+        payload, version=v, load_address=board.need("rtos.load_address"),
+        header_bytes=board.need("rtos.header_bytes"), board=board.name,
+        security_counter=request.security_counter, public_key=public_key, sign=signer.sign,
+    )  # fmt: skip
+    if len(image) > board.need("rtos.slot_bytes"):
+        raise InputWrong(f"the image has {len(image)} bytes, a slot of {board.name} {board.need('rtos.slot_bytes')}")
+    built = _finish(request, out, work, image, development=request.key is None)
+    tell("sign", Level.DONE, built.sha256[:12])
+    return built
+
+
+def boot_name(key_hash: bytes) -> str:
+    """A bootloader trusts one key: builds with several keys lie side by side."""
+    return f"boot-{key_hash.hex()[:8]}.elf"
+
+
+def buildable() -> list[str]:
+    """Boards with firmware in the source tree."""
+    return [n for n in boards.names() if (source.rtos() / "boards" / f"{n}.c").is_file()]
+
+
+def _finish(request: Request, out: Path, work: Path, image: bytes, *, development: bool) -> Built:
+    stem = f"rtos-{request.version}" + (f"-{request.sabotage}" if request.sabotage else "")
+    image_path, elf_path = out / f"{stem}.bin", out / f"{stem}.elf"
+    boot_path = out / boot_name(mcuboot_image.parse(image).key_hash)
+    _publish(image_path, image)
+    _publish(elf_path, (work / "app.elf").read_bytes())
+    _publish(boot_path, (work / "boot.elf").read_bytes())
+    objects = work / "CMakeFiles"
+    boot_graph = stack.load(
+        f for d in ("boot.dir", "common.dir", "monocypher.dir") for f in (objects / d).rglob("*.ci")
+    )
+    app_graph = stack.load(f for d in ("app.dir", "common.dir", "monocypher.dir") for f in (objects / d).rglob("*.ci"))
+    built = Built(
+        image_path, elf_path, boot_path, request.version, hashlib.sha256(image).hexdigest(),
+        build_id((work / "app.payload").read_bytes()), development,
+        {"bootloader": _sizes(work / "boot.elf"), "application": _sizes(work / "app.elf")},
+        {**stack.report(boot_graph, {"bootloader": ("main", MAIN_STACK_BYTES)}),
+         **stack.report(app_graph, _stacks(source.rtos()))},
+    )  # fmt: skip
+    _publish(out / f"{stem}.json", json.dumps(built.as_dict(), indent=1, sort_keys=True).encode() + b"\n")
+    return built
+
+
+def _publish(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _tool_output(*command: str | Path) -> str:
+    program = shutil.which(str(command[0]))
+    if program is None:
+        return ""
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True).stdout
+
+
+def _sizes(elf: Path) -> Sizes:
+    """text + data is what flash holds, data + bss what RAM holds."""
+    text, data, bss = (int(n) for n in _tool_output("arm-none-eabi-size", elf).splitlines()[1].split()[:3])
+    return Sizes(text + data, data + bss)
+
+
+def build_id(payload: bytes) -> str:
+    """First 8 bytes of the linker's build id, as hex: the note lies among the code (port/mps3/sections.ld)."""
+    at = payload.find(_NOTE)
+    return payload[at + len(_NOTE) :][:8].hex() if at >= 0 else ""
+
+
+_NOTE = bytes.fromhex("04000000 14000000 03000000") + b"GNU\0"
+#: port/mps3/sections.ld
+MAIN_STACK_BYTES = 8192
+
+_THREAD = re.compile(r"static uint64_t stack\[(\d+) / 8\]")
+_ENTRY = re.compile(r"osThreadNew\((\w+), NULL, &\w+\)")
+_NAME = re.compile(r'\.name = "(\w+)",')
+
+
+def _stacks(rtos: Path) -> dict[str, tuple[str, int]]:
+    """{thread: (entry as GCC's call graph names it, stack bytes)}, read from the threads' own definitions."""
+    out = {}
+    for file in sorted((rtos / "app").glob("*.c")):
+        text = file.read_text("utf-8")
+        size, entry, name = _THREAD.search(text), _ENTRY.search(text), _NAME.search(text)
+        if size and entry and name and name.group(1) != "sabotage":
+            out[name.group(1)] = (f"{file}:{entry.group(1)}", int(size.group(1)))
+    return out
