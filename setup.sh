@@ -20,7 +20,7 @@ need() {
 }
 have cmake || need cmake cmake cmake cmake
 have ninja || need ninja ninja-build ninja-build ninja
-have arm-none-eabi-gcc || need arm-none-eabi-gcc gcc-arm-none-eabi arm-none-eabi-gcc-cs "--cask gcc-arm-embedded"
+have arm-none-eabi-gcc || need arm-none-eabi-gcc gcc-arm-none-eabi arm-none-eabi-gcc-cs gcc-arm-embedded
 case $(arm-none-eabi-gcc -print-file-name=nano.specs 2>/dev/null || true) in
 */*) ;;
 *) need newlib libnewlib-arm-none-eabi arm-none-eabi-newlib "" ;;

@@ -15,7 +15,7 @@ from quarkctl.build import monocypher, source, stack, tools
 from quarkctl.build.sign import FileSigner
 from quarkctl.errors import InputWrong, UsageWrong
 from quarkctl.events import Event, Level, Progress, silent
-from quarkctl.formats import mcuboot_image
+from quarkctl.formats import elf, mcuboot_image
 from quarkctl.formats.mcuboot_image import Version
 
 #: Faults that can be built into a test image (firmware/rtos/app/sabotage.c).
@@ -148,7 +148,7 @@ def _finish(request: Request, out: Path, work: Path, image: bytes, *, developmen
     app_graph = stack.load(f for d in ("app.dir", "common.dir", "monocypher.dir") for f in (objects / d).rglob("*.ci"))
     built = Built(
         image_path, elf_path, boot_path, request.version, hashlib.sha256(image).hexdigest(),
-        build_id((work / "app.payload").read_bytes()), development,
+        elf.build_id((work / "app.payload").read_bytes()).hex(), development,
         {"bootloader": _sizes(work / "boot.elf"), "application": _sizes(work / "app.elf")},
         {**stack.report(boot_graph, {"bootloader": ("main", MAIN_STACK_BYTES)}),
          **stack.report(app_graph, _stacks(source.rtos()))},
@@ -176,13 +176,6 @@ def _sizes(elf: Path) -> Sizes:
     return Sizes(text + data, data + bss)
 
 
-def build_id(payload: bytes) -> str:
-    """First 8 bytes of the linker's build id, as hex: the note lies among the code (port/mps3/sections.ld)."""
-    at = payload.find(_NOTE)
-    return payload[at + len(_NOTE) :][:8].hex() if at >= 0 else ""
-
-
-_NOTE = bytes.fromhex("04000000 14000000 03000000") + b"GNU\0"
 #: port/mps3/sections.ld
 MAIN_STACK_BYTES = 8192
 

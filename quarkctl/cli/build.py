@@ -16,7 +16,7 @@ from quarkctl.formats.mcuboot_image import Version
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build firmware and sign it.")
 
 
-@app.callback()
+@app.callback(epilog=examples("quarkctl build rtos", "quarkctl build rtos --board g1-virtual --version 1.2.0"))
 def _build() -> None:
     """Build firmware and sign it."""
 

@@ -24,7 +24,7 @@ EXIT = {"FAIL": 7, "INVALID": 8}
 _LIVE_SECONDS = 10.0
 
 
-@app.callback()
+@app.callback(epilog=examples("quarkctl diag battery --recording swap.qrec", "quarkctl diag explain PWR-002"))
 def _diag() -> None:
     """Run diagnostics and give a verdict.
 

@@ -60,7 +60,7 @@ def flash(
     opener = choose(device)
     began = time.monotonic()
     with show.Reporter(events, quiet=as_json) as progress, bounded(timeout), protocol_log(verbose, log):
-        session = Session(opener, data, Wish(force, allow_downgrade), progress, board)
+        session = Session(opener, data, Wish(force, allow_downgrade), progress, board, images.program_of(image))
         try:
             plan = session.plan()
             if not as_json and events != "-":
@@ -103,7 +103,8 @@ def _save_crash(error: TestBootFailed, identity: str) -> str:
     if error.fault is None:
         return error.hint
     name = f"crash-{identity.replace(':', '-').replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    report = {"schema": "quarkctl.crash/1", "device": identity, "fault": error.fault}
+    cause = error.message.partition(": ")[2]
+    report = {"schema": "quarkctl.crash/1", "device": identity, "cause": cause, "fault": error.fault}
     try:
         Path(name).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     except OSError as failure:

@@ -27,6 +27,15 @@ def newest(folder: Path) -> Path:
     return found[max(found)]
 
 
+def program_of(image: Path) -> bytes:
+    """The ELF file beside an image, empty if there is none: `build rtos` puts it there."""
+    chosen = newest(image) if image.is_dir() else image
+    try:
+        return chosen.with_suffix(".elf").read_bytes()
+    except OSError:
+        return b""
+
+
 def read(path: Path) -> bytes:
     """A whole image file, or the newest in a folder. Raises InputWrong."""
     try:

@@ -20,10 +20,13 @@ app = typer.Typer(add_completion=False)
 @app.command(epilog=examples("quarkctl inspect rtos-1.1.0.bin", "quarkctl inspect swap.qrec --json"))
 def inspect(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Images, recordings, crash reports.")],
+    elf: Annotated[
+        Path | None, typer.Option("--elf", metavar="FILE", help="Program of a crash report: names file and line.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Explain files: what they are, whether they are whole, whether they are signed."""
-    described = [{"file": str(f), **describe(f)} for f in files]
+    described = [{"file": str(f), **describe(f, elf)} for f in files]
     if as_json:
         show.document("quarkctl.inspect/1", {"files": described})
         return
@@ -31,7 +34,7 @@ def inspect(
         _print_tree(entry)
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path, elf: Path | None = None) -> dict[str, Any]:
     """What a file is. Raises InputWrong for a kind that is not known."""
     try:
         data = path.read_bytes()
@@ -43,7 +46,7 @@ def describe(path: Path) -> dict[str, Any]:
         if recording.looks_like(data):
             return _recording(path)
         if data.lstrip()[:1] == b"{":
-            return _json(data)
+            return _json(data, elf)
     except InputWrong as error:
         raise InputWrong(f"{path}: {error.message}", error.hint) from error
     raise InputWrong(
@@ -104,7 +107,7 @@ def _recording(path: Path) -> dict[str, Any]:
     }
 
 
-def _json(data: bytes) -> dict[str, Any]:
+def _json(data: bytes, elf: Path | None) -> dict[str, Any]:
     try:
         raw = json.loads(data)
     except ValueError as error:
@@ -114,8 +117,18 @@ def _json(data: bytes) -> dict[str, Any]:
     from quarkctl.flash.rtos import describe_fault
 
     fault = raw["fault"]
-    registers = {k: f"{fault[k]:#010x}" for k in ("pc", "lr", "sp", "psr", "cfsr", "hfsr", "mmfar", "bfar")}
-    return {"kind": "crash report", "device": raw.get("device"), "cause": describe_fault(fault), **registers}
+    names = ("pc", "lr", "sp", "psr", "cfsr", "hfsr", "mmfar", "bfar")
+    if not all(isinstance(fault.get(k), int) for k in names) or not isinstance(fault.get("kind"), str | int):
+        raise InputWrong("the crash report is not whole")
+    try:
+        program = elf.read_bytes() if elf else b""
+    except OSError as error:
+        raise InputWrong(f"cannot read {elf}: {error.strerror}") from error
+    registers = {k: f"{fault[k]:#010x}" for k in names}
+    cause = raw.get("cause")
+    if program or not isinstance(cause, str):
+        cause = describe_fault(fault, program)
+    return {"kind": "crash report", "device": raw.get("device"), "cause": cause, **registers}
 
 
 def _print_tree(entry: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ class Switch(Enum):
     OFF = "off"
 
 
-@app.callback()
+@app.callback(epilog=examples("quarkctl sim start --load camera", "quarkctl sim battery eject left"))
 def _sim() -> None:
     """Virtual glasses: the real firmware in QEMU, fed by a model of batteries, load and heat."""
 

@@ -22,7 +22,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show, record
 _REDRAW_S = 0.25
 
 
-@app.callback()
+@app.callback(epilog=examples("quarkctl telemetry show", "quarkctl telemetry record swap.qrec --seconds 10"))
 def _telemetry() -> None:
     """Show, record and decode the telemetry stream."""
 

@@ -97,7 +97,8 @@ def bus_minimum(evidence: Evidence, limits: Limits) -> Finding:
     """Lowest bus voltage, from the minimum that hardware holds between frames.
 
     Samples at 1 kHz or less alone cannot show a dip of some 100 us; the held minimum can, if no frame that carried it is
-    missing: each power frame names the frame at which the hold was cleared, and that one must be here too."""
+    missing: each power frame names the frame at which the hold was cleared, and that one must be here too. The first
+    frame's hold began before the record: what it shows is no proof, and if it is bad, neither is the rest."""
     limit = limits.get("bus_mv_min", "mV")
     if limit is None:
         return _no_limit("bus_minimum", "bus_mv_min")
@@ -116,6 +117,12 @@ def bus_minimum(evidence: Evidence, limits: Limits) -> Finding:
         if frame.number("bus_mv_min") < lowest.number("bus_mv_min"):
             lowest = frame
     value = lowest.number("bus_mv_min")
+    first = frames[0].number("bus_mv_min")
+    if judge(first, limit) is not Verdict.PASS and first < value:
+        return _finding(
+            "bus_minimum", Verdict.INVALID, f"{first} mV was held since before the record began: start it earlier",
+            limit=limit, boot=frames[0].boot, time_us=(frames[0].time_us, frames[0].time_us),
+        )  # fmt: skip
     if _reset_count(evidence) and judge(value, limit) is not Verdict.FAIL:
         return _finding("bus_minimum", Verdict.INVALID, "the minimum held when the device reset is lost", limit=limit)
     return _finding(

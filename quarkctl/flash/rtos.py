@@ -16,7 +16,7 @@ from quarkctl.flash.device import DeviceState
 from quarkctl.flash.plan import Plan, Wish, slot_name
 from quarkctl.flash.smp import Client
 from quarkctl.flash.upload import upload
-from quarkctl.formats import mcuboot_image, smp
+from quarkctl.formats import elf, mcuboot_image, smp
 from quarkctl.formats.schema import Value
 from quarkctl.link import Link, Opener
 
@@ -57,7 +57,10 @@ class Result:
 class Session:
     """One device from the first question to the last answer."""
 
-    def __init__(self, opener: Opener, data: bytes, wish: Wish, progress: Progress, board: str = "") -> None:
+    def __init__(
+        self, opener: Opener, data: bytes, wish: Wish, progress: Progress, board: str = "", program: bytes = b""
+    ) -> None:
+        """``program`` is the ELF file of the image, if there is one: crash reports then name file and line."""
         self._opener = opener
         self._data = data
         self._image = mcuboot_image.parse(data)
@@ -71,6 +74,7 @@ class Session:
         self._state = DeviceState()
         self._start_s = 0.0
         self._old_fault = b""
+        self._program = program
 
     def close(self) -> None:
         if self._link:
@@ -259,7 +263,7 @@ class Session:
         reasons = {v: k for k, v in self._schema.enums["rollback_reason"].items()}
         reason = reasons.get(now.rollback_reason, "").replace("_", " ")
         if fault:
-            what = describe_fault(fault)
+            what = describe_fault(fault, self._program)
         elif reason and reason != "none":
             what = f"{what} ({reason})"
         back = f"rolled back to {now.active.version}, which runs" if now.active else "only the bootloader runs"
@@ -287,10 +291,12 @@ class Session:
         self._progress(Event(self._opener.identity, step, level, text, 0, total))
 
 
-def describe_fault(fault: dict[str, Value]) -> str:
-    """One line from a crash record."""
+def describe_fault(fault: dict[str, Value], program: bytes = b"") -> str:
+    """One line from a crash record; with the ELF file of the same build, by function, file and line."""
     kind = str(fault["kind"]).replace("_", " ")
     names = {"watchdog": "hang, stopped by the watchdog", "stack overflow": "stack overflow"}
     pc = fault["pc"]
     where = f" at {pc:#010x}" if isinstance(pc, int) and pc else ""
+    if isinstance(pc, int) and pc and program and fault.get("build_id") == list(elf.build_id(program)):
+        where = f" in {elf.place(program, pc)}" if elf.place(program, pc) else where
     return f"{names.get(kind, f'{kind} fault')} in thread {fault['thread'] or '?'}{where}"

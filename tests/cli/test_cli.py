@@ -78,6 +78,13 @@ def test_every_help_ends_with_two_examples(words: tuple[str, ...], quarkctl: Qua
     assert all(len(line.rstrip()) <= 80 for line in done.out.splitlines())
 
 
+@pytest.mark.parametrize("verb", ["build", "diag", "telemetry", "sim"])
+def test_the_help_of_a_group_lists_its_commands_and_ends_with_two_examples(verb: str, quarkctl: Quarkctl) -> None:
+    done = quarkctl(verb, "--help")
+    assert done.code == 0 and done.out.count(f"$ quarkctl {verb} ") == 2
+    assert all(words[1] in done.out for words in LEAVES if words[0] == verb)
+
+
 @pytest.mark.parametrize(
     ("args", "code"),
     [((), 2), (("explode",), 2), (("flash",), 2), (("flash", "x.bin", "--nonsense"), 2), (("boards", "s9"), 2),

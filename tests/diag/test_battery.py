@@ -120,6 +120,12 @@ def test_a_missing_power_frame_takes_its_held_minimum_with_it() -> None:
     assert f.verdict is Verdict.INVALID and "missing frame" in f.note
 
 
+def test_a_dip_held_since_before_the_record_is_neither_a_fault_nor_a_pass() -> None:
+    f = find(Story().hello().power(2500).power().power(), "bus_minimum")
+    assert f.verdict is Verdict.INVALID and "2500 mV was held since before the record began" in f.note
+    assert find(Story().hello().power(2500).power(2400).power(), "bus_minimum").verdict is Verdict.FAIL
+
+
 def test_a_reset_takes_the_held_minimum_with_it_and_is_never_a_pass() -> None:
     s = swap().reset().hello(reset_reason=4).power().power()
     assert find(s, "bus_minimum").verdict is Verdict.INVALID

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,11 +18,19 @@ def record_swap(quarkctl: Quarkctl, g: Glasses, path: Path) -> None:
     """Record, and swap the left pack while it records; the end is by SIGTERM, when everything has been seen."""
     recorder = quarkctl.start("telemetry", "record", path, "-d", g.device)
     assert recorder.stderr
-    recorder.stderr.readline()  # a second of telemetry is in
+
+    def until_frames(count: int) -> None:
+        """The recorder tells once a second what it has."""
+        for line in recorder.stderr or ():
+            found = re.search(r"(\d+) frames", line)
+            if found and int(found.group(1)) >= count:
+                return
+
+    until_frames(20)
     g.tell("battery", action="eject", side="left")
-    recorder.stderr.readline()
+    until_frames(40)
     g.tell("battery", action="insert", side="left")
-    recorder.stderr.readline()
+    until_frames(60)
     recorder.terminate()
     out, err = recorder.communicate(timeout=30)
     assert recorder.returncode == 0, err
