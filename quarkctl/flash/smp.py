@@ -23,6 +23,8 @@ RTO_MIN_S = 0.15
 RTO_MAX_S = 5.0
 RTO_START_S = 1.0
 ATTEMPTS = 6
+#: Frames ahead that are worth it, whatever a device claims.
+BUFFERS_MAX = 16
 #: Frame size that every SMP server takes: one console line (MCUboot without the params command).
 ONE_LINE_FRAME = 96
 
@@ -34,19 +36,26 @@ class RoundTrips:
     smoothed_s: float = 0.0
     deviation_s: float = 0.0
     repeat_count: int = 0
+    _patience: float = 1.0
 
     def measured(self, seconds: float) -> None:
+        self._patience = 1.0
         if not self.smoothed_s:
             self.smoothed_s, self.deviation_s = seconds, seconds / 2
         else:
             self.deviation_s += (abs(seconds - self.smoothed_s) - self.deviation_s) / 4
             self.smoothed_s += (seconds - self.smoothed_s) / 8
 
+    def back_off(self) -> None:
+        """After a time-out the next one is twice as long, until something is measured again. Not before the first answer:
+        where nobody ever answered, there is probably nobody."""
+        if self.smoothed_s:
+            self._patience = min(self._patience * 2, RTO_MAX_S / RTO_MIN_S)
+
     @property
     def timeout_s(self) -> float:
-        if not self.smoothed_s:
-            return RTO_START_S
-        return min(max(self.smoothed_s + 4 * self.deviation_s, RTO_MIN_S), RTO_MAX_S)
+        base = self.smoothed_s + 4 * self.deviation_s if self.smoothed_s else RTO_START_S
+        return min(max(base, RTO_MIN_S) * self._patience, RTO_MAX_S)
 
 
 @dataclass
@@ -56,6 +65,7 @@ class Client:
     link: Link
     round_trips: RoundTrips = field(default_factory=RoundTrips)
     frame_bytes: int = ONE_LINE_FRAME
+    buffer_count: int = 1
     _sequence: int = 0
     _splitter: Splitter = field(default_factory=Splitter)
     _reader: smp.LineReader = field(default_factory=smp.LineReader)
@@ -86,8 +96,7 @@ class Client:
         Raises LinkTimeout, LinkLost, DeviceRefused (with the device's words), ProtocolError.
         """
         self._sequence = (self._sequence + 1) & 0xFF
-        message = smp.build_message(op, group, command, self._sequence, payload)
-        lines = smp.build_lines(message)
+        lines = smp.build_lines(smp.build_message(op, group, command, self._sequence, payload))
         for attempt in range(int(attempts)):
             _log.debug(
                 "%s %s %s, attempt %d", _name(group, command), smp.Op(op).name.lower(), _brief(payload), attempt + 1
@@ -97,6 +106,7 @@ class Client:
             response = self._await(op, group, command, sent_at + max(self.round_trips.timeout_s, timeout_s))
             if response is None:
                 self.round_trips.repeat_count += 1
+                self.round_trips.back_off()
                 continue
             if attempt == 0:  # only then it is known which sending was answered (Karn's rule)
                 self.round_trips.measured(time.monotonic() - sent_at)
@@ -107,6 +117,13 @@ class Client:
             f"{self.link.name}: no answer to {_name(group, command)} after {int(attempts)} attempts",
             hint="is this the right port, and does the device run? `quarkctl devices` lists what is there",
         )
+
+    def send(self, op: int, group: int, command: int, payload: Mapping[str, Any]) -> int:
+        """Send without waiting; returns the sequence number that the answer will carry. `pump` brings it."""
+        self._sequence = (self._sequence + 1) & 0xFF
+        _log.debug("%s %s %s", _name(group, command), smp.Op(op).name.lower(), _brief(payload))
+        self.link.write(smp.build_lines(smp.build_message(op, group, command, self._sequence, payload)))
+        return self._sequence
 
     def _await(self, op: int, group: int, command: int, until: float) -> smp.Response | None:
         while True:
@@ -130,7 +147,8 @@ class Client:
         return responses
 
     def negotiate(self) -> None:
-        """Learn how large a frame may be. A server without that command gets one line at a time."""
+        """Learn how large a frame may be and how many may be under way. A server without that command gets one line at a
+        time."""
         try:
             answer = self.read(smp.Group.OS, smp.Os.PARAMS)
         except DeviceRefused:
@@ -138,6 +156,9 @@ class Client:
         size = answer.get("buf_size")
         if isinstance(size, int) and not isinstance(size, bool):
             self.frame_bytes = min(max(size, ONE_LINE_FRAME), smp.MESSAGE_MAX)
+        count = answer.get("buf_count")
+        if isinstance(count, int) and not isinstance(count, bool):
+            self.buffer_count = min(max(count, 1), BUFFERS_MAX)
 
 
 def _brief(payload: Mapping[str, Any]) -> str:

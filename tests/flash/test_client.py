@@ -141,16 +141,21 @@ class Store:
         return {"rc": 0, "off": len(self.data)}
 
 
-@given(size=st.integers(1, 5000), seed=st.integers(0, 1000), loss=st.floats(0, 0.3), frame=st.integers(96, 2048))
-def test_an_upload_arrives_whole_over_a_line_that_loses_frames(size: int, seed: int, loss: float, frame: int) -> None:
+@given(
+    size=st.integers(1, 5000), seed=st.integers(0, 1000), loss=st.floats(0, 0.3), frame=st.integers(96, 2048),
+    buffers=st.integers(1, 8),
+)  # fmt: skip
+def test_an_upload_arrives_whole_over_a_line_that_loses_frames(
+    size: int, seed: int, loss: float, frame: int, buffers: int
+) -> None:
     image = random.Random(size).randbytes(size)
     dice = random.Random(seed)
     store = Store()
     link = ScriptedLink(store, lambda: dice.random() < loss)
     c = client(link)
-    c.frame_bytes = frame
+    c.frame_bytes, c.buffer_count = frame, buffers
     done: list[int] = []
-    for _ in range(5):  # with such a loss an attempt may fail; the next one goes on where the device is
+    for _ in range(20):  # with such a loss an attempt may fail; the next one goes on where the device is
         try:
             upload(c, image, lambda at, eta: done.append(at))
             break
@@ -198,3 +203,59 @@ def test_telemetry_of_another_layout_does_not_disturb() -> None:
         return b"\0\x03\x01\x02\x05some\x01\0" + smp.build_lines(head + raw) + b"\0junk\0"
 
     assert client(ScriptedLink(answer)).read(smp.Group.OS, smp.Os.ECHO) == {"r": "x"}
+
+
+@dataclass
+class CountingLink(ScriptedLink):
+    """Counts how many requests are on their way before an answer is read."""
+
+    ahead: int = 0
+    most_ahead: int = 0
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.ahead += 1
+        self.most_ahead = max(self.most_ahead, self.ahead)
+
+    def read(self, timeout_s: float) -> bytes:
+        self.ahead = 0
+        return super().read(timeout_s)
+
+
+@pytest.mark.parametrize(("buffers", "ahead"), [(1, 1), (2, 1), (4, 3)])
+def test_chunks_are_sent_ahead_only_where_the_device_has_buffers(buffers: int, ahead: int) -> None:
+    image = bytes(20_000)
+    store = Store()
+    link = CountingLink(store)
+    c = client(link)
+    c.frame_bytes, c.buffer_count = 512, buffers
+    upload(c, image, lambda at, eta: None)
+    assert bytes(store.data) == image and link.most_ahead == ahead
+
+
+@pytest.mark.parametrize(
+    "answer", [{"rc": 6, "rsn": "no upload is open"}, {"rc": 0, "off": 0}], ids=["refuses", "starts over"]
+)
+def test_a_device_that_restarts_in_the_middle_is_begun_again(answer: Mapping[str, Any]) -> None:
+    image = bytes(range(256)) * 10
+    store = Store()
+    forget = iter([False] * 3 + [True])
+
+    def forgetful(request: smp.Response) -> Mapping[str, Any]:
+        if request.payload["off"] and next(forget, False):
+            store.data.clear()
+            return answer
+        return store(request)
+
+    c = client(ScriptedLink(forgetful))
+    c.frame_bytes = 512
+    upload(c, image, lambda at, eta: None)
+    assert bytes(store.data) == image
+
+
+def test_a_device_that_restarts_again_and_again_is_given_up() -> None:
+    def forgetful(request: smp.Response) -> Mapping[str, Any]:
+        return {"rc": 6} if request.payload["off"] else {"rc": 0, "off": len(request.payload["data"])}
+
+    with pytest.raises(DeviceRefused, match="wrong state"):
+        upload(client(ScriptedLink(forgetful)), bytes(5000), lambda at, eta: None)

@@ -10,8 +10,10 @@
 /* SMP over the serial line. The interrupt only stores bytes and wakes this thread at line ends; the ring holds several
  * whole frames, so a client may send ahead. */
 
-#define RING_BYTES 16384u
-#define BUFFER_COUNT 4u /* encoded frames of QK_SMP_FRAME_MAX that fit into the ring, with some room */
+/* Two encoded frames of QK_SMP_FRAME_MAX fit, with some room. More would let clients send further ahead, which pays on
+ * a real line; the emulator receives slower while it works (31 kB/s one at a time, 25 kB/s with three under way). */
+#define RING_BYTES 8192u
+#define BUFFER_COUNT 2u
 #define EVENT_LINE 1u
 #define RESET_DELAY_MS 100u
 #define ANSWER_TIMEOUT_MS 1000u
