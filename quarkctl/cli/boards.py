@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from quarkctl import boards
 from quarkctl.cli.options import Json, complete_board, examples
+from quarkctl.cli.quick import boards_json
 
 app = typer.Typer(add_completion=False)
 
@@ -22,11 +22,10 @@ def show_boards(
 
     A fact marked unverified was not seen on a device by anybody here.
     """
-    loaded = [boards.load(n) for n in ([name] if name else boards.names())]
     if as_json:
-        # The plain json module only: listing boards starts faster than it takes to import a table.
-        print(json.dumps({"schema": "quarkctl.boards/1", "boards": [b.as_dict() for b in loaded]}, indent=1))
+        print(boards_json([name] if name else []))
         return
+    loaded = [boards.load(n) for n in ([name] if name else boards.names())]
     from quarkctl.cli import show
 
     if not name:

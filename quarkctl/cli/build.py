@@ -7,11 +7,8 @@ from typing import Annotated
 
 import typer
 
-from quarkctl.build import rtos as rtos_build
-from quarkctl.build import source
 from quarkctl.cli import show
 from quarkctl.cli.options import Board, Events, Json, Out, examples
-from quarkctl.formats.mcuboot_image import Version
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build firmware and sign it.")
 
@@ -34,7 +31,7 @@ def rtos(
         int, typer.Option(min=0, max=0xFFFFFFFF, help="Devices never go back below a confirmed one.")
     ] = 1,
     sabotage: Annotated[
-        str, typer.Option(metavar="KIND", help=f"A test image that fails: {', '.join(rtos_build.SABOTAGE)}.")
+        str, typer.Option(metavar="KIND", help="A test image that fails: hang, fault, stack or selftest.")
     ] = "",
     out: Out = None,
     as_json: Json = False,
@@ -44,6 +41,10 @@ def rtos(
 
     The same sources give the same bytes, in any folder and at any time.
     """
+    from quarkctl.build import rtos as rtos_build
+    from quarkctl.build import source
+    from quarkctl.formats.mcuboot_image import Version
+
     request = rtos_build.Request(
         board, Version.parse(version or source.default_version()), key, out, security_counter, sabotage
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quarkctl.cli import images, show
+from quarkctl.cli import show
 from quarkctl.cli.options import (
     Board,
     Device,
@@ -52,6 +51,7 @@ def flash(
 
     An image that does not survive its test boot is rolled back by the device, and the reason is told.
     """
+    from quarkctl.cli import images
     from quarkctl.cli.choose import choose
     from quarkctl.flash.plan import Wish
     from quarkctl.flash.rtos import Session, TestBootFailed
@@ -104,6 +104,8 @@ def _save_crash(error: TestBootFailed, identity: str) -> str:
         return error.hint
     name = f"crash-{identity.replace(':', '-').replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}.json"
     cause = error.message.partition(": ")[2]
+    import json
+
     report = {"schema": "quarkctl.crash/1", "device": identity, "cause": cause, "fault": error.fault}
     try:
         Path(name).write_text(json.dumps(report, indent=1) + "\n", "utf-8")

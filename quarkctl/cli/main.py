@@ -30,6 +30,11 @@ def run(argv: list[str]) -> int:
     if not completing and argv in ([], ["--help"], ["-h"], ["help"]):
         print(help_text(), end="")
         return 0 if argv else USAGE
+    if not completing and argv == ["boards", "--json"]:
+        from quarkctl.cli.quick import boards_json
+
+        print(boards_json([]))
+        return 0
     # An option with an optional value, which the parser does not know: --events alone means standard output.
     argv = ["--events=-" if word == "--events" else word for word in argv]
     return _run_verb(argv)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +10,12 @@ from typing import Annotated
 
 import typer
 
-from quarkctl import boards
 from quarkctl.errors import HostUnfit, LinkTimeout
 
 
 def complete_board(incomplete: str) -> list[str]:
+    from quarkctl import boards
+
     return [n for n in boards.names() if n.startswith(incomplete)]
 
 
@@ -66,6 +65,8 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="PATH", help="W
 def bounded(seconds: float) -> Iterator[None]:
     """Raise LinkTimeout in the main thread when the whole command takes longer."""
 
+    import signal
+
     def expired(_signal: int, _frame: FrameType | None) -> None:
         raise LinkTimeout(f"not finished within --timeout {seconds:g} s")
 
@@ -84,6 +85,8 @@ def bounded(seconds: float) -> Iterator[None]:
 @contextmanager
 def protocol_log(verbose: int, file: Path | None) -> Iterator[None]:
     """Requests and answers to standard error (-v) and to a file (--log), for as long as the context lasts."""
+    import logging
+
     handlers: list[logging.Handler] = [logging.StreamHandler()] if verbose else []
     if file:
         try:

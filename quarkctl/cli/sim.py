@@ -9,13 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from quarkctl.build.rtos import boot_name
-from quarkctl.cli import images, show
+from quarkctl.cli import show
 from quarkctl.cli.options import Board, Json, complete_glasses, examples
 from quarkctl.errors import InputWrong, LinkError, UsageWrong
-from quarkctl.formats import mcuboot_image
-from quarkctl.sim import control, faults, folder
-from quarkctl.sim.plant import LOADS_MA
+from quarkctl.sim.loads import LOADS_MA
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Virtual glasses: the real firmware in QEMU.")
 
@@ -74,6 +71,11 @@ def start(
     as_json: Json = False,
 ) -> None:
     """Start virtual glasses."""
+    from quarkctl.build.rtos import boot_name
+    from quarkctl.cli import images
+    from quarkctl.formats import mcuboot_image
+    from quarkctl.sim import control
+
     if load not in LOADS_MA:
         raise UsageWrong(f"no load {load!r}", hint=f"there are {', '.join(LOADS_MA)}")
     chosen = image or images.newest(Path("build") / board)
@@ -97,6 +99,8 @@ def start(
 @app.command("list", epilog=examples("quarkctl sim list", "quarkctl sim list --json"))
 def list_glasses(as_json: Json = False) -> None:
     """List running virtual glasses."""
+    from quarkctl.sim import control, folder
+
     rows = []
     for i in folder.running():
         try:
@@ -121,6 +125,8 @@ def stop(
     everything: Annotated[bool, typer.Option("--all", help="All that run.")] = False,
 ) -> None:
     """Stop virtual glasses and remove what they left."""
+    from quarkctl.sim import control, folder
+
     names = [i.name for i in folder.running()] if everything else [_only(name)]
     for one in names:
         control.stop(one)
@@ -136,6 +142,8 @@ def battery(
     as_json: Json = False,
 ) -> None:
     """Pull a battery, or put one in."""
+    from quarkctl.sim import control
+
     status = control.request(_only(name), command="battery", action=action.value, side=side.value, soc_pct=soc)
     _print_status(status, as_json=as_json)
 
@@ -147,6 +155,8 @@ def load(
     as_json: Json = False,
 ) -> None:
     """Set what the glasses do, and so what they draw."""
+    from quarkctl.sim import control
+
     _print_status(control.request(_only(name), command="load", load=load), as_json=as_json)
 
 
@@ -159,6 +169,8 @@ def fault(
     as_json: Json = False,
 ) -> None:
     """Switch a fault on or off, or list the faults there are."""
+    from quarkctl.sim import control, faults
+
     if not fault:
         known = [vars(f) for f in faults.FAULTS.values()]
         if as_json:
@@ -175,6 +187,8 @@ def fault(
 @app.command(epilog=examples("quarkctl sim power cycle", "quarkctl sim power cut --name s1"))
 def power(action: Annotated[Power, typer.Argument()], name: Name = "", as_json: Json = False) -> None:
     """Cut the power without warning, give it back, or reset the microcontroller."""
+    from quarkctl.sim import control
+
     _print_status(control.request(_only(name), command="power", action=action.value), as_json=as_json)
 
 
@@ -186,18 +200,24 @@ def cable(
     as_json: Json = False,
 ) -> None:
     """Pull the serial cable, plug it in again (the port gets another name), or make it noisy."""
+    from quarkctl.sim import control
+
     _print_status(control.request(_only(name), command="cable", action=action.value, rate=rate), as_json=as_json)
 
 
 @app.command(epilog=examples("quarkctl sim console", "quarkctl sim console --name s1"))
 def console(name: Name = "") -> None:
     """Print the firmware's own log."""
+    from quarkctl.sim import folder
+
     log = folder.folder_of(_only(name)) / "firmware.log"
     sys.stdout.write(log.read_text("utf-8", "replace") if log.exists() else "")
 
 
 def _only(name: str) -> str:
     """The glasses that are meant, or the only ones."""
+    from quarkctl.sim import folder
+
     if name:
         return name.removeprefix("sim:")
     running = folder.running()

@@ -22,8 +22,9 @@ from quarkctl import schemas
 from quarkctl.errors import QuarkError, UsageWrong
 from quarkctl.sim import faults, folder
 from quarkctl.sim.cable import Cable
+from quarkctl.sim.loads import LOADS_MA
 from quarkctl.sim.mailbox import Mailbox
-from quarkctl.sim.plant import LOADS_MA, SIDES, Plant
+from quarkctl.sim.plant import SIDES, Plant
 from quarkctl.sim.qemu import Qemu
 
 #: The plant moves on that often, and the firmware looks that often; in between, edges ring the doorbell.

@@ -7,17 +7,16 @@ virtual product (see the sources beside them), not facts about real glasses.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from quarkctl.sim.loads import LOADS_MA
 
 #: Open-circuit voltage in mV at 0, 10, ... 100 % of a 4.45 V class Li-ion pouch cell; typical shape, not one maker's part.
 OCV_MV = (3300, 3560, 3660, 3720, 3770, 3830, 3920, 4020, 4130, 4270, 4430)
 
 SIDES = ("left", "right")
 ZONES = ("ar1", "rtos", "battery_left", "battery_right", "skin")
-
-#: Current in mA that each load draws from the bus: microcontroller plus AR1 state.
-LOADS_MA: Mapping[str, int] = {"sleep": 12, "idle": 85, "display": 260, "camera": 480}
 
 #: What is left of the AR1's share at each throttle level.
 THROTTLE_SHARE = (1.0, 0.75, 0.5, 0.05)

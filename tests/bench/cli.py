@@ -13,18 +13,22 @@ ROUNDS = 5
 
 def run() -> None:
     quarkctl = program("quarkctl")
-    completion = {"_QUARKCTL_COMPLETE": "complete_bash", "COMP_WORDS": "quarkctl fl", "COMP_CWORD": "1"}
+    verb = {"_QUARKCTL_COMPLETE": "complete_bash", "COMP_WORDS": "quarkctl fl", "COMP_CWORD": "1"}
+    option = {"_QUARKCTL_COMPLETE": "complete_bash", "COMP_WORDS": "quarkctl flash --dev", "COMP_CWORD": "2"}
+    command = {"_QUARKCTL_COMPLETE": "complete_bash", "COMP_WORDS": "quarkctl sim st", "COMP_CWORD": "2"}
 
     def one(command: Sequence[str | Path], env: dict[str, str] | None = None) -> float:
         return seconds(command, 3, env)
 
-    bare, version, help_, boards, complete, peer = interleaved(
+    bare, version, help_, boards, verbs, options, commands, peer = interleaved(
         ROUNDS,
         lambda: one([sys.executable, "-c", "pass"]),
         lambda: one([quarkctl, "--version"]),
         lambda: one([quarkctl, "--help"]),
         lambda: one([quarkctl, "boards", "--json"]),
-        lambda: one([quarkctl], completion),
+        lambda: one([quarkctl], verb),
+        lambda: one([quarkctl], option),
+        lambda: one([quarkctl], command),
         lambda: one([program("esptool"), "--help"]),
     )
     save(
@@ -42,8 +46,16 @@ def run() -> None:
                 "<=",
                 f"esptool {peer * 1000:.0f} ms",
             ),
-            Figure(
-                "shell completion / esptool --help", complete / peer, "x", 0.5, "<=", f"esptool {peer * 1000:.0f} ms"
+            *(
+                Figure(
+                    f"completion of {what} / esptool --help",
+                    took / peer,
+                    "x",
+                    0.5,
+                    "<=",
+                    f"esptool {peer * 1000:.0f} ms",
+                )
+                for what, took in (("a verb", verbs), ("an option", options), ("a command of sim", commands))
             ),
         ],
     )

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quarkctl.sim.plant import LOADS_MA, OCV_MV, SAMPLE_US, Cell, Plant
+from quarkctl.sim.loads import LOADS_MA
+from quarkctl.sim.plant import OCV_MV, SAMPLE_US, Cell, Plant
 
 
 @given(
