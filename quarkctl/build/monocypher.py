@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,7 +22,7 @@ def folder(pin: Path) -> Path:
 
     name = next(line.split()[0] for line in pin.read_text("utf-8").splitlines() if "==" in line)
     target = user_cache_path("quarkctl") / name.replace("==", "-")
-    if all((target / f).is_file() for f in _FILES):
+    if _whole(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
@@ -37,9 +36,18 @@ def folder(pin: Path) -> Path:
                 if source is None:
                     raise HostUnfit(f"{archive.name} has no {file}")
                 (fresh / file).write_bytes(source.read())
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.replace(target)
+        try:
+            fresh.replace(target)
+        except OSError as error:  # somebody else was faster, or an old half lies in the way
+            if not _whole(target):
+                raise HostUnfit(
+                    f"cannot put Monocypher into {target}: {error.strerror}", hint=f"remove {target}"
+                ) from error
     return target
+
+
+def _whole(target: Path) -> bool:
+    return all((target / f).is_file() for f in _FILES)
 
 
 def _download(pin: Path, where: Path) -> Path:
@@ -51,6 +59,11 @@ def _download(pin: Path, where: Path) -> Path:
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     found = list(where.glob("*.tar.gz"))
+    if "No module named pip" in done.stderr:
+        raise HostUnfit(
+            "cannot fetch Monocypher: this Python has no pip",
+            hint=f"{sys.executable} -m ensurepip, or use build/venv of a clone",
+        )
     if done.returncode or len(found) != 1:
         told = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         raise HostUnfit(

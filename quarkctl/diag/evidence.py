@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from quarkctl.formats.schema import Schema, split_bits
 from quarkctl.formats.stream import Counts, Gap, Sample
@@ -23,7 +23,6 @@ class Evidence:
     source: str = ""
     sha256: str = ""
     ending: str = "complete"
-    extra: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, message: str) -> list[Sample]:
         return [s for s in self.samples if s.message.name == message]
@@ -47,7 +46,7 @@ class Evidence:
         """Device, firmware and layout as the stream itself states them."""
         hellos = self.of("hello")
         if not hellos:
-            return {"source": self.source, **self.extra}
+            return {"source": self.source}
         h = hellos[-1]
         version = f"{h.number('version_major')}.{h.number('version_minor')}.{h.number('version_revision')}"
         return {
@@ -57,5 +56,4 @@ class Evidence:
             "rtos": version,
             "build_id": bytes(h.numbers("build_id")).hex(),
             "layout": f"{h.number('layout_hash'):#06x}",
-            **self.extra,
         }

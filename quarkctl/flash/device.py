@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quarkctl.errors import DeviceRefused, ProtocolError
+from quarkctl.errors import DeviceRefused, ProtocolError, UsageWrong
 from quarkctl.flash.smp import Client
 from quarkctl.formats import smp
 from quarkctl.formats.mcuboot_image import Version
@@ -85,7 +85,7 @@ def read_images(client: Client) -> tuple[SlotImage, ...]:
     images = answer.get("images", [])
     if not isinstance(images, list):
         raise ProtocolError("the device's image list is no list")
-    return tuple(_slot_image(i) for i in images if isinstance(i, Mapping) and int(i.get("image", 0)) == 0)
+    return tuple(_slot_image(i) for i in images if isinstance(i, Mapping) and _number(i, "image") == 0)
 
 
 def read_health(client: Client) -> Health | None:
@@ -120,19 +120,28 @@ def _optional(client: Client, command: smp.ImageCommand) -> Mapping[str, Any]:
         return {}
 
 
-def _number(answer: Mapping[str, Any], key: str) -> int:
-    value = answer.get(key, 0)
-    return value if isinstance(value, int) else 0
+def _number(answer: Mapping[str, Any], key: str, default: int = 0) -> int:
+    """An integer of the answer; whatever else a device sends in its place counts as nothing."""
+    value = answer.get(key, default)
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
 
 
 def _slot_image(raw: Mapping[str, Any]) -> SlotImage:
+    digest, version = raw.get("hash", b""), raw.get("version")
+    if not isinstance(digest, bytes) or not isinstance(version, str):
+        raise ProtocolError("the device's image list is malformed")
     try:
-        return SlotImage(
-            int(raw["slot"]), Version.parse(str(raw["version"])), bytes(raw.get("hash", b"")),
-            bool(raw.get("active")), bool(raw.get("confirmed")), bool(raw.get("pending")),
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise ProtocolError(f"the device's image list is malformed: {error}") from error
+        parsed = Version.parse(version)
+    except UsageWrong as error:
+        raise ProtocolError(f"the device's image list is malformed: {error.message}") from error
+    return SlotImage(
+        _number(raw, "slot"),
+        parsed,
+        digest,
+        bool(raw.get("active")),
+        bool(raw.get("confirmed")),
+        bool(raw.get("pending")),
+    )
 
 
 def _state(identity: Mapping[str, Any], images: tuple[SlotImage, ...], slots: Mapping[str, Any]) -> DeviceState:
@@ -148,7 +157,7 @@ def _state(identity: Mapping[str, Any], images: tuple[SlotImage, ...], slots: Ma
         serial=str(identity.get("serial", "")),
         mode=str(identity.get("mode", "")),
         boot_id=_number(identity, "boot_id"),
-        slot=int(identity.get("slot", -1)),
+        slot=_number(identity, "slot", -1),
         image_state=_number(identity, "image_state"),
         reset_reason=_number(identity, "reset_reason"),
         rollback_reason=_number(identity, "rollback_reason"),

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 
 from quarkctl import boards, schemas
 from quarkctl.boards import Board
-from quarkctl.errors import DeviceMissing, InputWrong, LinkError, LinkLost, LinkTimeout, QuarkError, VerificationFailed
+from quarkctl.errors import (
+    DeviceMissing,
+    InputWrong,
+    LinkError,
+    LinkLost,
+    LinkTimeout,
+    ProtocolError,
+    QuarkError,
+    VerificationFailed,
+)
 from quarkctl.events import Event, Level, Progress
 from quarkctl.flash import device, plan
 from quarkctl.flash.device import DeviceState
@@ -107,6 +116,11 @@ class Session:
         """The board that the device says it is; the user's word only where the device says nothing."""
         if self._state.board and self._board_name and self._state.board != self._board_name:
             raise InputWrong(f"the device is {self._state.board}, not {self._board_name}", hint="leave --board out")
+        if self._state.board and self._state.board not in boards.names():
+            raise ProtocolError(
+                f"the device calls itself {self._state.board!r}, a board that this quarkctl does not know",
+                hint=f"known are {', '.join(boards.names())}",
+            )
         return boards.load(self._state.board or self._board_name or self._image.board)
 
     def _open(self) -> Client:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quarkctl.errors import DeviceRefused, LinkTimeout, ProtocolError, VerificationFailed
+from quarkctl.errors import DeviceRefused, LinkTimeout, ProtocolError, QuarkError, VerificationFailed
+from quarkctl.flash import device
 from quarkctl.flash import smp as client_module
 from quarkctl.flash.smp import Client
 from quarkctl.flash.upload import chunk_bytes, upload
@@ -259,3 +260,28 @@ def test_a_device_that_restarts_again_and_again_is_given_up() -> None:
 
     with pytest.raises(DeviceRefused, match="wrong state"):
         upload(client(ScriptedLink(forgetful)), bytes(5000), lambda at, eta: None)
+
+
+ANYTHING = st.recursive(
+    st.one_of(st.integers(-(2**63), 2**64 - 1), st.binary(max_size=40), st.text(max_size=20), st.booleans(), st.none()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    ["board", "serial", "mode", "boot_id", "slot", "images", "version", "hash", "image", "size", "slots", "key_hash",
+     "buf_size", "buf_count", "passed", "total", "failed", "soc_left", "record", "rc", "rsn", "err", "active"]
+)  # fmt: skip
+ANSWER = st.dictionaries(
+    FIELDS, ANYTHING | st.lists(st.dictionaries(FIELDS, ANYTHING, max_size=6), max_size=3), max_size=8
+)
+
+
+@given(answers=st.lists(ANSWER, min_size=1, max_size=6))
+def test_whatever_a_device_answers_is_facts_or_an_error_of_ours(answers: list[Mapping[str, Any]]) -> None:
+    turn = iter(range(10**6))
+    c = client(ScriptedLink(lambda _: answers[next(turn) % len(answers)]))
+    for ask in (device.probe, device.read_health, device.read_fault):
+        try:
+            ask(c)
+        except QuarkError as error:
+            assert error.exit_code in (4, 5)
