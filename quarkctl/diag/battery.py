@@ -25,9 +25,18 @@ class Check:
     run: Callable[[Evidence, Limits], Finding]
 
 
-def _finding(check: str, verdict: Verdict, note: str = "", **more: object) -> Finding:
+def _finding(
+    check: str,
+    verdict: Verdict,
+    note: str = "",
+    *,
+    value: float | None = None,
+    limit: Limit | None = None,
+    boot: int = 0,
+    time_us: tuple[int, int] = (0, 0),
+) -> Finding:
     c = CHECKS[check]
-    return Finding(c.code, c.title, verdict, note=note, **more)  # type: ignore[arg-type]
+    return Finding(c.code, c.title, verdict, value, limit, note, boot, time_us)
 
 
 def _no_limit(check: str, name: str) -> Finding:
@@ -219,6 +228,3 @@ CHECKS: Mapping[str, Check] = {
 def run(evidence: Evidence, limits: Limits, only: str = "") -> list[Finding]:
     """All battery checks in the order of their codes, or the one that is named."""
     return [c.run(evidence, limits) for c in CHECKS.values() if not only or c.name == only]
-
-
-__all__ = ["CHECKS", "Check", "Limit", "run"]

@@ -22,7 +22,7 @@ _PENDING_MAX = 4096
 
 
 class Cable:
-    """Pumps bytes both ways. ``on_host`` and friends are called by the owner's selector."""
+    """Pumps bytes both ways, driven by its owner's selector: each key's data is the handler to call with the events."""
 
     def __init__(self, selector: selectors.BaseSelector, seed: int = 0) -> None:
         self._selector = selector
@@ -139,14 +139,14 @@ class Cable:
         self._update()
 
     def _flush_host(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
+        with contextlib.suppress(OSError):  # full: later; closed: the next read notices
             self._to_host = self._to_host[os.write(self._host, self._to_host) :]
 
     def _flush_guest(self) -> None:
         if self._guest < 0:
             self._to_guest = b""  # no power: nobody listens
             return
-        with contextlib.suppress(BlockingIOError, OSError):
+        with contextlib.suppress(OSError):  # full: later; gone: its owner notices
             self._to_guest = self._to_guest[os.write(self._guest, self._to_guest) :]
 
     def _noisy(self, data: bytes) -> bytes:

@@ -1,33 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "qk_board.h"
+#include "qk_virtual.h"
 
-#include "qk_key.h"
-
-/* Quark S1 (virtual): AR1 with two displays.
- * Figures are defaults of the virtual product, not facts about a real one. */
+/* Quark S1 (virtual): AR1 with two displays. */
 
 static const uint8_t public_key[32] = QK_PUBLIC_KEY;
 
 const struct qk_board qk_board = {
     .name = "s1-virtual",
-    .layout =
-        {
-            .slot_offset = {0x000000, 0x100000},
-            .slot_bytes = 0x100000,
-            .state_offset = {0x200000, 0x201000},
-        },
-    .load_address = 0x01000000,
-    .load_bytes_max = 0x200000,
+    .layout = QK_VIRTUAL_LAYOUT,
+    .load_address = QK_VIRTUAL_LOAD_ADDRESS,
+    .load_bytes_max = QK_VIRTUAL_LOAD_BYTES_MAX,
     .public_key = public_key,
-    .power =
-        {
-            .pack_mv_cutoff = 3200,
-            .pack_mv_restart = 3400,
-            .bus_mv_warning = 3200,
-            .debounce_samples = 20,
-            .takeover_share_pct = 90,
-            .pack_mohm = 250,
-        },
+    .power = QK_VIRTUAL_POWER,
     .thermal =
         {
             .zone =
@@ -41,6 +25,6 @@ const struct qk_board qk_board = {
             .hysteresis_decic = 20,
             .dwell_ms = 5000,
         },
-    .bus_mv_min = 3200,
-    .bus_mv_max = 4500,
+    .bus_mv_min = QK_VIRTUAL_BUS_MV_MIN,
+    .bus_mv_max = QK_VIRTUAL_BUS_MV_MAX,
 };
