@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -69,17 +71,30 @@ def create(folder: Path) -> IO[str]:
     Returns the lock, which the supervisor inherits. Raises FileExistsError when the name is taken.
     """
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
-    held = lock(fresh)
-    if held is None:  # nobody knows the name yet
-        raise HostUnfit(f"cannot lock {fresh}: does this file system know flock?")
-    try:
-        fresh.rename(folder)
-    except OSError as error:
-        clear(fresh)
-        held.close()
-        raise FileExistsError(folder) from error
-    return held
+    with _gate(folder.parent, fcntl.LOCK_EX):
+        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+        held = lock(fresh)
+        if held is None:  # nobody else can have it
+            raise HostUnfit(f"cannot lock {fresh}: does this file system know flock?")
+        try:
+            fresh.rename(folder)
+        except OSError as error:
+            clear(fresh)
+            held.close()
+            raise FileExistsError(folder) from error
+        return held
+
+
+@contextlib.contextmanager
+def _gate(parent: Path, how: int) -> Iterator[bool]:
+    """Between making a folder and locking it nobody may judge it. Yields whether the gate is ours."""
+    with (parent / ".gate").open("a") as file:
+        try:
+            fcntl.flock(file, how)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def lock(folder: Path) -> IO[str] | None:
@@ -118,16 +133,20 @@ def load(name: str) -> Instance:
 
 def running() -> list[Instance]:
     """All running instances by name; leftovers of dead ones are removed on the way."""
-    out = []
-    if root().is_dir():
-        for entry in sorted(root().iterdir()):
-            if entry.name.startswith(".new-") and (held := lock(entry)):
+    out: list[Instance] = []
+    if not root().is_dir():
+        return out
+    with _gate(root(), fcntl.LOCK_EX | fcntl.LOCK_NB) as ours:
+        for entry in root().glob(".new-*") if ours else ():
+            held = lock(entry)
+            if held:  # its maker died before it had a name
                 held.close()
-                clear(entry)  # its maker died
-            try:
-                out.append(load(entry.name))
-            except (DeviceMissing, UsageWrong):
-                continue
+                clear(entry)
+    for entry in sorted(root().iterdir()):
+        try:
+            out.append(load(entry.name))
+        except (DeviceMissing, UsageWrong):
+            continue
     return out
 
 

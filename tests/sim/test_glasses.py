@@ -67,7 +67,7 @@ def test_several_run_side_by_side_each_in_a_private_folder(glasses: Start) -> No
 def test_many_may_start_at_once(quarkctl: Quarkctl, firmware: Callable[..., rtos.Built]) -> None:
     """Nobody takes the half-made folder of another for a dead one."""
     image = firmware("1.0.0").image
-    starts = [quarkctl.start("sim", "start", f"par-{k}", "--image", image) for k in range(4)]
+    starts = [quarkctl.start("sim", "start", f"par-{k}", "--image", image) for k in range(8)]
     told = [p.communicate(timeout=60) for p in starts]
     names = {i.name for i in folder.running()}
     for k, process in enumerate(starts):
