@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.formats import mcuboot_image
 from quarkctl.formats.mcuboot_image import Version
 
 #: No image of a microcontroller is larger.
@@ -37,12 +38,17 @@ def program_of(image: Path) -> bytes:
 
 
 def read(path: Path) -> bytes:
-    """A whole image file, or the newest in a folder. Raises InputWrong."""
+    """A whole image file, or the newest in a folder. Raises InputWrong, also when it is no image at all."""
+    path = newest(path) if path.is_dir() else path
     try:
-        with (newest(path) if path.is_dir() else path).open("rb") as file:
+        with path.open("rb") as file:
             data = file.read(IMAGE_MAX_BYTES + 1)
     except OSError as error:
         raise InputWrong(f"cannot read {path}: {error.strerror}") from error
     if len(data) > IMAGE_MAX_BYTES:
         raise InputWrong(f"{path} is larger than 64 MiB: no image of a microcontroller")
+    try:
+        mcuboot_image.parse(data)
+    except InputWrong as error:
+        raise InputWrong(f"{path}: {error.message}", error.hint) from error
     return data

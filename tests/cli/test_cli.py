@@ -88,7 +88,8 @@ def test_the_help_of_a_group_lists_its_commands_and_ends_with_two_examples(verb:
 @pytest.mark.parametrize(
     ("args", "code"),
     [((), 2), (("explode",), 2), (("flash",), 2), (("flash", "x.bin", "--nonsense"), 2), (("boards", "s9"), 2),
-     (("flash", "missing.bin"), 6), (("inspect", "missing.bin"), 6), (("telemetry", "show", "-d", "/dev/nowhere"), 4),
+     (("flash", "missing.bin"), 6), (("flash", "/etc/passwd"), 6),
+     (("inspect", "missing.bin"), 6), (("telemetry", "show", "-d", "/dev/nowhere"), 4),
      (("telemetry", "show", "-d", "sim:nobody"), 4), (("build", "rtos", "--version", "x"), 2),
      (("build", "rtos", "-b", "s1"), 2),
      (("build", "rtos", "--key", "nokey.pem"), 6), (("sim", "start", "--load", "party"), 2)],
