@@ -35,9 +35,12 @@ run flash build/s1-virtual/rtos-1.1.0.bin --device $device
 
 step "4. Record the telemetry, and pull the left battery while the camera runs."
 printf '$ quarkctl telemetry record %s --device %s --seconds 6 &\n' $recording $device
-"$quarkctl" telemetry record $recording --device $device --seconds 6 2>/dev/null &
+"$quarkctl" telemetry record $recording --device $device --seconds 6 2>build/demo.log &
 recorder=$!
-until [ -s $recording ]; do sleep 0.1; done
+until [ -s $recording ]; do
+	kill -0 $recorder 2>/dev/null || { cat build/demo.log >&2 && exit 1; }
+	sleep 0.1
+done
 sleep 1.5
 run sim battery eject left --name $name
 sleep 1.5
