@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quarkctl.cli import show
-from quarkctl.cli.options import Device, Json, Seconds, examples
+from quarkctl.cli.options import Device, Events, Json, Seconds, examples
 from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.events import Event, Level
 
 if TYPE_CHECKING:
     from quarkctl.diag.evidence import Evidence
@@ -52,6 +54,7 @@ def battery(
     limits: Annotated[Path | None, typer.Option(metavar="FILE", help="Limits; default: those of the board.")] = None,
     seconds: Seconds = None,
     as_json: Json = False,
+    events: Events = "",
 ) -> int:
     """Judge the batteries: are both seen, is a swap survived, does the bus hold.
 
@@ -64,7 +67,9 @@ def battery(
     if check and check not in battery_checks.CHECKS:
         raise UsageWrong(f"there is no check {check!r}", hint=f"there are {', '.join(battery_checks.CHECKS)}")
     evidence = (
-        _from_recording(recording) if recording else _from_device(device, seconds or _LIVE_SECONDS, quiet=as_json)
+        _from_recording(recording)
+        if recording
+        else _from_device(device, seconds or _LIVE_SECONDS, events, quiet=as_json)
     )
     name, text = _limits(limits, evidence)
     parsed = limits_format.parse(name, text)
@@ -82,7 +87,7 @@ def battery(
             "span_s": round(evidence.span_s(), 3), "findings": [f.as_dict() for f in findings],
         }  # fmt: skip
         show.document("quarkctl.diag/1", body)
-    else:
+    elif events != "-":
         _print(findings, verdict, evidence, identity)
     return EXIT.get(verdict.value, 0)
 
@@ -125,7 +130,7 @@ def _from_recording(path: Path) -> Evidence:
     return Evidence(r.schema, r.samples, r.counts, r.gaps, str(path), r.sha256, r.ending)
 
 
-def _from_device(device: str, seconds: float, *, quiet: bool) -> Evidence:
+def _from_device(device: str, seconds: float, events: str, *, quiet: bool) -> Evidence:
     from quarkctl import schemas
     from quarkctl.cli.choose import choose
     from quarkctl.diag.evidence import Evidence
@@ -136,20 +141,25 @@ def _from_device(device: str, seconds: float, *, quiet: bool) -> Evidence:
     link = opener.open()
     decoder = Decoder(schemas.telemetry())
     samples: list[Sample] = []
-    if not quiet:
-        show.err.print(f"listening to {opener.identity} for {seconds:g} s: swap a battery now")
+    until = live.Until(seconds)
     try:
-        for chunk in live.chunks(link, live.Until(seconds)):
-            new = decoder.feed(chunk.data, chunk.host_ns)
-            samples += new
-            if not quiet:
-                _tell_events(decoder, new)
+        with show.Reporter(events, quiet=quiet) as progress:
+            if not quiet and events != "-":
+                show.err.print(f"listening to {opener.identity} for {seconds:g} s: swap a battery now")
+            progress(Event(opener.identity, "listen", Level.START))
+            for chunk in live.chunks(link, until):
+                new = decoder.feed(chunk.data, chunk.host_ns)
+                samples += new
+                for text in _swaps(decoder, new):
+                    progress(Event(opener.identity, "listen", Level.NOTE, text))
+                progress(Event(opener.identity, "listen", Level.PROGRESS, f"{len(samples)} frames", eta_s=until.left_s))
     finally:
         link.close()
     return Evidence(decoder.schema, samples, decoder.counts, decoder.gaps, opener.identity)
 
 
-def _tell_events(decoder: Decoder, samples: list[Sample]) -> None:
+def _swaps(decoder: Decoder, samples: list[Sample]) -> Iterator[str]:
+    """What the operator wants to see at once: that a removal or an insertion was noticed."""
     from quarkctl.diag.battery import SIDES
 
     for s in samples:
@@ -157,8 +167,7 @@ def _tell_events(decoder: Decoder, samples: list[Sample]) -> None:
             continue
         code = str(decoder.schema.enum_name("event_code", s.number("code")))
         if code in ("pack_removed", "pack_inserted"):
-            side = SIDES[s.numbers("value")[0] & 1]
-            show.err.print(f"  {s.time_us / 1e6:8.3f} s  {side} pack {code.removeprefix('pack_')}")
+            yield f"{SIDES[s.numbers('value')[0] & 1]} pack {code.removeprefix('pack_')} at {s.time_us / 1e6:.3f} s"
 
 
 def _limits(given: Path | None, evidence: Evidence) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from quarkctl.events import Event, Level
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.status import Status
     from rich.text import Text
 
     #: Standard output, for results.
@@ -83,7 +84,7 @@ def verdict(name: str) -> Text:
 
 
 class Reporter:
-    """Shows events: a bar on a terminal, one line a second elsewhere, JSON lines with ``--events``."""
+    """Shows events: a bar or a spinner on a terminal, one line a second elsewhere, JSON lines with ``--events``."""
 
     def __init__(self, events: str = "", *, quiet: bool = False) -> None:
         self._err = _console("err")
@@ -97,6 +98,7 @@ class Reporter:
                 raise HostUnfit(f"cannot write {events}: {error.strerror}") from error
         self._quiet = quiet or events == "-"
         self._bar: Progress | None = None
+        self._spinner: Status | None = None
         self._last_line = 0.0
         self._began: dict[str, float] = {}
 
@@ -118,8 +120,12 @@ class Reporter:
             return
         if event.level is Level.START:
             self._began[event.step] = time.monotonic()
+            self._last_line = time.monotonic()
             if event.total_bytes and self._err.is_terminal:
                 self._start_bar(event)
+            elif self._err.is_terminal:
+                self._spinner = self._err.status(f"{event.step} {event.text}".rstrip())
+                self._spinner.start()
         elif event.level is Level.PROGRESS:
             self._progress(event)
         else:
@@ -147,16 +153,24 @@ class Reporter:
         if self._bar:
             self._bar.stop()
             self._bar = None
+        if self._spinner:
+            self._spinner.stop()
+            self._spinner = None
 
     def _progress(self, event: Event) -> None:
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=event.done_bytes)
             return
+        done = f"{100 * event.done_bytes // event.total_bytes} %" if event.total_bytes else ""
+        left = f"{event.eta_s:.0f} s left" if event.eta_s is not None else ""
+        words = ", ".join(w for w in (done, event.text, left) if w)
+        if self._spinner:
+            self._spinner.update(f"{event.step} {words}")
+            return
         now = time.monotonic()
-        if now - self._last_line >= 1.0 and event.total_bytes:
+        if now - self._last_line >= 1.0:
             self._last_line = now
-            eta = f", {event.eta_s:.0f} s left" if event.eta_s is not None else ""
-            self._err.print(f"  {event.step:<10} {100 * event.done_bytes // event.total_bytes} %{eta}")
+            self._err.print(f"  {event.step:<10} {words}", soft_wrap=True)
 
     def _line(self, event: Event) -> None:
         mark, style = _MARKS[event.level]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quarkctl.cli import show
-from quarkctl.cli.options import Device, Json, Seconds, examples
+from quarkctl.cli.options import Device, Events, Json, Seconds, examples
+from quarkctl.events import Event, Level
 
 if TYPE_CHECKING:
     from quarkctl.formats.schema import Schema
@@ -71,6 +73,7 @@ def record(
     device: Device = "",
     seconds: Seconds = None,
     as_json: Json = False,
+    events: Events = "",
 ) -> None:
     """Record the wire bytes of a device until Ctrl-C, SIGTERM or --seconds.
 
@@ -90,16 +93,13 @@ def record(
     recorder = None
     try:
         recorder = Recorder(file, decoder.schema, opener.identity)
-        last = time.monotonic()
-        try:
+        with show.Reporter(events, quiet=as_json) as progress, suppress(KeyboardInterrupt):
+            progress(Event(opener.identity, "record", Level.START))
             for chunk in live.chunks(link, until):
                 recorder.write(chunk)
                 decoder.feed(chunk.data, chunk.host_ns)
-                if not as_json and time.monotonic() - last >= 1.0:
-                    last = time.monotonic()
-                    show.err.print(f"  record     {recorder.wire_bytes / 1000:.1f} kB, {_account(decoder.counts)}")
-        except KeyboardInterrupt:
-            pass
+                account, got = _account(decoder.counts), recorder.wire_bytes
+                progress(Event(opener.identity, "record", Level.PROGRESS, account, got, eta_s=until.left_s))
     finally:
         if recorder:
             recorder.close()
@@ -110,7 +110,7 @@ def record(
             "quarkctl.record/1",
             {"file": str(file), "wire_bytes": recorder.wire_bytes, "counts": decoder.counts.as_dict()},
         )
-    else:
+    elif events != "-":
         show.out.print(f"{file}  {recorder.wire_bytes / 1000:.1f} kB, {_account(decoder.counts)}")
 
 

@@ -144,12 +144,15 @@ def bus_minimum(evidence: Evidence, limits: Limits) -> Finding:
 
 
 def both_packs(evidence: Evidence, _: Limits) -> Finding:
-    """Both packs were present, proved what they are, and carried current at some time."""
+    """Both packs were present at some time and proved what they are.
+
+    A pack that carries no current is not at fault: the one with the higher voltage supplies the bus alone until the other
+    has caught up. The note says so; that it does carry when it must is what the takeover check is for."""
     frames = evidence.of("battery")
     if not frames:
         return _finding("both_packs", Verdict.INVALID, "no battery frames: record telemetry for a second or more")
     span = (frames[0].time_us, frames[-1].time_us)
-    missing, fakes = [], []
+    missing, fakes, resting = [], [], []
     for i, side in enumerate(SIDES):
         present = [f for f in frames if evidence.bits(f, "pack_state")[f"{side}_present"]]
         if not present:
@@ -157,7 +160,7 @@ def both_packs(evidence: Evidence, _: Limits) -> Finding:
         elif not any(evidence.bits(f, "pack_state")[f"{side}_authentic"] for f in present):
             fakes.append(side)
         elif not any(f.numbers("pack_ma")[i] > 0 for f in present):
-            missing.append(f"{side} (never carries current)")
+            resting.append(side)
     if fakes:
         return _finding(
             "both_packs", Verdict.FAIL, f"not authentic: {', '.join(fakes)}", boot=frames[-1].boot, time_us=span
@@ -168,6 +171,8 @@ def both_packs(evidence: Evidence, _: Limits) -> Finding:
         )
     last = frames[-1]
     soc = ", ".join(f"{s} {p} %" for s, p in zip(SIDES, last.numbers("pack_soc_pct"), strict=True))
+    if resting:
+        soc += f"; {' and '.join(resting)} carried no current"
     return _finding("both_packs", Verdict.PASS, soc, boot=last.boot, time_us=span)
 
 

@@ -100,6 +100,15 @@ class Session:
     def plan(self) -> Plan:
         """Open the device, ask it, and decide. Nothing is written."""
         self._tell("preflight", Level.START)
+        try:
+            made, text = self._plan()
+        except QuarkError as error:
+            self._tell("preflight", Level.FAILED, error.message)
+            raise
+        self._tell("preflight", Level.DONE, text)
+        return made
+
+    def _plan(self) -> tuple[Plan, str]:
         client = self._open()
         self._state = device.probe(client)
         self._board = self._profile()
@@ -109,8 +118,7 @@ class Session:
         words.append(f"counter {self._image.security_counter} >= {self._state.security_counter}")
         if health and health.soc_pct:
             words.insert(0, "battery " + " ".join(f"{k} {v} %" for k, v in health.soc_pct.items()))
-        self._tell("preflight", Level.DONE, ", ".join(words))
-        return made
+        return made, ", ".join(words)
 
     def _profile(self) -> Board:
         """The board that the device says it is; the user's word only where the device says nothing."""
@@ -200,7 +208,8 @@ class Session:
         limit_s = self._need_ms("rtos.start_ms")
         old = self._state.boot_id
         stranger: DeviceState | None = None
-        while time.monotonic() - began < limit_s:
+        while (waited_s := time.monotonic() - began) < limit_s:
+            self._tell("restart", Level.PROGRESS, f"waiting for the device, {waited_s:.0f} s")
             try:
                 client = self._open()
                 identity = device.read_identity(client, attempts=1, timeout_s=_PEEK_S)
@@ -245,6 +254,7 @@ class Session:
                 return f"self-test {health.passed}/{health.total}"
             if time.monotonic() - began > limit_s:
                 break
+            self._tell("health", Level.PROGRESS, f"self-test {health.passed}/{health.total}")
             self._listen(_HEALTH_EVERY_S)
         client = self._open()
         with suppress(LinkTimeout, LinkLost):

@@ -48,5 +48,9 @@ class Until:
         self._end = None if seconds is None else time.monotonic() + seconds
         self.requested = False
 
+    @property
+    def left_s(self) -> float | None:
+        return None if self._end is None else max(self._end - time.monotonic(), 0.0)
+
     def __call__(self) -> bool:
         return self.requested or (self._end is not None and time.monotonic() >= self._end)

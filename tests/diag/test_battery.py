@@ -140,12 +140,16 @@ def test_a_dip_that_was_seen_before_the_reset_is_a_fault() -> None:
 
 @pytest.mark.parametrize(
     ("state", "ma", "told"),
-    [(0b101010, (0, 480), "not seen: left"), (0b111011, (240, 240), "not authentic: left"),
-     (BOTH, (0, 480), "left (never carries current)")],
-)  # fmt: skip
-def test_a_pack_that_is_absent_fake_or_idle_is_named(state: int, ma: tuple[int, int], told: str) -> None:
+    [(0b101010, (0, 480), "not seen: left"), (0b111011, (240, 240), "not authentic: left")],
+)
+def test_a_pack_that_is_absent_or_fake_is_named(state: int, ma: tuple[int, int], told: str) -> None:
     f = find(Story().hello().battery(state, ma).battery(state, ma), "both_packs")
     assert f.verdict is Verdict.FAIL and told in f.note
+
+
+def test_a_pack_that_rests_while_the_fuller_one_supplies_is_no_fault() -> None:
+    f = find(Story().hello().battery(BOTH, (85, 0)).battery(BOTH, (85, 0)), "both_packs")
+    assert f.verdict is Verdict.PASS and "right carried no current" in f.note
 
 
 def test_lost_frames_fail_and_corrupt_ones_prove_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -75,8 +76,9 @@ def test_a_fault_is_found_and_named(
     assert {f["code"]: f["verdict"] for f in done.json["findings"]}[code] == verdict, done.out
 
 
-def test_a_live_device_is_judged_by_the_same_checks(quarkctl: Quarkctl, glasses: Start) -> None:
-    g = glasses()
+@pytest.mark.parametrize("load", ["sleep", "idle", "display", "camera"])
+def test_a_live_device_is_judged_by_the_same_checks(quarkctl: Quarkctl, glasses: Start, load: str) -> None:
+    g = glasses(load=load)
     done = quarkctl("diag", "battery", "-d", g.device, "--seconds", "3", "--json")
     assert done.code == 8  # nobody swapped a pack: no verdict on the takeover
     verdicts = {f["code"]: f["verdict"] for f in done.json["findings"]}
@@ -87,6 +89,18 @@ def test_a_live_device_is_judged_by_the_same_checks(quarkctl: Quarkctl, glasses:
         "PWR-004": "PASS",
         "PWR-005": "PASS",
     }
+
+
+def test_long_listening_tells_its_progress_as_json_lines(quarkctl: Quarkctl, glasses: Start) -> None:
+    g = glasses()
+    listened = quarkctl("diag", "battery", "-d", g.device, "--seconds", "2", "--events")
+    recorded = quarkctl("telemetry", "record", "a.qrec", "-d", g.device, "--seconds", "2", "--events=lines.jsonl")
+    assert recorded.code == 0 and "a.qrec" in recorded.out
+    for text, step in ((listened.out, "listen"), ((quarkctl.folder / "lines.jsonl").read_text(), "record")):
+        lines = [json.loads(line) for line in text.splitlines()]
+        assert {(line["device"], line["step"]) for line in lines} == {(g.device, step)}
+        left = [line["eta_s"] for line in lines if line["level"] == "progress"]
+        assert left == sorted(left, reverse=True) and len(left) > 5
 
 
 def test_what_is_no_recording_is_refused(quarkctl: Quarkctl) -> None:

@@ -119,7 +119,6 @@ int main(void)
 {
 	uint8_t head[5];
 
-	(void)policy;
 	memset(qk_host_flash, 0xff, sizeof qk_host_flash);
 	qk_smp_init(&server, &layout, &policy, &(const struct qk_smp_hooks){0}, 0);
 	while (fread(head, 1, sizeof head, stdin) == sizeof head) {
