@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,8 +24,11 @@ def rtos(
     board: Board = "s1-virtual",
     version: Annotated[str, typer.Option(metavar="X.Y.Z", help="Version; default: firmware/rtos/VERSION.")] = "",
     key: Annotated[
-        Path | None, typer.Option(metavar="PEM", help="Ed25519 key; default: the development key, which is public.")
-    ] = None,
+        str,
+        typer.Option(
+            "--key", metavar="KEY", help="PEM file, pkcs11:, helper: or detached:; default: the public development key."
+        ),
+    ] = "",
     security_counter: Annotated[
         int, typer.Option(min=0, max=0xFFFFFFFF, help="Devices never go back below a confirmed one.")
     ] = 1,
@@ -46,7 +48,7 @@ def rtos(
     from quarkctl.formats.mcuboot_image import Version
 
     request = rtos_build.Request(
-        board, Version.parse(version or source.default_version()), key, out, security_counter, sabotage
+        board, Version.parse(version or source.default_version()), key or None, out, security_counter, sabotage
     )
     with show.Reporter(events, quiet=as_json) as progress:
         built = rtos_build.build(request, progress)

@@ -8,6 +8,7 @@ from quarkctl.flash.device import DeviceState, Health, SlotImage
 from quarkctl.flash.plan import Plan, Step, Wish
 from quarkctl.formats import mcuboot_image
 from quarkctl.formats.mcuboot_image import Image
+from quarkctl.formats.signature import PublicKey
 
 SLOT_NAMES = ("A", "B")
 
@@ -34,16 +35,16 @@ def check_image(image: Image, data: bytes, board: Board) -> None:
 
 def check_signature(image: Image, board: Board, device_key_hash: bytes) -> None:
     """Signed with the key that the device trusts, and soundly so as far as that key is known here. Raises InputWrong."""
-    keys = [bytes.fromhex(v.value) for k, v in board.facts.items() if k.startswith("rtos.key.")]
-    trusted = device_key_hash or (mcuboot_image.ed25519_key_hash(keys[0]) if keys else b"")
+    keys = [PublicKey.from_raw(bytes.fromhex(v.value)) for k, v in board.facts.items() if k.startswith("rtos.key.")]
+    trusted = device_key_hash or (keys[0].id if keys else b"")
     if trusted and image.key_hash != trusted:
         raise InputWrong(
             f"the image is signed with key {image.key_hash.hex()[:12] or 'none'}, the device trusts {trusted.hex()[:12]}",
             hint="build it with the device's key: quarkctl build rtos --key KEY.pem",
         )
     for key in keys:
-        if mcuboot_image.ed25519_key_hash(key) == image.key_hash:
-            why = mcuboot_image.verify_ed25519(image, key)
+        if key.id == image.key_hash:
+            why = mcuboot_image.verify(image, key)
             if why:
                 raise InputWrong(f"the image must not be trusted: {why}", hint="build or download it again")
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quarkctl import schemas
-from quarkctl.build.sign import FileSigner
+from quarkctl.build import sign
 from quarkctl.build.source import development_key
 from quarkctl.formats import frame, mcuboot_image, smp
 from quarkctl.formats.mcuboot_image import Version
@@ -34,7 +34,7 @@ def test_a_line_that_nobody_reads_costs_whole_counted_frames() -> None:
 
 
 def test_every_power_cut_leaves_a_bootable_confirmed_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    signer = FileSigner(development_key())
+    signer = sign.load(development_key())
     images = []
     for version, counter in (("1.0.0", 1), ("1.1.0", 1), ("1.2.0", 2)):
         path = tmp_path / f"{version}.bin"
@@ -42,7 +42,7 @@ def test_every_power_cut_leaves_a_bootable_confirmed_image(tmp_path: Path, capsy
             mcuboot_image.build(
                 bytes((i * 7 + len(images)) % 256 for i in range(5000)), version=Version.parse(version),
                 load_address=0x0100_0000, header_bytes=0x400, board="s1-virtual", security_counter=counter,
-                public_key=signer.public_key, sign=signer.sign,
+                public_key=signer.public_key, sign=lambda message: signer.sign(message, "test"),
             )
         )  # fmt: skip
         images.append(path)
@@ -118,17 +118,17 @@ TYPES = st.integers(1, 255).filter(lambda t: t not in (0x09, 0x14))
 
 
 @given(
-    type_=TYPES, seq=st.integers(0, 0xFFFF), time_us=st.integers(0, 2**64 - 1),
+    type_=TYPES, source=st.integers(0, 255), seq=st.integers(0, 0xFFFF), time_us=st.integers(0, 2**64 - 1),
     payload=st.binary(max_size=frame.PAYLOAD_MAX),
 )  # fmt: skip
 def test_frames_of_the_firmware_and_of_python_are_the_same_bytes(
-    tool: HostTool, type_: int, seq: int, time_us: int, payload: bytes
+    tool: HostTool, type_: int, source: int, seq: int, time_us: int, payload: bytes
 ) -> None:
     seed = schemas.telemetry().crc_seed
-    ours = frame.build(frame.Frame(type_, 0, seq, time_us, payload), seed)
-    head = type_.to_bytes(1, "little") + seq.to_bytes(2, "little") + time_us.to_bytes(8, "little")
+    ours = frame.build(frame.Frame(type_, source, seq, time_us, payload), seed)
+    head = bytes([type_, source]) + seq.to_bytes(2, "little") + time_us.to_bytes(8, "little")
     assert tool(HostTool.FRAME_BUILD, head + payload) == ours
-    raw = frame.HEADER.pack(type_, 0, seq, time_us) + payload
+    raw = frame.HEADER.pack(type_, source, seq, time_us) + payload
     assert tool(HostTool.FRAME_PARSE, ours[1:-1]) == raw
 
 

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from quarkctl import boards
-from quarkctl.build.sign import FileSigner
+from quarkctl.build import sign
 from quarkctl.build.source import development_key
 from quarkctl.errors import DeviceRefused, InputWrong, QuarkError
 from quarkctl.flash import rtos_plan
@@ -17,22 +17,23 @@ from quarkctl.flash.device import DeviceState, Health, SlotImage
 from quarkctl.flash.plan import Plan, Wish
 from quarkctl.formats import mcuboot_image
 from quarkctl.formats.mcuboot_image import Version
+from quarkctl.formats.signature import PublicKey
 
 BOARD = boards.load("s1-virtual")
-SIGNER = FileSigner(development_key())
+SIGNER = sign.load(development_key())
 OLD = SlotImage(0, Version(1, 0, 0), b"\1" * 32, active=True, confirmed=True, pending=False)
 
 
 def image(version: str = "1.1.0", board: str = "s1-virtual", counter: int = 1, payload: bytes = b"x" * 900) -> bytes:
     return mcuboot_image.build(
         payload, version=Version.parse(version), load_address=0x0100_0000, header_bytes=0x400, board=board,
-        security_counter=counter, public_key=SIGNER.public_key, sign=SIGNER.sign,
+        security_counter=counter, public_key=SIGNER.public_key, sign=lambda message: SIGNER.sign(message, "test"),
     )  # fmt: skip
 
 
 STATE = DeviceState(
     board="s1-virtual", serial="VS1-1", mode="application", boot_id=5, slot=0, security_counter=1,
-    key_hash=mcuboot_image.ed25519_key_hash(SIGNER.public_key), images=(OLD,), slot_bytes=0x100000,
+    key_hash=SIGNER.public_key.id, images=(OLD,), slot_bytes=0x100000,
 )  # fmt: skip
 HEALTHY = Health(9, 9, "", 4000, {"left": 80, "right": 75})
 
@@ -102,7 +103,7 @@ def test_another_key_is_refused() -> None:
     key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"other").digest())
     data = mcuboot_image.build(
         b"x" * 900, version=Version(1, 1, 0), load_address=0x0100_0000, header_bytes=0x400, board="s1-virtual",
-        security_counter=1, public_key=key.public_key().public_bytes_raw(), sign=key.sign,
+        security_counter=1, public_key=PublicKey.of(key.public_key()), sign=key.sign,
     )  # fmt: skip
     assert "the device trusts" in refusal(InputWrong, data=data)
 
