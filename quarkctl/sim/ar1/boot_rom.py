@@ -54,10 +54,9 @@ class BootRom:
 
     def _receive(self) -> sahara.Packet:
         """The host's next packet. Image data that comes instead, and XML, make the ROM start again."""
-        while True:
+        raw = b""
+        while not raw:
             raw = bytes(self._usb.incoming.read(4096))
-            if raw:
-                break
         try:
             parsed = sahara.parse(raw)
         except Exception:  # noqa: BLE001 - whatever the host says, the ROM goes on
@@ -130,7 +129,7 @@ class BootRom:
         data = b""
         while len(data) < size_bytes:
             piece = bytes(self._usb.incoming.read(size_bytes - len(data)))
-            if not piece:  # a zero-length packet inside image data: real devices hang
+            if not piece and "zlp_stalls" in self._settings.quirks:
                 self._usb.incoming.halt()
                 raise Restart
             if not data and piece == sahara.build(Command.RESET):

@@ -12,6 +12,7 @@ MIB = 1 << 20
 QUIRKS = {
     "hello_once": "Sahara says HELLO only to whoever opens first",
     "raw_survives": "an open raw phase goes on after the cable was out, and takes whatever comes next for data",
+    "zlp_stalls": "a zero-length packet inside image data stops Sahara for good",
     "reads_32": "Sahara asks with 32-bit packets",
     "sahara_v3": "Sahara version 3: no hardware id, chip id instead",
     "done_pending": "DONE_RESPONSE says pending although the only image is complete",
