@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from quarkctl.link import identity
+from quarkctl.link import Opener, identity
 from quarkctl.link.identity import Device
-from quarkctl.link.serial_port import SerialOpener
 from quarkctl.sim import control, folder
 
 
@@ -22,7 +21,7 @@ def devices() -> list[Device]:
     return virtual + identity.serial_devices()
 
 
-def choose(word: str, method: str = "") -> SerialOpener:
+def choose(word: str, method: str = "") -> Opener:
     """The device that the user means, or the only one that ``method`` can flash.
 
     A path that belongs to no known device is taken as it is: an explicit port always wins.

@@ -37,6 +37,8 @@ class Method:
 METHODS: dict[str, Method] = {
     m.name: m
     for m in (
+        Method("fastboot", "ar1", "the AR1's boot loader: USB, TCP, UDP", "quarkctl.flash.fastboot_session"),
+        Method("edl", "ar1", "emergency download: Sahara and Firehose over USB", "quarkctl.flash.edl"),
         Method("smp", "rtos", "SMP over serial: our bootloader, MCUboot, Zephyr", "quarkctl.flash.rtos"),
     )
 }  # fmt: skip

@@ -85,8 +85,8 @@ def parse_reply(packet: bytes) -> Reply:
 
 def build_reply(reply: Reply) -> bytes:
     if reply.kind is Kind.DATA:
-        return b"DATA%08x" % reply.size_bytes
-    return (reply.kind.value.encode() + reply.text.encode())[:REPLY_MAX]
+        return f"DATA{reply.size_bytes:08x}".encode()
+    return f"{reply.kind.value}{reply.text}".encode()[:REPLY_MAX]
 
 
 def parse_number(text: str) -> int:
@@ -117,7 +117,8 @@ def parse_tcp_hello(data: bytes) -> int:
     """Protocol version of the other end of a TCP connection. Raises ProtocolError."""
     if not re.fullmatch(rb"FB[0-9]{2}", data):
         raise ProtocolError(
-            f"the other end says {data!r}: that is not fastboot over TCP", hint="is the port right? the usual one is 5554"
+            f"the other end says {data!r}: that is not fastboot over TCP",
+            hint="is the port right? the usual one is 5554",
         )
     return int(data[2:])
 

@@ -92,15 +92,12 @@ class Documents:
         return parse(document)
 
     def take_raw(self, size_bytes: int) -> bytes:
-        """Raw bytes that came in the same read as the document before them."""
-        # Line ends between documents are no raw data only where a document follows; a raw phase takes everything.
+        """Raw bytes that came in the same read as the document before them. A line end alone is no data."""
+        if len(self._pending) <= len("\r\n") and not self._pending.strip(b"\r\n"):
+            self._pending.clear()
         taken = bytes(self._pending[:size_bytes])
         del self._pending[:size_bytes]
         return taken
-
-    @property
-    def pending_bytes(self) -> int:
-        return len(self._pending)
 
 
 def parse(document: bytes) -> list[Element]:
@@ -121,7 +118,9 @@ def parse(document: bytes) -> list[Element]:
 
 def _elements(text: str) -> list[Element]:
     return [
-        Element(m[1], {a[1]: unescape(a[2] if a[2] is not None else a[3], _ENTITIES) for a in _ATTRIBUTE.finditer(m[2])})
+        Element(
+            m[1], {a[1]: unescape(a[2] if a[2] is not None else a[3], _ENTITIES) for a in _ATTRIBUTE.finditer(m[2])}
+        )
         for m in _ELEMENT.finditer(text)
         if m[1] != "data"
     ]

@@ -98,7 +98,7 @@ def build_unlink(unlink: Unlink, device_id: int) -> bytes:
     return _BASIC.pack(UNLINK, unlink.sequence, device_id, 0, 0) + struct.pack(">I24x", unlink.target)
 
 
-def parse_request(header: bytes) -> Transfer | Unlink | None:
+def parse_request(header: bytes | bytearray | memoryview) -> Transfer | Unlink | None:
     """What a client wants; None for anything else."""
     command, sequence, _, direction, endpoint = _BASIC.unpack_from(header)
     if command == SUBMIT:
@@ -126,7 +126,7 @@ def build_answer(answer: Answer) -> bytes:
     return head + _SUBMIT_REPLY.pack(answer.status, answer.size_bytes, 0, 0, 0)
 
 
-def parse_answer(header: bytes) -> Answer | None:
+def parse_answer(header: bytes | bytearray) -> Answer | None:
     command, sequence, *_ = _BASIC.unpack_from(header)
     if command not in (SUBMIT_REPLY, UNLINK_REPLY):
         return None

@@ -7,7 +7,6 @@ import select
 import socket
 import time
 from contextlib import suppress
-from typing import IO
 
 from quarkctl.errors import DeviceMissing, LinkError, LinkLost, LinkTimeout, ProtocolError
 from quarkctl.formats import fastboot
@@ -111,7 +110,7 @@ class TcpLink:
             sent = len(header)
         self._socket.sendall(view[sent - len(header) :])
 
-    def write_file(self, file: IO[bytes], offset: int, size_bytes: int) -> None:
+    def write_file(self, fd: int, offset: int, size_bytes: int) -> None:
         """One message with a part of a file, which the kernel copies by itself. Raises as ``write``."""
         try:
             self._socket.sendall(fastboot.TCP_LENGTH.pack(size_bytes))
@@ -119,9 +118,9 @@ class TcpLink:
                 if not select.select([], [self._socket], [], WRITE_STALL_S)[1]:
                     raise TimeoutError
                 with suppress(BlockingIOError):
-                    sent = os.sendfile(self._socket.fileno(), file.fileno(), offset, size_bytes)
+                    sent = os.sendfile(self._socket.fileno(), fd, offset, size_bytes)
                     if not sent:
-                        raise LinkError(f"{file.name} became shorter while it was sent")
+                        raise LinkError("the file became shorter while it was sent")
                     offset += sent
                     size_bytes -= sent
         except TimeoutError as error:

@@ -45,7 +45,8 @@ class UdpLink:
             answer = self._exchange(UdpId.QUERY, b"", RESEND_S * QUERY_COUNT)
         except (LinkTimeout, LinkLost) as error:
             raise DeviceMissing(
-                f"nobody answers at {self.name}", hint="is the device in fastboot, and the port right? the usual one is 5554"
+                f"nobody answers at {self.name}",
+                hint="is the device in fastboot, and the port right? the usual one is 5554",
             ) from error
         if len(answer) < 2:
             raise ProtocolError(f"{self.name} answered a query with {len(answer)} bytes")

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,9 @@ TRANSFER_BYTES = 1 << 20
 TRANSFER_BYTES_MIN = 16 << 10
 
 _GONE = frozenset({errno.ENODEV, errno.ESHUTDOWN, errno.EPROTO, errno.EIO, errno.ENOENT, errno.ECONNRESET, errno.EBADF})
-_GONE_HINT = "plug it in again and repeat the command: it goes on where it can; if it happens again, change cable or port"
+_GONE_HINT = (
+    "plug it in again and repeat the command: it goes on where it can; if it happens again, change cable or port"
+)
 
 
 @dataclass(frozen=True)
@@ -257,10 +260,8 @@ class UsbLink:
             self._closing = True
             self._changed.notify_all()
         self._reader.join()
-        try:
+        with suppress(usb.core.USBError):  # gone already, and so is the reason to complain
             usb.util.release_interface(self._device, self._found.interface)
-        except usb.core.USBError:  # gone already, and so is the reason to complain
-            pass
         usb.util.dispose_resources(self._device)
 
 
@@ -280,14 +281,16 @@ def _open_error(error: usb.core.USBError, name: str) -> Exception:
     if code == errno.EACCES:
         return HostUnfit(f"no permission to open {name}", hint="`quarkctl doctor --udev` prints the rule that gives it")
     if code == errno.EBUSY:
-        return DeviceBusy(f"{name} is held by another program", hint="close it; on Linux ModemManager may hold EDL devices")
+        return DeviceBusy(
+            f"{name} is held by another program", hint="close it; on Linux ModemManager may hold EDL devices"
+        )
     if code in _GONE:
         return DeviceMissing(f"{name} went away", hint="plug it in again")
     return LinkError(f"cannot open {name}: {error.strerror or error}")
 
 
 def pick(found: list[UsbDevice], wanted: str) -> UsbDevice:
-    """The only device that fits ``wanted``: a serial number or a port path, or empty. Raises DeviceMissing, DeviceAmbiguous."""
+    """The only device that fits ``wanted``: serial number, port path, or empty. Raises DeviceMissing, DeviceAmbiguous."""
     fitting = [d for d in found if not wanted or wanted in (d.serial, d.port, f"usb:{d.serial}", f"usb:{d.port}")]
     listed = ", ".join(f"{d.serial or '(no serial)'} at {d.port}" for d in (fitting or found)) or "nothing"
     if not fitting:

@@ -66,15 +66,13 @@ def _receive_bytes(connection: socket.socket, size_bytes: int) -> bytes:
 def check_address(host: str, *, allow_remote: bool) -> None:
     """Raises UsageWrong for a host that is not this computer, unless that is wanted."""
     try:
-        loopback = all(
-            ipaddress.ip_address(address[4][0]).is_loopback for address in socket.getaddrinfo(host, None)
-        )
+        loopback = all(ipaddress.ip_address(address[4][0]).is_loopback for address in socket.getaddrinfo(host, None))
     except (OSError, ValueError) as error:
         raise DeviceMissing(f"there is no host {host}: {error}") from error
     if not loopback and not allow_remote:
         raise UsageWrong(
             f"USB/IP to {host} would be neither encrypted nor authenticated",
-            hint=f"ssh -L {usbip.PORT}:127.0.0.1:{usbip.PORT} {host}, then use usbip:127.0.0.1; or give --allow-remote-usbip",
+            hint=f"ssh -L {usbip.PORT}:127.0.0.1:{usbip.PORT} {host}, then usbip:127.0.0.1; or --allow-remote-usbip",
         )
 
 
@@ -93,7 +91,9 @@ def list_devices(host: str, port: int) -> list[ExportedDevice]:
             for _ in range(count):
                 device = usbip.parse_device(_receive_bytes(connection, usbip.DEVICE_BYTES))
                 if device.interface_count > _INTERFACE_COUNT_MAX:
-                    raise ProtocolError(f"usbip:{host}:{port}: {device.bus_id} claims {device.interface_count} interfaces")
+                    raise ProtocolError(
+                        f"usbip:{host}:{port}: {device.bus_id} claims {device.interface_count} interfaces"
+                    )
                 _receive_bytes(connection, usbip.INTERFACE.size * device.interface_count)
                 found.append(device)
             return found

@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from quarkctl.sim.fault_points import Points
 
@@ -207,12 +206,6 @@ class InEndpoint(_Endpoint):
                 transfer.complete(-errno.EOVERFLOW if overflow else 0)
 
 
-class Firmware(Protocol):
-    """What runs on the device behind its endpoints; returns when it is done with this connection."""
-
-    def __call__(self, device: UsbDevice) -> None: ...
-
-
 @dataclass(frozen=True)
 class Descriptor:
     """What a device says of itself. ``serial`` empty: no serial number descriptor, as in EDL."""
@@ -231,13 +224,18 @@ class Descriptor:
 
 
 class UsbDevice:
-    """One plugged device, from the plug to its pulling. A new one is made for each plug."""
+    """One plugged device, from the plug to its pulling. A new one is made for each plug.
+
+    ``firmware`` runs behind the endpoints from the moment that a host takes the device; Unplugged ends it.
+    """
 
     release = 0x0100
     endpoint_in = 0x81
     endpoint_out = 0x01
 
-    def __init__(self, descriptor: Descriptor, firmware: Firmware, points: Points | None = None) -> None:
+    def __init__(
+        self, descriptor: Descriptor, firmware: Callable[[UsbDevice], None], points: Points | None = None
+    ) -> None:
         points = points or Points()
         self.descriptor = descriptor
         self.outgoing = InEndpoint(descriptor.packet_bytes, points)

@@ -18,7 +18,7 @@ class Port:
         self.number = number
         #: Another one at each plug, as on a real bus.
         self.address = number + 1
-        self.renew: Callable[[], UsbDevice] | None = None
+        self.renew: Callable[[], UsbDevice | None] | None = None
         self._device: UsbDevice | None = None
         self._user: object = None
         self._lock = threading.Lock()

@@ -6,6 +6,7 @@ import errno
 import socket
 import threading
 from contextlib import suppress
+from functools import partial
 
 from quarkctl.formats import usbip
 from quarkctl.formats.usbip import Answer, ExportedDevice, Unlink
@@ -99,11 +100,11 @@ def serve_transfers(connection: socket.socket, device: UsbDevice) -> None:
     lock = threading.Lock()
     under_way: dict[int, Transfer] = {}
 
-    def done(transfer: Transfer, sequence: int) -> None:
+    def done(sequence: int, transfer: Transfer) -> None:
         with lock:
             under_way.pop(sequence, None)
             answer = Answer(usbip.SUBMIT_REPLY, sequence, transfer.status, transfer.actual)
-            pieces = [usbip.build_answer(answer), *transfer.pieces]
+            pieces: list[bytes | memoryview] = [usbip.build_answer(answer), *transfer.pieces]
             with suppress(OSError):
                 sent = connection.sendmsg(pieces)
                 if sent < sum(map(len, pieces)):
@@ -120,7 +121,7 @@ def serve_transfers(connection: socket.socket, device: UsbDevice) -> None:
                 data = b"" if request.incoming or not request.size_bytes else _receive(connection, request.size_bytes)
                 number = request.sequence
                 transfer = Transfer(
-                    request.endpoint, request.incoming, request.size_bytes, lambda t, n=number: done(t, n), data,
+                    request.endpoint, request.incoming, request.size_bytes, partial(done, number), data,
                     request.setup, request.zero_packet,
                 )  # fmt: skip
                 with lock:

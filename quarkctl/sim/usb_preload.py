@@ -96,7 +96,13 @@ class Testbed:
     def _announce(self, action: str, slot: _Slot) -> None:
         """A hot-plug event, as udev sends it, to every monitor of every client."""
         self._sequence += 1
-        values = {"ACTION": action, "DEVPATH": f"/{slot.path}", "SUBSYSTEM": "usb", "SEQNUM": self._sequence, **slot.event}
+        values = {
+            "ACTION": action,
+            "DEVPATH": f"/{slot.path}",
+            "SUBSYSTEM": "usb",
+            "SEQNUM": self._sequence,
+            **slot.event,
+        }
         body = b"".join(f"{k}={v}\0".encode() for k, v in values.items())
         header = b"libudev\0" + struct.pack(">I", 0xFEEDCAFE) + struct.pack("=III", 40, 40, len(body))
         header += struct.pack(">IIII", _murmur2(b"usb"), _murmur2(b"usb_device"), 0, 0)
@@ -360,7 +366,6 @@ class _Client:
         self._finish()
 
 
-
 def _murmur2(data: bytes) -> int:
     """MurmurHash2 with seed 0, with which udev's monitors filter."""
     factor, mask = 0x5BD1E995, 0xFFFFFFFF
@@ -373,4 +378,3 @@ def _murmur2(data: bytes) -> int:
         value = (value ^ int.from_bytes(data[at:], "little")) * factor & mask
     value = (value ^ (value >> 13)) * factor & mask
     return value ^ (value >> 15)
-

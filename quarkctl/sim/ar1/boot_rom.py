@@ -112,9 +112,7 @@ class BootRom:
         if fields[0][:5] != b"\x7fELF\x02" or fields[9] != _PROGRAM_HEADER.size or not 0 < fields[10] <= 16:
             return b""
         table = self._read(fields[5], fields[9] * fields[10])
-        end = max(
-            (offset + size for _, _, offset, _, _, size, _, _ in _PROGRAM_HEADER.iter_unpack(table)), default=0
-        )
+        end = max((offset + size for _, _, offset, _, _, size, _, _ in _PROGRAM_HEADER.iter_unpack(table)), default=0)
         if not _ELF_HEADER.size < end <= _IMAGE_MAX:
             return b""
         pieces = [(at, min(_READ_BYTES, end - at)) for at in range(0, end, _READ_BYTES)]

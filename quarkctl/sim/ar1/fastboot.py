@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from quarkctl.formats.fastboot import Kind, Reply, build_reply
@@ -140,12 +141,12 @@ class Fastboot:
             for key, value in self._variables().items():
                 self._info(f"{key}:{value}")
             return ""
-        value = self._variables().get(name)
-        if value is None:
+        found = self._variables()
+        if name not in found:
             if "empty_unknown" in self._settings.quirks:
                 return ""
             raise Refused("unknown variable")
-        return value
+        return found[name]
 
     def _number(self, value: int) -> str:
         return f"{value:x}" if "bare_numbers" in self._settings.quirks else f"{value:#x}"
@@ -254,12 +255,10 @@ class Fastboot:
         """A writer into the partition, physical or logical; it refuses what lies outside."""
         storage = self._device.storage
         disk = Disk(storage)
+        write: Callable[[int, memoryview], None]
         if name in disk.partitions:
             place = disk.partitions[name]
-            size = place.size_bytes
-
-            def write(offset: int, data: memoryview) -> None:
-                storage.write(place.lun, place.offset + offset, data)
+            size, write = place.size_bytes, partial(_write_at, storage, place)
         elif name in self._logical_sizes(disk):
             logical = Logical.read(storage, disk.partitions["super"])
             size, write = logical.sizes()[name], logical.writer(name)
@@ -407,6 +406,10 @@ class Fastboot:
 
     def _boot(self) -> str:
         raise Refused("this boot loader starts only what is flashed")
+
+
+def _write_at(storage: Storage, place: Partition, offset: int, data: memoryview) -> None:
+    storage.write(place.lun, place.offset + offset, data)
 
 
 def _decimal(text: str) -> int:

@@ -224,4 +224,4 @@ def _whole(raw: bytes) -> bool:
         return False
     header = raw[:12] + bytes(32) + raw[44:header_bytes]
     tables = raw[header_bytes : header_bytes + tables_bytes]
-    return hashlib.sha256(header).digest() == checksum and hashlib.sha256(tables).digest() == tables_checksum
+    return (hashlib.sha256(header).digest(), hashlib.sha256(tables).digest()) == (checksum, tables_checksum)

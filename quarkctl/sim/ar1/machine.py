@@ -40,7 +40,7 @@ class VirtualAr1:
         self.settings = settings
         self.points = Points()
         self.port = Port()
-        self.port.renew = self._renewed
+        self.port.renew = self._device
         self.mode = "off"
         self.changed: Callable[[str], None] | None = None
         #: What a crash left in memory, for a dump.
@@ -133,11 +133,6 @@ class VirtualAr1:
         self.storage.close()
 
     # --- what is on the bus -------------------------------------------------------------------------------------------
-
-    def _renewed(self) -> UsbDevice:
-        device = self._device()
-        assert device
-        return device
 
     def _device(self) -> UsbDevice | None:
         s = self.settings

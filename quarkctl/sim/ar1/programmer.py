@@ -54,6 +54,8 @@ class Programmer:
         self._usb: UsbDevice
         self._next = ""
         self._pending = b""
+        #: Documents that go out together with the next one.
+        self._held = b""
         self._vip = Vip() if "vip" in self._quirks else None
         self.ufs_committed = False
 
@@ -67,7 +69,7 @@ class Programmer:
         if self._raw and "raw_survives" not in self._quirks:
             self._raw = None
         if self._raw:
-            self._finish_raw()
+            self._finish_raw(self._raw)
         elif not self._told:
             self._told = True
             self._banner()
@@ -77,19 +79,23 @@ class Programmer:
 
     def _banner(self) -> None:
         for text in (
-            "INFO: Binary build date: Jan  1 2026 @ 00:00:00", f"INFO: Chip serial num: {self._settings.chip_serial}",
-            f"INFO: Supported Functions ({len(_FUNCTIONS.split())}):", f"INFO: {_FUNCTIONS}", "INFO: End of supported functions",
-        ):  # fmt: skip
-            self._log(text)
+            "Binary build date: Jan  1 2026 @ 00:00:00",
+            f"Chip serial num: {self._settings.chip_serial}",
+            f"Supported Functions ({len(_FUNCTIONS.split())}):",
+            _FUNCTIONS,
+            "End of supported functions",
+        ):
+            self._log(f"INFO: {text}")
         if self._vip:
             self._log("VIP is enabled, receiving the signed table of size 8192")
 
     def _document(self) -> bytes:
         """The next XML document of the host; its packets may be split anywhere."""
         while b"</data>" not in self._pending and b"</patches>" not in self._pending:
-            piece = bytes(self._usb.incoming.read(MIB))
+            # A command's buffer is small; a table of digests is not a command.
+            piece = bytes(self._usb.incoming.read(MIB if self._vip else _XML_MAX))
             if self._vip and piece:
-                self._vip_packet(piece)
+                self._vip_packet(self._vip, piece)
                 if self._vip.table_taken:
                     self._respond(ok=True)
                     continue
@@ -102,10 +108,9 @@ class Programmer:
         document, self._pending = self._pending[:end], self._pending[end:].lstrip(b"\n\0")
         return document
 
-    def _vip_packet(self, packet: bytes) -> None:
-        assert self._vip
+    def _vip_packet(self, vip: Vip, packet: bytes) -> None:
         try:
-            self._vip.take(packet)
+            vip.take(packet)
         except Refusal as refusal:
             self._log(f"ERROR: {refusal}")
             self._respond(ok=False)
@@ -146,8 +151,10 @@ class Programmer:
             for at in range(0, len(document), 7):
                 self._usb.outgoing.write(document[at : at + 7])
             return
-        if "joined_documents" in self._quirks:
-            document = document + b"\n" + b'<?xml version="1.0" ?><data><log value="INFO: joined" /></data>'
+        if "joined_documents" in self._quirks and "<log" in element:
+            self._held += document
+            return
+        document, self._held = self._held + document, b""
         # The end of the transfer must be visible.
         self._usb.outgoing.write(document, zero_packet=True)
 
@@ -208,16 +215,14 @@ class Programmer:
             self._raw.failed = "device is write protected"
             self._log("ERROR: device is write protected")
             self._respond(ok=False)
-        self._finish_raw()
+        self._finish_raw(self._raw)
 
-    def _finish_raw(self) -> None:
-        raw = self._raw
-        assert raw
+    def _finish_raw(self, raw: RawPhase) -> None:
         told = bool(raw.failed)
         while raw.left_bytes:
             piece = self._usb.incoming.read(min(raw.left_bytes, self._payload_bytes))
             if self._vip and len(piece):
-                self._vip_packet(bytes(piece))
+                self._vip_packet(self._vip, bytes(piece))
             if not raw.failed:
                 try:
                     self._storage.write(raw.lun, raw.offset, piece)
@@ -327,5 +332,3 @@ class Programmer:
         if not re.fullmatch(r"\s*[+-]?\s*\w+(\s*[+-]\s*\w+)*\s*\.?\s*", text):
             raise Nak(f"cannot evaluate {text!r}")
         return total
-
-

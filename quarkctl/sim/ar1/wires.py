@@ -142,9 +142,11 @@ class UdpServer:
         self._sequence = 0
         self._last = b""
         self._packet_bytes = fastboot.UDP_PACKET_MIN
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
-        threading.Thread(target=self._receive, name="fastboot udp", daemon=True).start()
+        self._asked: tuple[UdpPacket, tuple[str, int]] | None = None
+        self._thread = threading.Thread(target=self._receive, name="fastboot udp", daemon=True)
+        self._thread.start()
 
     def attach(self, serve: Callable[[Wire], None]) -> None:
         self._serve = serve
@@ -153,7 +155,8 @@ class UdpServer:
         """What was said already is still given to the host, for a moment: the answer to ``reboot`` is one."""
         wire = self._wire
         if wire:
-            wire.drain(_LINGER_S)
+            if threading.current_thread() is not self._thread:
+                wire.drain(_LINGER_S)
             wire.break_off()
         self._serve = self._wire = None
 
@@ -164,27 +167,32 @@ class UdpServer:
             except OSError:
                 return
             packet = fastboot.parse_udp(raw)
-            if packet is None or self._serve is None or self._lose():
+            if packet is None or self._lose():
                 continue
             self._points.hit("udp-in")
+            serve = self._serve
+            if serve is None:
+                continue
             if packet.id is UdpId.QUERY:
                 self._send(address, UdpPacket(UdpId.QUERY, packet.sequence, struct.pack(">H", self._sequence)))
             elif packet.sequence == self._sequence:
-                self._take(packet, address)
+                self._take(packet, address, serve)
             elif packet.sequence == (self._sequence - 1) & 0xFFFF and self._last and not self._lose():
                 self._socket.sendto(self._last, address)
 
-    def _take(self, packet: UdpPacket, address: tuple[str, int]) -> None:
+    def _take(self, packet: UdpPacket, address: tuple[str, int], serve: Callable[[Wire], None]) -> None:
         if packet.id is UdpId.INIT and len(packet.data) >= 4:
             _, wanted = fastboot.UDP_INIT.unpack_from(packet.data)
             self._packet_bytes = min(max(wanted, fastboot.UDP_PACKET_MIN), _UDP_PACKET_BYTES)
-            if self._wire:
-                self._wire.break_off()
-            self._wire = _UdpWire(self._packet_bytes - fastboot.UDP_HEADER.size)
-            threading.Thread(target=self._run, args=(self._wire, self._serve), name="fastboot udp", daemon=True).start()
+            before, wire = self._wire, _UdpWire(self._packet_bytes - fastboot.UDP_HEADER.size, self._give)
+            self._asked = None
+            if before:
+                before.break_off()
+            self._wire = wire
+            threading.Thread(target=self._run, args=(wire, serve), name="fastboot udp", daemon=True).start()
             self._answer(address, UdpPacket(UdpId.INIT, packet.sequence, fastboot.UDP_INIT.pack(1, _UDP_PACKET_BYTES)))
-        elif packet.id is UdpId.FASTBOOT and self._wire:
-            self._fastboot(self._wire, packet, address)
+        elif packet.id is UdpId.FASTBOOT and (wire := self._wire):
+            self._fastboot(wire, packet, address)
         else:
             self._answer(address, UdpPacket(UdpId.ERROR, packet.sequence, b"no session"))
 
@@ -198,9 +206,20 @@ class UdpServer:
             wire.put(packet.data, ends=not packet.continued)
             self._answer(address, UdpPacket(UdpId.FASTBOOT, packet.sequence))
             return
-        # An empty packet asks for what the device has to say. The answer may take its time: the host asks again.
-        piece, more = wire.take_answer()
-        self._answer(address, UdpPacket(UdpId.FASTBOOT, packet.sequence, piece, more))
+        # An empty packet asks for what the device has to say; where that takes its time, so does the answer.
+        with self._lock:
+            self._asked = (packet, address)
+        self._give(wire)
+
+    def _give(self, wire: _UdpWire) -> None:
+        """Answer the host that asks, if there is something to say."""
+        with self._lock:
+            if self._asked is None or wire is not self._wire:
+                return
+            answer = wire.take_answer()
+            if answer:
+                (packet, address), self._asked = self._asked, None
+                self._answer(address, UdpPacket(UdpId.FASTBOOT, packet.sequence, *answer))
 
     def _answer(self, address: tuple[str, int], packet: UdpPacket) -> None:
         self._sequence = (self._sequence + 1) & 0xFFFF
@@ -224,8 +243,10 @@ class UdpServer:
 class _UdpWire:
     """Between the packets and the boot loader."""
 
-    def __init__(self, room_bytes: int) -> None:
+    def __init__(self, room_bytes: int, said: Callable[[_UdpWire], None]) -> None:
+        """``said`` is called when the boot loader has said something."""
         self._room = room_bytes
+        self._said = said
         self._incoming: deque[bytes] = deque()
         self._partial = b""
         self._outgoing: deque[tuple[bytes, bool]] = deque()
@@ -239,12 +260,10 @@ class _UdpWire:
                 self._incoming.append(b"")
             self._changed.notify_all()
 
-    def take_answer(self) -> tuple[bytes, bool]:
-        """The next piece of an answer and whether more of it follows; waits for the boot loader."""
+    def take_answer(self) -> tuple[bytes, bool] | None:
+        """The next piece of an answer and whether more of it follows; None where there is none yet."""
         with self._changed:
-            while not self._outgoing and not self._broken:
-                self._changed.wait()
-            answer = self._outgoing.popleft() if self._outgoing else (b"", False)
+            answer = self._outgoing.popleft() if self._outgoing else None
             self._changed.notify_all()
             return answer
 
@@ -292,4 +311,4 @@ class _UdpWire:
                 raise ConnectionResetError
             for index, piece in enumerate(pieces):
                 self._outgoing.append((piece, index + 1 < len(pieces)))
-            self._changed.notify_all()
+        self._said(self)
