@@ -271,7 +271,7 @@ def key_blob(key: PublicKey) -> bytes:
     """An RSA public key as AVB embeds it: bits, -1/n mod 2^32, n, 2^(2*bits) mod n. Raises InputWrong for other keys."""
     if not key.kind.startswith("rsa"):
         raise InputWrong(f"AVB takes RSA keys, not {key.kind}", hint="make one: openssl genrsa -out key.pem 4096")
-    n, bits = key.native.public_numbers().n, key.native.key_size
+    n, bits = int(key.native.public_numbers().n), int(key.native.key_size)
     inverse = (1 << 32) - pow(n, -1, 1 << 32)
     size = bits // 8
     return (
