@@ -121,7 +121,9 @@ def rawprogram(folder: Path, rows: Sequence[dict[str, object]], name: str = "raw
         "physical_partition_number": 0, "readbackverify": "false", "size_in_KB": "1024.0", "sparse": "false",
         "start_byte_hex": "0x0", "start_sector": 6,
     }  # fmt: skip
-    lines = "\n".join("  <program " + " ".join(f'{k}="{v}"' for k, v in {**default, **row}.items()) + "/>" for row in rows)
+    lines = "\n".join(
+        "  <program " + " ".join(f'{k}="{v}"' for k, v in {**default, **row}.items()) + "/>" for row in rows
+    )
     return file(folder, name, f'<?xml version="1.0" ?>\n<data>\n{lines}\n</data>\n'.encode())
 
 

@@ -51,7 +51,7 @@ class Client:
         self._told = told
 
     def command(self, text: str, silence_s: float = 0.0, limit_s: float = LIMIT_S) -> Answer:
-        """``silence_s`` 0 means QUICK_S. Raises DeviceRefused (with the device's words), ProtocolError, LinkTimeout, LinkLost."""
+        """``silence_s`` 0 means QUICK_S. Raises DeviceRefused (the device's words), ProtocolError, LinkTimeout, LinkLost."""
         self.link.write(fastboot.build_command(text))
         return self._finish(text, silence_s or QUICK_S, limit_s)
 
@@ -131,7 +131,7 @@ class Client:
             )
         self._finish(command, START_S)
 
-    def upload(self, command: str, moved: Callable[[bytes], None]) -> int:
+    def upload(self, command: str, moved: Callable[[bytes], object]) -> int:
         """Take what the device has: ``moved`` gets it piece by piece. Returns its size."""
         self.link.write(fastboot.build_command(command))
         reply = self._reply(command, START_S, LIMIT_S, [])

@@ -32,7 +32,9 @@ _EDL_PROTOCOLS = frozenset({0x10, 0x11, 0x13, 0xFF})
 
 FASTBOOT, EDL, DUMP = "fastboot", "edl", "dump"
 #: {mode: flash methods that it takes}
-_METHODS = {FASTBOOT: ("fastboot",), EDL: ("edl",), DUMP: ()}
+METHODS_OF_MODE: dict[str, tuple[str, ...]] = {
+    FASTBOOT: ("fastboot",), "fastbootd": ("fastboot",), EDL: ("edl",), DUMP: ("ramdump",),
+}  # fmt: skip
 
 
 def mode_of(device: UsbDevice) -> str:
@@ -185,7 +187,7 @@ def network_device(word: str, *, allow_remote: bool = False) -> Device | None:
 
     way = NetworkWay(identity, connect)
     return Device(identity, f"{host}:{port}", f"fastboot over {kind.upper()}", lambda: identity, mode=FASTBOOT,
-                  methods=_METHODS[FASTBOOT], way=way)  # fmt: skip
+                  methods=METHODS_OF_MODE[FASTBOOT], way=way)  # fmt: skip
 
 
 def _usbip_device(host: str, port: int, bus_id: str, *, allow_remote: bool) -> Device:
@@ -215,5 +217,5 @@ def _device(found: UsbDevice, backend: Callable[[], Any], prefix: str, *, twin: 
     where = f"{prefix}{found.port}"
     return Device(
         identity, where, f"{mode}, {found.product}, port {where}", lambda: where, serial=serial_of(found),
-        location=found.port, mode=mode, methods=_METHODS[mode], way=UsbWay(identity, found.port, backend),
+        location=found.port, mode=mode, methods=METHODS_OF_MODE[mode], way=UsbWay(identity, found.port, backend),
     )  # fmt: skip

@@ -24,7 +24,7 @@ def _flash_edl(b: Bench) -> object:
     patch = file(
         b.folder, "patch0.xml",
         b'<?xml version="1.0" ?><patches><patch SECTOR_SIZE_IN_BYTES="4096" byte_offset="8" filename="DISK" '
-        b'physical_partition_number="0" size_in_bytes="4" start_sector="NUM_DISK_SECTORS-9." value="77" what="x"/></patches>',
+        b'physical_partition_number="0" size_in_bytes="4" start_sector="NUM_DISK_SECTORS-9." value="7" what="x"/></patches>',
     )  # fmt: skip
     return b.edl(xml, patch, restart=False)
 
@@ -74,7 +74,7 @@ def test_the_second_try_succeeds_wherever_the_first_was_cut(ar1: Maker, way: str
         except QuarkError as error:
             stopped += 1
             assert error.exit_code in (4, 5), f"cut {n}: {error.message}"
-            assert "" != error.message
+            assert error.message != ""
         b.ar1.points.arm(0, lambda: None)
         if cut == "cable":
             b.ar1.replug()

@@ -191,8 +191,8 @@ class UdpServer:
             self._wire = wire
             threading.Thread(target=self._run, args=(wire, serve), name="fastboot udp", daemon=True).start()
             self._answer(address, UdpPacket(UdpId.INIT, packet.sequence, fastboot.UDP_INIT.pack(1, _UDP_PACKET_BYTES)))
-        elif packet.id is UdpId.FASTBOOT and (wire := self._wire):
-            self._fastboot(wire, packet, address)
+        elif packet.id is UdpId.FASTBOOT and (session := self._wire):
+            self._fastboot(session, packet, address)
         else:
             self._answer(address, UdpPacket(UdpId.ERROR, packet.sequence, b"no session"))
 
