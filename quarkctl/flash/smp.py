@@ -77,9 +77,7 @@ class Client:
         if self.framing == "raw":
             self._reader = smp.RawReader()
 
-    def read(
-        self, group: int, command: int, payload: Mapping[str, Any] | None = None, **how: Any
-    ) -> Mapping[str, Any]:
+    def read(self, group: int, command: int, payload: Mapping[str, Any] | None = None, **how: Any) -> Mapping[str, Any]:
         return self.request(smp.Op.READ, group, command, payload or {}, **how)
 
     def write(
