@@ -114,8 +114,9 @@ def flash(
 
 def _headline(plan: Plan, where: str) -> str:
     versions = " -> ".join(v for v in (plan.old_version, plan.new_version) if v)
-    slots = f"  slot {plan.facts['old_slot']} -> {plan.facts['new_slot']}" if "new_slot" in plan.facts else ""
-    return f"{plan.device}  {plan.board}  {plan.chip} {versions}{slots}  {where}"
+    slots = f"slot {plan.facts['old_slot']} -> {plan.facts['new_slot']}" if "new_slot" in plan.facts else ""
+    chip = f"{plan.chip} {versions}".strip()
+    return "  ".join(word for word in (plan.device, plan.board, chip, slots, where) if word)
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:

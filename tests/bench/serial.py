@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from quarkctl.build import sign
+from quarkctl.build import rtos, sign
 from quarkctl.build.source import development_key
 from quarkctl.flash.smp import Client
 from quarkctl.flash.upload import chunk_bytes, upload
 from quarkctl.formats import mcuboot_image, smp
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.link.serial_port import open_serial
+from quarkctl.sim import control
+from quarkctl.sim.esp import Speed, VirtualEsp
 from tests.bench.figure import Figure, program, save
-from tests.conftest import ROOT
+from tests.conftest import BUILD, ROOT
 
 SIGNER = sign.load(development_key())
 IMAGE = mcuboot_image.build(
@@ -52,6 +56,8 @@ def run() -> None:
     aborts = sum(not completes(smpclient, error_rate=1e-5, seed=seed, **WINDOW) for seed in (1, 2, 3))
     worst = rate(ours, error_rate=1e-4, **WINDOW)
     raw = rate(ours_raw, raw=True, buffers=8, buf_size=2048)
+    esp_full, esp_sector, esp_unchanged = esp32()
+    smp_full, smp_unchanged = virtual_glasses()
     save(
         "serial",
         [
@@ -68,6 +74,12 @@ def run() -> None:
             Figure("byte error rate 1e-5 / clean, one buffer, worst of three", min(single) / clean_single, "x", 0.85, ">="),
             Figure("byte error rate 1e-4 / clean: completes", worst / clean, "x", 0.01, ">=", f"{worst / 1000:.1f} kB/s"),
             Figure("raw framing / line rate", raw / BYTE_RATE, "x", 0.97, ">=", f"{raw / 1000:.1f} kB/s"),
+            Figure("esptool: one sector of 4 MiB differs / first flash", esp_sector / esp_full, "x", 0.15, "<=",
+                   f"{esp_sector:.1f} s of {esp_full:.1f} s at 921600 baud"),
+            Figure("esptool: unchanged / first flash", esp_unchanged / esp_full, "x", 0.05, "<=",
+                   f"{esp_unchanged:.1f} s of {esp_full:.1f} s"),
+            Figure("SMP: unchanged / first flash", smp_unchanged / smp_full, "x", 0.05, "<=",
+                   f"{smp_unchanged:.2f} s of {smp_full:.2f} s, virtual glasses, whole command"),
         ],
     )  # fmt: skip
 
@@ -153,3 +165,39 @@ def smpmgr(port: str) -> None:
         file = Path(folder) / "image.bin"
         file.write_bytes(IMAGE)
         subprocess.run([program("smpmgr"), "--port", port, "image", "upload", file], check=True, capture_output=True)
+
+
+def command(*words: str | Path) -> float:
+    """Wall time of a whole command."""
+    began = time.perf_counter()
+    subprocess.run([program("quarkctl"), *map(str, words)], check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def esp32() -> tuple[float, float, float]:
+    """Seconds to flash 4 MiB that do not compress: the first time, with one sector changed, and unchanged. Real esptool; the
+    virtual device takes the times of its line and its flash."""
+    data = bytearray(random.Random(4).randbytes((4 << 20) - 0x10000))
+    with tempfile.TemporaryDirectory(prefix="qkb-", dir="/tmp") as folder, VirtualEsp(speed=Speed()) as esp:
+        os.environ["QUARKCTL_STATE_DIR"] = folder
+        file = Path(folder) / "image.bin"
+        file.write_bytes(data)
+        full = command("flash", f"{file}@0x10000", "-d", esp.url)
+        data[1_000_000] ^= 1
+        file.write_bytes(data)
+        sector = command("flash", f"{file}@0x10000", "-d", esp.url)
+        return full, sector, command("flash", f"{file}@0x10000", "-d", esp.url)
+
+
+def virtual_glasses() -> tuple[float, float]:
+    """Seconds of a whole update of virtual glasses, and of the same command again."""
+    with tempfile.TemporaryDirectory(prefix="qkb-", dir="/tmp") as folder:
+        os.environ["QUARKCTL_STATE_DIR"] = folder
+        old, new = (rtos.build(rtos.Request("s1-virtual", Version.parse(v), out=BUILD / "s1-virtual"))
+                    for v in ("1.0.0", "1.1.0"))  # fmt: skip
+        control.start("bench", "s1-virtual", control.Firmware(old.boot_elf, old.image), load="sleep")
+        try:
+            full = command("flash", new.image, "-d", "sim:bench")
+            return full, statistics.median(command("flash", new.image, "-d", "sim:bench") for _ in range(ROUNDS))
+        finally:
+            control.stop("bench")
