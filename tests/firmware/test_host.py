@@ -44,6 +44,7 @@ def test_every_power_cut_leaves_a_bootable_confirmed_image(tmp_path: Path, capsy
                 bytes((i * 7 + len(images)) % 256 for i in range(4200)), version=Version.parse(version),
                 load_address=0x0100_0000, header_bytes=0x40, board="s1-virtual", security_counter=counter,
                 public_key=signer.public_key, sign=lambda message: signer.sign(message, "test"),
+                ar1_min=Version(1, 2, 0) if counter == 2 else None,
             )
         )  # fmt: skip
         images.append(path)

@@ -15,11 +15,12 @@
  * always: something signed and confirmed runs, or a trial that was asked for; nothing older than what was confirmed;
  * and the same update, done again, succeeds.
  *
- * Arguments: public key, then signed images 1, 2 (newer) and 3 (newer, higher security counter), bytes of a chunk: the
- * smaller, the more operations. */
+ * Arguments: public key, then signed images 1, 2 (newer) and 3 (newer, higher security counter, needs AR1 1.2.0), bytes
+ * of a chunk: the smaller, the more operations. */
 
 #define CHUNK_MAX 1024u
 #define SLOT_BYTES 0x2000u
+#define AR1_VERSION 0x02000000u
 #define USED_BYTES (3u * SLOT_BYTES) /* of the flash: what has to be put back after a cut */
 
 static const struct qk_boot_layout layout = {.slot_offset = {0, SLOT_BYTES},
@@ -27,8 +28,11 @@ static const struct qk_boot_layout layout = {.slot_offset = {0, SLOT_BYTES},
                                              .state_offset = {2 * SLOT_BYTES, 2 * SLOT_BYTES + 0x1000}};
 static size_t chunk;
 static uint8_t public_key[32];
-static struct qk_image_policy policy = {
-    .board = "s1-virtual", .public_key = public_key, .load_address = 0x01000000, .load_bytes_max = 0x200000};
+static struct qk_image_policy policy = {.board = "s1-virtual",
+                                        .public_key = public_key,
+                                        .load_address = 0x01000000,
+                                        .load_bytes_max = 0x200000,
+                                        .ar1_version = AR1_VERSION};
 
 struct file {
 	uint8_t data[SLOT_BYTES];
@@ -411,6 +415,28 @@ static void every_flipped_bit_of_an_image_is_refused(void)
 	}
 }
 
+static void an_image_that_needs_a_newer_ar1_is_refused_but_starts_once_confirmed(void)
+{
+	struct qk_boot_decision decision;
+
+	factory(0);
+	(void)boot();
+	policy.ar1_version = 0x0101ffffu; /* image 3 needs 1.2.0 */
+	CHECK(upload(&files[2]) && !choose(&files[2], false));
+	CHECK(qk_boot_request_trial(&layout, &policy, 1) == QK_IMAGE_AR1_OLD);
+	policy.ar1_version = 0x01020000u;
+	CHECK(choose(&files[2], false));
+	policy.ar1_version = 0; /* the AR1 was set back in between */
+	decision = boot();
+	CHECK(index_of(&decision.image) == 0 && decision.rollback_reason == QK_ROLLBACK_REASON_BAD_IMAGE);
+	policy.ar1_version = 0x01020001u;
+	update_to_3();
+	policy.ar1_version = 0;
+	decision = boot();
+	CHECK(index_of(&decision.image) == 2 && decision.image_state == QK_IMAGE_STATE_CONFIRMED);
+	policy.ar1_version = AR1_VERSION;
+}
+
 static void another_key_or_board_is_refused(void)
 {
 	struct qk_image_policy other = policy;
@@ -446,6 +472,7 @@ int main(int argc, char **argv)
 	RUN(every_flipped_bit_of_an_image_is_refused);
 	RUN(another_key_or_board_is_refused);
 	RUN(an_older_security_counter_is_refused);
+	RUN(an_image_that_needs_a_newer_ar1_is_refused_but_starts_once_confirmed);
 	RUN(a_damaged_confirmed_image_falls_back_and_says_so);
 	RUN(the_way_back_is_not_overwritten_during_a_trial);
 	RUN(a_first_update_survives_every_cut);
