@@ -135,17 +135,21 @@ function draw() {
       const at = from + (cursor - LEFT) / plot * (to - from);
       let i = Math.min(place(t, at), t.length - 1);
       if (i > 0 && at - t[i - 1] < t[i] - at) i--;
-      g.fillStyle = ink; g.textAlign = "right";
-      g.fillText(`${s.names ? s.names[s.values[i]] ?? s.values[i] : short(s.values[i])}`, LEFT + plot - 4, top - 2);
+      g.fillStyle = ink;
       g.beginPath(); g.arc(x(t[i]), y(s.values[i]), 3, 0, 7); g.fill();
-    }
-    g.restore();
+      g.restore();
+      g.fillStyle = ink; g.textAlign = "right";
+      g.fillText(String(s.names?.[s.values[i]] ?? short(s.values[i])), LEFT + plot - 4, top - 8);
+    } else g.restore();
   });
   g.textAlign = "left";
+  let row = 0, right = -Infinity;
   for (const e of page.events) {
     if (e.at < from || e.at > to) continue;
+    row = x(e.at) < right ? (row + 1) % 6 : 0; // labels that would overlap go below each other
+    right = Math.max(right, x(e.at) + 6 + g.measureText(e.text).width);
     g.strokeStyle = g.fillStyle = mark; g.beginPath(); g.setLineDash([3, 3]); g.moveTo(x(e.at), AXIS); g.lineTo(x(e.at), height); g.stroke(); g.setLineDash([]);
-    g.save(); g.translate(x(e.at) + 3, AXIS + 2); g.textAlign = "left"; g.fillText(e.text, 0, 6); g.restore();
+    g.textAlign = "left"; g.fillText(e.text, x(e.at) + 3, AXIS + 22 + 12 * row);
   }
   if (cursor !== null) { g.strokeStyle = dim; g.beginPath(); g.moveTo(cursor, AXIS - 6); g.lineTo(cursor, height); g.stroke(); }
   const at = cursor === null ? null : from + (cursor - LEFT) / plot * span;
