@@ -33,6 +33,8 @@ if [ "$purpose" = test ]; then
 	have softhsm2-util || need softhsm2-util softhsm2 softhsm softhsm
 	# what openssl verifies, it verifies with code that is not ours
 	have openssl || need openssl openssl openssl openssl
+	# what unzip lists and tests, a release bundle is a ZIP file for everybody
+	have unzip || need unzip unzip unzip unzip
 fi
 
 # --- Python 3.11 or newer

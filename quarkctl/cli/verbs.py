@@ -12,6 +12,8 @@ VERBS = {
     "devices": "list what can be flashed",
     "boards": "list the board profiles, or show one with its sources",
     "rig": "flash and judge many glasses at once; history, page, stations",
+    "bundle": "look into release bundles, and sign them",
+    "keys": "make keys, see who is trusted, hand over to new ones",
     "sim": "start, stop and torment virtual glasses",
     "doctor": "check this computer and print the cure",
 }
