@@ -33,6 +33,8 @@ def choose(word: str, method: str = "") -> SerialOpener:
     if word.startswith("sim:"):
         control.port(word.removeprefix("sim:"))  # says at once if it is not there, and why
     found = devices()
+    if "://" in word:
+        return Device(word, word, "", lambda: word).opener()
     if word.startswith("/") and not any(d.is_called(word) for d in found):
         return Device(word, word, "", lambda: word).opener()
     return identity.choose(found, word, method).opener()
