@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +11,9 @@ from quarkctl.cli import show
 from quarkctl.cli.options import Json, examples
 from quarkctl.cli.rig_run import RigFile, Where
 from quarkctl.errors import UsageWrong
+
+if TYPE_CHECKING:
+    from quarkctl.formats.rig_file import Station
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +85,7 @@ def power_cycle(station: StationName, rig: RigFile = None, wait: float = 0.0) ->
     from quarkctl.link.lock import hold
     from quarkctl.rig import power
 
-    found = _station(station, rig)
+    found = station_called(station, rig)
     try:
         lock = hold(choose(found.word).identity, wait)
     except DeviceMissing:  # that may be why
@@ -119,7 +123,7 @@ def quarantine(
                 ("station", "since", "faults", "why"), ((n, r.since, r.faults, r.reason) for n, r in out.items())
             )
         return
-    name = _station(station, rig).name
+    name = station_called(station, rig).name
     if release:
         was = records.release(name)
         show.out.print(f"{name} is in use again" if was else f"{name} was not in quarantine")
@@ -128,7 +132,8 @@ def quarantine(
         show.out.print(f"{name} is out of use: {reason}")
 
 
-def _station(name: str, rig: Any) -> Any:
+def station_called(name: str, rig: Path | None) -> Station:
+    """Raises UsageWrong for a name that rig.toml does not have."""
     from quarkctl.link import names
 
     stations = names.load_rig(rig).stations

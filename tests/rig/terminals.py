@@ -32,7 +32,7 @@ def image(version: str, payload_bytes: int = 4000, board: str = "s1-virtual") ->
     payload = hashlib.sha256(version.encode()).digest() * (payload_bytes // 32)
     return mcuboot_image.build(
         payload, version=Version.parse(version), load_address=0x0100_0000, header_bytes=0x400, board=board,
-        security_counter=1, public_key=signer.public_key, sign=signer.sign,
+        security_counter=1, public_key=signer.public_key, sign=lambda m: signer.sign(m, version),
     )  # fmt: skip
 
 
