@@ -38,10 +38,11 @@ METHODS: dict[str, Method] = {
     m.name: m
     for m in (
         Method("smp", "rtos", "SMP over serial: our bootloader, MCUboot, Zephyr", "quarkctl.flash.rtos"),
+        Method("esptool", "rtos", "ESP32 family through esptool", "quarkctl.flash.esp"),
         Method("fastboot", "ar1", "the AR1's boot loader: USB, TCP, UDP", "quarkctl.flash.fastboot_session"),
         Method("edl", "ar1", "emergency download: Sahara and Firehose over USB", "quarkctl.flash.edl"),
     )
-}  # fmt: skip
+}
 
 
 def select(

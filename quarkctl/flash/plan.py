@@ -24,8 +24,7 @@ class Ar1Wish:
     ``slot``: ``inactive`` (the safe default), ``active``, ``a`` or ``b``. ``restart``: into the system at the end.
     ``erase_first``: the places that are written are erased before. ``programmer``: the Firehose programmer's file.
     ``memory``: kind of storage, where the profile does not tell. ``secdata``: places that hold fuses or keys may be
-    written. ``provision``: the storage may be divided anew, which cannot be undone. ``assume_idle``: the user's word that
-    a programmer of unknown state waits for commands. ``vip``: folder of a signed digest table.
+    written. ``assume_idle``: the user's word that a programmer of unknown state waits for commands.
     """
 
     slot: str = "inactive"
@@ -35,21 +34,21 @@ class Ar1Wish:
     programmer: str = ""
     memory: str = ""
     secdata: bool = False
-    provision: bool = False
     assume_idle: bool = False
-    vip: str = ""
 
 
 @dataclass(frozen=True)
 class Wish:
     """What the user asked for, besides what to write.
 
-    ``force``: write even what is there already. ``verify_only``: compare, write nothing.
+    ``force``: write even what is there already. ``verify_only``: compare, write nothing. ``framing``: of SMP, where it is
+    not what the board's profile says.
     """
 
     force: bool = False
     allow_downgrade: bool = False
     verify_only: bool = False
+    framing: str = ""
     ar1: Ar1Wish = field(default_factory=Ar1Wish)
 
 

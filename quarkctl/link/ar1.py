@@ -102,6 +102,9 @@ class UsbWay:
     def hold(self) -> Lock:
         return lock.hold(self.identity)
 
+    def resolve(self) -> str:
+        return self.find().port
+
     def find(self) -> UsbDevice:
         """The device in whatever mode it is now: by what identifies it, else by where it was. Raises DeviceMissing."""
         found = [d for d in scan(self.backend()) if mode_of(d)]
@@ -130,6 +133,9 @@ class NetworkWay:
 
     def hold(self) -> Lock:
         return lock.hold(self.identity)
+
+    def resolve(self) -> str:
+        return self.identity
 
     def open(self) -> Link:
         return self.connect()

@@ -92,6 +92,9 @@ class SimWay:
     def hold(self) -> Lock:
         return lock.hold(self.identity)
 
+    def resolve(self) -> str:
+        return f"sim:{self.name}"
+
     def open(self) -> Link:
         from quarkctl.link.usbip import Backend
 
