@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,9 @@ LAYOUT = {
         ("userdata", 4 * MIB), ("persist", MIB)],
     1: [("xbl_a", MIB)],
 }  # fmt: skip
+
+
+_NUMBERS = itertools.count()
 
 
 @dataclass
@@ -98,7 +103,10 @@ def _wish(values: dict[str, Any]) -> Wish:
 
 
 def make(folder: Path, mode: str, quirks: Sequence[str] = (), **settings: Any) -> Bench:
-    ar1 = VirtualAr1(folder / "ar1", Settings(**{"layout": LAYOUT, "quirks": set(quirks), **settings}))
+    serial = f"VAR1-{os.getpid()}-{next(_NUMBERS)}"  # another device in every test: journals outlive devices
+    ar1 = VirtualAr1(
+        folder / "ar1", Settings(**{"serial": serial, "layout": LAYOUT, **settings, "quirks": set(quirks)})
+    )
     server = UsbIpServer([ar1.port])
     ar1.enter(mode)
     return Bench(folder, ar1, server)

@@ -140,7 +140,7 @@ class Session:
         device = self._open()
         if write.partition:
             write = self._partition(write)
-        info = device.info(write.lun)
+        info = device.info(0)
         if info and info.lun_count and write.lun >= info.lun_count:
             raise InputWrong(f"{write.label} goes to LUN {write.lun}, the device has {info.lun_count}")
         total = device.sectors(write.lun)

@@ -65,7 +65,7 @@ def read_facts(variable: Callable[[str], str], everything: Mapping[str, str]) ->
             hint="is its battery empty, or its boot loader in a reduced mode? charge it and start fastboot anew",
         )
     sizes = {
-        k.removeprefix("partition-size:"): fastboot.parse_number(v)
+        k.removeprefix("partition-size:"): fastboot.parse_number(v, bare_base=16)
         for k, v in everything.items()
         if k.startswith("partition-size:") and v
     }
@@ -109,7 +109,7 @@ def targets(items: Sequence[Item], facts: DeviceFacts, wish: Ar1Wish, variable: 
                     hint="say it: --slot a or --slot b",
                 )
             name, slotted = f"{name}_{slot}", True
-        size = facts.sizes.get(name) or fastboot.parse_number(variable(f"partition-size:{name}") or "0")
+        size = facts.sizes.get(name) or fastboot.parse_number(variable(f"partition-size:{name}") or "0", bare_base=16)
         if not size and (facts.userspace or not _may_be_logical(facts, variable)):
             known = ", ".join(sorted(facts.sizes)) or "it does not list them"
             raise InputWrong(f"the device has no partition {name}", hint=f"it has: {known}")

@@ -89,16 +89,15 @@ def build_reply(reply: Reply) -> bytes:
     return f"{reply.kind.value}{reply.text}".encode()[:REPLY_MAX]
 
 
-def parse_number(text: str) -> int:
-    """A number as boot loaders write them: ``0x4000``, `` 0x4000``, ``4000`` (decimal) or ``1f00`` (hex without prefix).
+def parse_number(text: str, *, bare_base: int = 10) -> int:
+    """A number as boot loaders write them, with spaces or without: ``0x4000``, or ``4000`` in ``bare_base``.
 
-    Raises ProtocolError.
+    Sizes of partitions without a prefix are hexadecimal (old boot loaders), everything else is decimal: as AOSP's
+    fastboot reads them. Raises ProtocolError.
     """
     word = text.strip()
     try:
-        if word.lower().startswith("0x"):
-            return int(word, 16)
-        return int(word, 10) if word.isascii() and word.isdigit() else int(word, 16)
+        return int(word, 16 if word.lower().startswith("0x") else bare_base)
     except ValueError:
         raise ProtocolError(f"the device gave {text!r} where a number belongs") from None
 

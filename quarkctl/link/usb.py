@@ -263,6 +263,9 @@ class UsbLink:
         with suppress(usb.core.USBError):  # gone already, and so is the reason to complain
             usb.util.release_interface(self._device, self._found.interface)
         usb.util.dispose_resources(self._device)
+        release_all = getattr(self._device.backend, "release_all", None)
+        if release_all:
+            release_all()
 
 
 def _mapped(error: usb.core.USBError, name: str) -> LinkError:
@@ -273,6 +276,8 @@ def _mapped(error: usb.core.USBError, name: str) -> LinkError:
         return LinkLost(f"{name} sent more than was asked for", hint=_GONE_HINT)
     if code in _GONE:
         return LinkLost(f"{name} went away", hint=_GONE_HINT)
+    if code == errno.EBUSY:
+        return DeviceBusy(f"{name} is held by somebody else", hint="wait for them, or ask who uses the rig")
     return LinkError(f"{name}: {error.strerror or error}")
 
 

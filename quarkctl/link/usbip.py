@@ -13,7 +13,9 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +28,9 @@ from quarkctl.formats import usbip
 from quarkctl.formats.usbip import Answer, ExportedDevice, Transfer, Unlink
 
 CONNECT_TIMEOUT_S = 5.0
+#: A device that is held is asked for again until then.
+BUSY_S = 2.0
+_POLL_S = 0.02
 #: A server must answer an unlink by then, or it is lost.
 UNLINK_TIMEOUT_S = 5.0
 _CONTROL_TIMEOUT_MS = 2000
@@ -183,6 +188,9 @@ class _Import:
         for pending in left:
             pending.status = -errno.ENODEV
             pending.done.set()
+        # Closing alone would not wake the thread that reads, nor tell the other end.
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def transfer(
@@ -251,6 +259,7 @@ class Backend(usb.backend.IBackend):  # type: ignore[misc]
         """Raises UsageWrong for a host that is not this computer."""
         check_address(host, allow_remote=allow_remote)
         self._host, self._port = host, port
+        self._imports: list[_Import] = []
 
     def enumerate_devices(self) -> Iterator[_Device]:
         try:
@@ -343,16 +352,29 @@ class Backend(usb.backend.IBackend):  # type: ignore[misc]
 
     def open_device(self, dev: _Device) -> _Import:
         if dev.connection is None or dev.connection.dead:
-            dev.connection = _Import(self._host, self._port, dev.exported.bus_id)
+            dev.connection = self._import(dev.exported.bus_id)
+            self._imports.append(dev.connection)
         return dev.connection
+
+    def _import(self, bus_id: str) -> _Import:
+        """After somebody gave it back, an exporter needs a moment to export a device again."""
+        deadline = time.monotonic() + BUSY_S
+        while True:
+            try:
+                return _Import(self._host, self._port, bus_id)
+            except USBError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_S)
 
     def close_device(self, dev_handle: _Import) -> None:
         """Kept open: after a close, kernel exporters reset and export again, and the next import fails for a while."""
 
-    def release(self, dev: _Device) -> None:
-        """Give the device back to its host."""
-        if dev.connection:
-            dev.connection.close()
+    def release_all(self) -> None:
+        """Give all devices back to their host: nothing more is wanted of them."""
+        for connection in self._imports:
+            connection.close()
+        self._imports.clear()
 
     def set_configuration(self, dev_handle: _Import, config_value: int) -> None:
         self._control(dev_handle, struct.pack("<BBHHH", 0, 9, config_value, 0, 0))

@@ -13,7 +13,7 @@ _MAIN = (
     ("init_boot_b", 16), ("vendor_boot_a", 32), ("vendor_boot_b", 32), ("system_a", 128), ("system_b", 128),
     ("super", 512), ("metadata", 16), ("persist", 8), ("userdata", 256),
 )  # fmt: skip
-_BOOT = (("xbl_a", 4), ("xbl_config_a", 1))
+_BOOT = (("xbl", 4), ("xbl_config", 1))
 _MAIN_BYTES, _BOOT_BYTES = 1536 * MIB, 16 * MIB
 
 

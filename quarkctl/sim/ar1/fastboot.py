@@ -148,8 +148,8 @@ class Fastboot:
             raise Refused("unknown variable")
         return found[name]
 
-    def _number(self, value: int) -> str:
-        return f"{value:x}" if "bare_numbers" in self._settings.quirks else f"{value:#x}"
+    def _number(self, value: int, bare: str = "x") -> str:
+        return format(value, bare) if "bare_numbers" in self._settings.quirks else f"{value:#x}"
 
     def _variables(self) -> dict[str, str]:
         s, r, disk = self._settings, self._device.remembered, Disk(self._device.storage)
@@ -158,8 +158,8 @@ class Fastboot:
             "version": "0.4", "version-bootloader": "virtual-1.0", "version-baseband": "none",
             "product": s.board, "hw-revision": "virtual", "variant": f"virtual {s.memory}", "serialno": s.serial,
             "secure": yes[not r.unlocked], "unlocked": yes[r.unlocked], "is-userspace": yes[self._userspace],
-            "max-download-size": self._number(s.max_download_bytes), "battery-voltage": str(3200 + 10 * r.battery_soc_pct),
-            "battery-soc": str(r.battery_soc_pct), "battery-soc-ok": yes[r.battery_soc_pct >= 15],
+            "max-download-size": self._number(s.max_download_bytes, "d"),
+            "battery-voltage": str(3200 + 10 * r.battery_soc_pct), "battery-soc": str(r.battery_soc_pct), "battery-soc-ok": yes[r.battery_soc_pct >= 15],
             "snapshot-update-status": r.snapshot, "super-partition-name": "super",
             "slot-count": "2" if disk.has_slots else "0", "erase-block-size": self._number(s.sector_bytes),
             "logical-block-size": self._number(s.sector_bytes),
@@ -179,8 +179,8 @@ class Fastboot:
             values[f"partition-size:{name}"] = self._number(size)
             values[f"partition-type:{name}"] = "ext4" if name in _ERASE_FIRST else "raw"
             values[f"is-logical:{name}"] = yes[name in logical]
-            base, slotted = (name[:-2], True) if name[-2:] in ("_a", "_b") else (name, False)
-            values[f"has-slot:{base}"] = yes[slotted]
+            slotted = name[-2:] in ("_a", "_b") and {f"{name[:-2]}_a", f"{name[:-2]}_b"} <= {*everything, *logical}
+            values[f"has-slot:{name[:-2] if slotted else name}"] = yes[slotted]
         return values
 
     def _logical_sizes(self, disk: Disk) -> dict[str, int]:
