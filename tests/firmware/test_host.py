@@ -163,6 +163,26 @@ def test_console_lines_survive_noise_between_messages(tool: HostTool, message: b
     assert tool(HostTool.LINE_FEED, wire) == one + one
 
 
+@given(bodies=st.lists(st.binary(max_size=300), max_size=3), junk=st.binary(max_size=20))
+def test_raw_messages_are_found_one_after_another_and_again_after_silence(
+    tool: HostTool, bodies: list[bytes], junk: bytes
+) -> None:
+    messages = [smp.HEADER.pack(0x0A, 0, len(b), 1, 7, 1) + b for b in bodies]
+    framed = b"".join(len(m).to_bytes(2, "little") + m for m in messages)
+
+    def fed(data: bytes, silence_s: int = 0) -> bytes:
+        return b"".join(bytes([0 if i else silence_s, b]) for i, b in enumerate(data))
+
+    assert tool(HostTool.RAW_FEED, fed(b"".join(messages))) == framed
+    torn = b"\x0a\x00\x10\x00" + junk  # announces 4 KiB, which is too much
+    assert tool(HostTool.RAW_FEED, fed(torn) + fed(b"".join(messages), 4)) == framed
+
+
+@given(data=st.binary(max_size=600))
+def test_the_raw_reader_survives_any_bytes(tool: HostTool, data: bytes) -> None:
+    tool(HostTool.RAW_FEED, data)
+
+
 @given(data=st.binary(max_size=600))
 def test_the_line_reader_survives_any_bytes(tool: HostTool, data: bytes) -> None:
     tool(HostTool.LINE_FEED, data)

@@ -305,8 +305,9 @@ def test_a_noisy_line_is_survived(quarkctl: Quarkctl, firmware: Firmware, glasse
     assert done.json["repeated_requests"] > 0
 
 
+@pytest.mark.parametrize("framing", ["console", "raw"])
 def test_with_no_sound_image_the_bootloader_takes_a_new_one(
-    quarkctl: Quarkctl, firmware: Firmware, glasses: Start
+    quarkctl: Quarkctl, firmware: Firmware, glasses: Start, framing: str
 ) -> None:
     g = glasses()
     g.tell("power", action="cut")
@@ -318,7 +319,7 @@ def test_with_no_sound_image_the_bootloader_takes_a_new_one(
         memory.seek(5000)
         memory.write(bytes([before[0] ^ 1]))
     g.tell("power", action="on")
-    done = quarkctl("flash", firmware("1.1.0").image, "-d", g.device)
+    done = quarkctl("flash", firmware("1.1.0").image, "-d", g.device, "--framing", framing)
     assert done.code == 0, done.err
     assert "1.1.0 is permanent" in done.err
 
