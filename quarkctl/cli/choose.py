@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from quarkctl.link import identity
+from quarkctl.link import identity, names
 from quarkctl.link.identity import Device
 from quarkctl.link.serial_port import SerialOpener
 from quarkctl.sim import control, folder
@@ -12,10 +12,12 @@ from quarkctl.sim import control, folder
 
 def devices() -> list[Device]:
     """Virtual glasses first, then USB serial ports."""
+    stations = names.load().values()
     virtual = [
         Device(
             f"sim:{i.name}", i.port, f"{i.board}, {i.serial}", partial(control.port, i.name),
             board=i.board, serial=i.serial, methods=("smp",),
+            names=tuple(s.name for s in stations if s.sim == i.name),
         )
         for i in folder.running()
     ]  # fmt: skip
