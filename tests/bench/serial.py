@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from quarkctl.build import sign
 from quarkctl.build.source import development_key
@@ -36,6 +37,7 @@ from quarkctl.link.serial_port import SerialOpener, open_serial
 from quarkctl.sim.esp import Speed, VirtualEsp
 from tests.bench.figure import Figure, program, save
 from tests.conftest import ROOT
+from tests.flash.smp_server import Clock, Model, Settings, VirtualLine
 
 SIGNER = sign.load(development_key())
 IMAGE = mcuboot_image.build(
@@ -58,8 +60,8 @@ def run() -> None:
     slow, slow_smpclient = beside(ours, smpclient, **WINDOW, **SLOW_FLASH)
     default, smpmgr_default = beside(ours, smpmgr, **WINDOW)
     noisy = [rate(ours, error_rate=1e-5, seed=seed, **WINDOW) for seed in (1, 2, 3)]
-    single = [rate(ours, error_rate=1e-5, seed=seed) for seed in (1, 2, 3)]
-    clean_single = rate(ours)
+    single = [modelled(error_rate=1e-5, seed=seed) for seed in (1, 2, 3)]
+    clean_single = modelled()
     aborts = sum(not completes(smpclient, error_rate=1e-5, seed=seed, **WINDOW) for seed in (1, 2, 3))
     worst = rate(ours, error_rate=1e-4, **WINDOW)
     raw = rate(ours_raw, raw=True, buffers=8, buf_size=2048)
@@ -70,7 +72,7 @@ def run() -> None:
         [
             Figure("SMP upload, window-capable server / framing ceiling", clean / ceiling, "x", 0.95, ">=",
                    f"{clean / 1000:.1f} of {ceiling / 1000:.1f} kB/s, buf_size 1024"),
-            Figure("the same with one buffer / framing ceiling", clean_single / ceiling, "x", 0.95, ">=",
+            Figure("the same with one buffer, in modelled time", clean_single / ceiling, "x", 0.95, ">=",
                    f"{clean_single / 1000:.1f} kB/s"),
             Figure("SMP upload with flash latency, ours / smpclient", slow / slow_smpclient, "x", 1.5, ">=",
                    f"ours {slow / 1000:.1f} kB/s, smpclient {slow_smpclient / 1000:.1f} kB/s"),
@@ -78,7 +80,7 @@ def run() -> None:
                    f"ours {default / 1000:.1f} kB/s, smpmgr {smpmgr_default / 1000:.1f} kB/s"),
             Figure("byte error rate 1e-5 / clean, worst of three", min(noisy) / clean, "x", 0.85, ">=",
                    f"smpclient aborts {aborts} of 3 times"),
-            Figure("byte error rate 1e-5 / clean, one buffer, worst of three", min(single) / clean_single, "x", 0.85, ">="),
+            Figure("the same with one buffer, in modelled time", min(single) / clean_single, "x", 0.85, ">="),
             Figure("byte error rate 1e-4 / clean: completes", worst / clean, "x", 0.01, ">=", f"{worst / 1000:.1f} kB/s"),
             Figure("raw framing / line rate", raw / BYTE_RATE, "x", 0.97, ">=", f"{raw / 1000:.1f} kB/s"),
             Figure("esptool: one sector of 4 MiB differs / first flash", esp_sector / esp_full, "x", 0.15, "<=",
@@ -131,6 +133,19 @@ def once(send: Send, **settings: object) -> float:
         account = json.loads(process.stdout.readline())
     assert account["crc"] == zlib.crc32(IMAGE), "what arrived is not what was sent"
     return len(IMAGE) / float(account["seconds"])
+
+
+def modelled(**settings: float) -> float:
+    """Bytes of image per second in virtual time: where every answer is waited for, real time would measure how busy this
+    machine is."""
+    clock = Clock()
+    model = Model(Settings(**settings))
+    with patch("time.monotonic", clock.monotonic):
+        client = Client(VirtualLine(model, clock))
+        client.negotiate()
+        upload(client, IMAGE, lambda done, eta: None)
+    assert bytes(model.stored) == IMAGE
+    return len(IMAGE) / (model.last_at - model.first_at)
 
 
 def completes(send: Send, **settings: object) -> bool:
