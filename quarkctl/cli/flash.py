@@ -35,11 +35,15 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    epilog=examples("quarkctl flash rtos-1.1.0.bin", "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json")
+    epilog=examples(
+        "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json",
+        "quarkctl flash app.bin@0x10000 -d 1-1.2 --via esptool",
+    )
 )
 def flash(
     what: Annotated[
-        list[str], typer.Argument(metavar="WHAT...", help="Signed image, or a folder of builds: its newest.")
+        list[str],
+        typer.Argument(metavar="WHAT...", help="Signed image, folder of builds (its newest), FILE@ADDRESS for ESP32."),
     ],
     device: Device = "",
     board: Board = "",
