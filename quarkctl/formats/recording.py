@@ -32,7 +32,7 @@ KINDS = (META, DATA, END, NOTE)
 #: No block is larger; the recorder's are far smaller.
 BLOCK_MAX = 2 << 20
 #: Read from a file at a time.
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 8 << 20
 #: Damaged places that are listed; more are only counted.
 _DAMAGE_MAX = 1000
 
