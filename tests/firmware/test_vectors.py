@@ -56,7 +56,8 @@ def header() -> str:
         kind = schema_of(v["message"]).messages[v["message"]].type
         out.append(f"static const uint8_t payload{k}[] = {{{c_bytes(payload)}}}, wire{k}[] = {{{c_bytes(wire)}}};")
         rows.append(
-            f"{{0x{kind:02x}, {v['source']}, {v['seq']}, {v['time_us']}ULL, payload{k}, sizeof payload{k}, wire{k}, sizeof wire{k}}},"
+            f"{{0x{kind:02x}, {v['source']}, {v['seq']}, {v['time_us']}ULL, "
+            f"payload{k}, sizeof payload{k}, wire{k}, sizeof wire{k}}},"
         )
     out += [
         f"#define FRAME_COUNT {len(rows)}u",

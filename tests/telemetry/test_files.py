@@ -182,7 +182,7 @@ def test_the_page_is_one_file_whose_texts_are_harmless(timeline: Timeline, tmp_p
     assert "alert(1)" not in text
     text = page(collect(timeline))
     assert "http" not in text.replace("http-equiv", "") and text.count("</script>") == text.count("<script")
-    with pytest.raises(UsageWrong, match="nothing fits --field power.nonsense"):
+    with pytest.raises(UsageWrong, match=r"nothing fits --field power\.nonsense"):
         collect(timeline, ["power.nonsense"])
     assert {s for g in collect(timeline, ["power.bus_*"]).groups for s in g.series} == {
         "power.bus_mv", "power.bus_mv_min", "power.bus_mv_max",
