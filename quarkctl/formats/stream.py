@@ -278,7 +278,7 @@ class Decoder:
         self._decided = self._decided or bool(np.any(kind != HELLO_TYPE)) or bool(boot_ids)
         self._last = (int(source[-1]) & 15, int(time_us[-1]), int(host_ns[-1]))
         all_kept = bool(keep.all())
-        self._pair(source & 15, boot, time_us.view(np.int64), host_ns)
+        self._pair(source, boot, time_us.view(np.int64), host_ns, np.cumsum(per_read)[per_read > 0] - 1)
         known = 0
         chip = source & 15
         place = None if whole.size == frames.size.size else np.cumsum(frames.whole) - 1
@@ -313,11 +313,17 @@ class Decoder:
         if known < whole.size:
             self._count_unknown(kind, size, chip, boot, time_us, host_ns, keep)
 
-    def _pair(self, chip: NDArray[Any], boot: NDArray[Any], time_us: NDArray[Any], host_ns: NDArray[Any]) -> None:
+    def _pair(
+        self, source: NDArray[Any], boot: NDArray[Any], time_us: NDArray[Any], host_ns: NDArray[Any], last: NDArray[Any]
+    ) -> None:
+        """``last``: indices of the last frames of the reads, which waited least."""
         import numpy as np
 
-        keys = chip.astype(np.int64) << 32 | boot
-        for key in [int(keys[0])] if np.all(keys == keys[0]) else np.unique(keys).tolist():
+        if boot[0] == boot[-1] and np.all(source == source[0]):
+            self._pairs.append(Pairs(int(source[0]) & 15, int(boot[0]), time_us[last], host_ns[last]))
+            return
+        keys = (source & 15).astype(np.int64) << 32 | boot
+        for key in np.unique(keys).tolist():
             mine = np.flatnonzero(keys == key)
             last = mine[np.flatnonzero(np.diff(host_ns[mine], append=-1))]
             self._pairs.append(Pairs(key >> 32, key & 0xFFFFFFFF, time_us[last], host_ns[last]))

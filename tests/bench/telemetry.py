@@ -126,7 +126,8 @@ def run() -> None:
         "telemetry",
         [
             Figure("construct / ours", slow / ours, "x", 150, ">=",
-                   f"ours {rate:.2f} M frames/s, {len(clean) / ours / 1e6:.0f} MB/s; construct {stream.FRAMES / slow / 1e3:.1f} k/s"),
+                   f"ours {rate:.2f} M frames/s, {len(clean) / ours / 1e6:.0f} MB/s; "
+                   f"construct {stream.FRAMES / slow / 1e3:.1f} k/s"),
             Figure("compiled construct / ours", quick / ours, "x", 50, ">=",
                    f"compiled {stream.FRAMES / quick / 1e3:.1f} k/s"),
             Figure("struct, cobs and zlib in a loop / ours", loop / ours, "x", 4, ">=",
