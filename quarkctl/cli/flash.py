@@ -34,11 +34,14 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    epilog=examples("quarkctl flash rtos-1.1.0.bin", "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json")
+    epilog=examples("quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json", "curl -s URL | quarkctl flash -")
 )
 def flash(
     what: Annotated[
-        list[str], typer.Argument(metavar="WHAT...", help="Signed image, or a folder of builds: its newest.")
+        list[str],
+        typer.Argument(
+            metavar="WHAT...", help="Signed image, folder of builds (its newest), or bundle: file, - or URL."
+        ),
     ],
     device: Device = "",
     board: Board = "",
@@ -75,7 +78,7 @@ def flash(
 
     method = methods.select(what, via=via, chip=chip, board=board)
     prepared = method.prepare(what)
-    opener = choose(device, method.name)
+    opener = choose(device, method.reaches or method.name)
     began = time.monotonic()
     with (
         show.Reporter(events, quiet=as_json) as progress, bounded(timeout), terminable(), protocol_log(verbose, log),
@@ -83,7 +86,7 @@ def flash(
     ):  # fmt: skip
         journal = Journal(opener.identity)
         wish = Wish(force, allow_downgrade, verify_only)
-        session = prepared(Job(opener, journal, progress, board, wish))
+        session = prepared(Job(opener, journal, progress, board, wish, chip))
         try:
             plan = run.preflight(session, journal, progress)
             if not as_json and events != "-":
