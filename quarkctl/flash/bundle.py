@@ -448,7 +448,7 @@ class Session:
             told = f"could not be brought back ({error.message}): the next restart does it"
             self._tell(Level.NOTE, told)
             return told
-        runs = ", ".join(f"{n} {v}" for n, v in self._running().items())
+        runs = self._words(new=False)
         back = f"both chips run what they ran before: {runs}" if self._second else f"it runs {runs}, as before"
         self._tell(Level.NOTE, back)
         return back

@@ -129,8 +129,8 @@ class Http:
             headers["Range"] = f"bytes={self._done}-"
             if self._tag:
                 headers["If-Range"] = self._tag
-        request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 - http and https only, see is_url
         try:
+            request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 - http and https only, see is_url
             answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S)  # noqa: S310
         except urllib.error.HTTPError as error:
             error.close()
