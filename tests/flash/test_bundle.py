@@ -174,7 +174,7 @@ def test_a_battery_may_be_swapped_meanwhile_but_not_be_too_low_at_the_start(
         g.tell("battery", action="eject", side=side)
         g.tell("battery", action="insert", side=side, soc_pct=5)
     low = quarkctl("flash", path, "-d", g.device)
-    assert low.code == 5 and "this update needs 15 % in one" in low.err or "an update needs 15 %" in low.err
+    assert low.code == 5 and "the fuller battery has" in low.err and "an update needs 15 %" in low.err
     g.tell("battery", action="eject", side="right")
     g.tell("battery", action="insert", side="right", soc_pct=90)
     process = quarkctl.start("flash", path, "-d", g.device, "--events")
