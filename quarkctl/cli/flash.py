@@ -34,7 +34,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    epilog=examples("quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json", "curl -s URL | quarkctl flash -")
+    epilog=examples("quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json", "quarkctl flash http://rig/release.qfw")
 )
 def flash(
     what: Annotated[
