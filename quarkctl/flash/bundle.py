@@ -52,7 +52,15 @@ def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
     if len(sources) != 1:
         raise UsageWrong(f"one bundle at a time, not {len(sources)}")
     incoming = Incoming(sources[0])
-    return lambda job: Session(job, incoming)
+
+    def session(job: Job) -> Session:
+        try:
+            return Session(job, incoming)
+        except QuarkError:
+            incoming.close()
+            raise
+
+    return session
 
 
 class Incoming:
@@ -342,6 +350,9 @@ class Session:
             if any(self._looks[n].state not in (State.OLD, State.WRITTEN) for n in names):
                 raise VerificationFailed(f"{' and '.join(names)} did not go back: {self._state_words()}")
         elif self._pair() != expected:
+            for name in names:
+                if act in (Act.RESTART, Act.CHECK, Act.CONFIRM) and self._looks[name].state is State.WRITTEN:
+                    raise self._chips[name].fell_back()
             raise VerificationFailed(f"after {act.value} of {' and '.join(names)}: {self._state_words()}")
         self._committed = self._committed or act is Act.CONFIRM
         return text

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from quarkctl.errors import QuarkError
 from quarkctl.flash.transaction import State
 from quarkctl.formats.bundle import Component
 from quarkctl.formats.mcuboot_image import Version
@@ -65,5 +66,9 @@ class Chip(Protocol):
     def confirm(self) -> str: ...
 
     def revert(self) -> str: ...
+
+    def fell_back(self) -> QuarkError:
+        """Why the image that was on trial runs no more, as far as the chip can tell."""
+        ...
 
     def close(self) -> None: ...

@@ -140,6 +140,10 @@ class Session:
         health = None if self._state.recovery else device.read_health(self._open())
         return health.soc_pct if health else {}
 
+    def fell_back(self) -> TestBootFailed:
+        """Why the image that was on trial runs no more: by its crash record, or the reason that the device gives."""
+        return self._rolled_back(self._state, "did not hold out")
+
     @property
     def state(self) -> DeviceState:
         """As it was when the device was last asked."""

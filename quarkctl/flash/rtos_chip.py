@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from quarkctl.errors import QuarkError
 from quarkctl.events import Event, Level
 from quarkctl.flash.chip import Look, Pieces
 from quarkctl.flash.device import DeviceState
@@ -68,6 +69,9 @@ class RtosChip:
 
     def revert(self) -> str:
         return self._session.do(Step("revert"))
+
+    def fell_back(self) -> QuarkError:
+        return self._session.fell_back()
 
     def close(self) -> None:
         self._session.close()

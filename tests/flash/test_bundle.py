@@ -14,7 +14,7 @@ from quarkctl.build import rtos
 from quarkctl.cli.choose import choose
 from quarkctl.errors import QuarkError, VerificationFailed
 from quarkctl.flash import run
-from quarkctl.flash.bundle import Incoming, Session
+from quarkctl.flash.bundle import Incoming, Session, prepare
 from quarkctl.flash.chip import Chip
 from quarkctl.flash.journal import Journal
 from quarkctl.flash.plan import Job
@@ -74,7 +74,7 @@ def refusal(path: Path, device: str) -> QuarkError | None:
     session = None
     with opener.hold():
         try:
-            session = Session(Job(opener, Journal(device), lambda e: None), Incoming(str(path)))
+            session = prepare([str(path)])(Job(opener, Journal(device), lambda e: None))
             assert session.plan().facts["states"] == {"rtos": "old"}
         except QuarkError as error:
             return error

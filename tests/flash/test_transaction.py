@@ -231,6 +231,9 @@ class Scripted:
     def revert(self) -> str:
         return self._move(Act.REVERT)
 
+    def fell_back(self) -> QuarkError:
+        return VerificationFailed(f"{self.name} did not hold out")
+
     def close(self) -> None:
         return
 
