@@ -35,11 +35,19 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    epilog=examples("quarkctl flash rtos-1.1.0.bin", "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json")
+    epilog=examples(
+        "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json",
+        "quarkctl flash app.bin@0x10000 -d 1-1.2 --via esptool",
+        "quarkctl flash http://rig/release.qfw",
+    )
 )
 def flash(
     what: Annotated[
-        list[str], typer.Argument(metavar="WHAT...", help="Image, folder of a build, or XML set; FILE@PARTITION.")
+        list[str],
+        typer.Argument(
+            metavar="WHAT...",
+            help="Image, folder of builds, XML set, or bundle (file, - or URL); FILE@PARTITION, FILE@ADDRESS.",
+        ),
     ],
     device: Device = "",
     board: Board = "",
@@ -104,7 +112,7 @@ def flash(
         raise UsageWrong(f"--slot {slot!r}", hint="inactive, active, a or b")
     method = methods.select(what, via=via, chip=chip, board=board, present=lambda: methods_of(device))
     prepared = method.prepare(what)
-    opener = choose(device, method.name, allow_remote=allow_remote)
+    opener = choose(device, method.reaches or method.name, allow_remote=allow_remote)
     began = time.monotonic()
     with (
         show.Reporter(events, quiet=as_json) as progress, bounded(timeout), terminable(), protocol_log(verbose, log),
@@ -113,7 +121,7 @@ def flash(
         journal = Journal(opener.identity)
         ar1 = Ar1Wish(slot, restart, erase_first, verify, programmer, memory, allow_secdata, assume_idle=assume_idle)
         wish = Wish(force, allow_downgrade, verify_only, framing, ar1)
-        session = prepared(Job(opener, journal, progress, board, wish))
+        session = prepared(Job(opener, journal, progress, board, wish, chip))
         try:
             plan = run.preflight(session, journal, progress)
             if not as_json and events != "-":
