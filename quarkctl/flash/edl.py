@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from quarkctl.errors import InputWrong, LinkError, ProtocolError, UsageWrong, Ve
 from quarkctl.events import Event, Level
 from quarkctl.flash import edl_sources
 from quarkctl.flash.ar1_image import Extent
-from quarkctl.flash.background import Ahead
+from quarkctl.flash.background import Ahead, Hasher
 from quarkctl.flash.edl_device import EdlDevice, left_idle, open_device
 from quarkctl.flash.edl_sources import Work, Write
 from quarkctl.flash.fastboot_plan import SECDATA
@@ -306,7 +307,9 @@ class Session:
         meter.skip(skipped)
         for run in _joined(todo):
             before = meter.done_bytes
-            self._write(placed, run, lambda sent, before=before: meter.at(min(before + sent, step.size_bytes)))  # type: ignore[misc]
+            sent = partial(_advance, meter, before)
+            for window, digest in self._write(placed, run, sent).items():
+                expected.know(window, digest)
         if not self._wish.verify:
             return "not verified, as you wish"
         how = self._verify(placed, todo, expected) if todo else "was there already"
@@ -350,7 +353,8 @@ class Session:
         answers = {w: self._digest(placed, w) for w in large}
         return [w for w in windows if (answer := answers.get(w)) is None or answer != expected[w]]
 
-    def _write(self, placed: Placed, run: Extent, moved: Callable[[int], None]) -> None:
+    def _write(self, placed: Placed, run: Extent, moved: Callable[[int], None]) -> dict[Extent, bytes]:
+        """Returns digests of what was sent, by window, where windows end between pieces."""
         device, image = self._open(), placed.write.image
         total = self._padded(run.size_bytes)
         journal = self._job.journal
@@ -361,17 +365,23 @@ class Session:
             moved(count)
 
         attributes = {**self._attributes(placed, run), "filename": image.path.name, "label": placed.name}
-        pieces = image.pieces(run.offset, run.size_bytes, device.programmer.payload_bytes, pad_to=total)
+        payload = device.programmer.payload_bytes
+        pieces: Iterable[memoryview] = image.pieces(run.offset, run.size_bytes, payload, pad_to=total)
+        hasher = Hasher(WINDOW_BYTES) if self._wish.verify and WINDOW_BYTES % payload == 0 else None
         try:
-            device.programmer.program(attributes, total, pieces, sent)
+            device.programmer.program(attributes, total, hasher.tee(pieces) if hasher else pieces, sent)
         except ProtocolError:  # it answered: the phase is closed
             journal.count(0, 0)
             raise
+        finally:
+            digests = hasher.result() if hasher else []
         journal.count(0, 0)
+        starts = range(run.offset, run.offset + run.size_bytes, WINDOW_BYTES)
+        end = run.offset + run.size_bytes
+        return {Extent(at, min(WINDOW_BYTES, end - at)): d for at, d in zip(starts, digests, strict=False)}
 
     def _verify(self, placed: Placed, written: Sequence[Extent], expected: Ahead[Extent, bytes]) -> str:
         how = "digest"
-        expected.start()  # while the device computes its own
         for window in written:
             actual = self._digest(placed, window)
             if actual is None:
@@ -388,6 +398,11 @@ class Session:
         for piece in self._open().programmer.read(self._attributes(placed, window), self._padded(window.size_bytes)):
             total.update(piece)
         return total.digest()
+
+
+def _advance(meter: Meter, before: int, sent: int) -> None:
+    """Padding does not count."""
+    meter.at(min(before + sent, meter.total_bytes))
 
 
 def _joined(windows: Sequence[Extent]) -> list[Extent]:
