@@ -20,7 +20,7 @@ BOOT = noise(500_000)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edl_device, "HELLO_S", 0.1)
+    """Only where a device is silent is anything waited for."""
     monkeypatch.setattr(firehose, "GREETING_S", 0.05)
 
 
