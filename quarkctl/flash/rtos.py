@@ -12,6 +12,7 @@ from quarkctl import boards, schemas
 from quarkctl.boards import Board
 from quarkctl.errors import (
     DeviceMissing,
+    DeviceRefused,
     InputWrong,
     LinkError,
     LinkLost,
@@ -184,7 +185,7 @@ class Session:
         def report(done: int, eta_s: float | None) -> None:
             self._progress(Event(self._opener.identity, "upload", Level.PROGRESS, "", done, total, eta_s))
 
-        self._resumed_at = upload(client, self._data, report)
+        self._resumed_at = upload(client, self._data, report, int(str(self._plan.facts["upload_image"])))
         sent = total - self._resumed_at
         rate = sent / 1000 / max(time.monotonic() - began, 1e-6)
         resumed = f", from byte {self._resumed_at} on" if self._resumed_at else ""
@@ -214,7 +215,9 @@ class Session:
     def _restart(self) -> str:
         client = self._open()
         self._old_fault = device.read_fault(client)
-        client.write(smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": False})
+        # Written where it starts from, it needs no asking, and some servers refuse to be asked.
+        with suppress(*([] if self._plan.facts["transactional"] else [DeviceRefused])):
+            client.write(smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": False})
         # The answer may be lost with the restart that it announces: one attempt, and the boot id tells.
         with suppress(LinkTimeout, LinkLost):
             client.write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
