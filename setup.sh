@@ -45,6 +45,8 @@ if [ "$purpose" = test ]; then
 	have fdisk || need fdisk fdisk util-linux util-linux
 	have dtc || need dtc device-tree-compiler dtc dtc
 	have cpio || need cpio cpio cpio cpio
+	# opens the HTML page of `telemetry plot`, and looks at it
+	have chromium || need chromium chromium chromium chromium
 fi
 
 # --- Python 3.11 or newer
