@@ -85,7 +85,7 @@ def flash(
         raise UsageWrong(f"there is no framing {framing!r}", hint=f"there are {' and '.join(FRAMINGS)}")
     method = methods.select(what, via=via, chip=chip, board=board)
     prepared = method.prepare(what)
-    opener = choose(device, method.reaches or method.name)
+    opener = choose(device, method.device_method)
     began = time.monotonic()
     with (
         show.Reporter(events, quiet=as_json) as progress, bounded(timeout), terminable(), protocol_log(verbose, log),

@@ -30,6 +30,11 @@ class Method:
     module: str
     reaches: str = ""
 
+    @property
+    def device_method(self) -> str:
+        """The method by which devices say that they take this."""
+        return self.reaches or self.name
+
     def accepts(self, sources: Sequence[str]) -> bool:
         return cast(Callable[[Sequence[str]], bool], import_module(self.module).accepts)(sources)
 
@@ -68,7 +73,7 @@ def select(sources: Sequence[str], *, via: str = "", chip: str = "", board: str 
     if board:
         profile = boards.load(board)
         named = [n for c in chips for n in profile.get(f"{c}.methods", [])]
-        fitting = [m for m in fitting if (m.reaches or m.name) in named]
+        fitting = [m for m in fitting if m.device_method in named]
         if not fitting:
             raise UsageWrong(f"no flash method is known for board {board}", hint=f"its profile names {named or 'none'}")
     for source in sources:  # a missing file is told as such, whatever it should have been
