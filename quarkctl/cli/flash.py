@@ -35,13 +35,14 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    epilog=examples("quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json", "quarkctl flash http://rig/release.qfw")
+    epilog=examples("quarkctl flash app.bin@0x10000 -d 1-1.2 --via esptool", "quarkctl flash http://rig/release.qfw")
 )
 def flash(
     what: Annotated[
         list[str],
         typer.Argument(
-            metavar="WHAT...", help="Signed image, folder of builds (its newest), or bundle: file, - or URL."
+            metavar="WHAT...",
+            help="Signed image, folder of builds (its newest), FILE@ADDRESS for ESP32, or a bundle: file, - or URL.",
         ),
     ],
     device: Device = "",

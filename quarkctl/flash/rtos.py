@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 from quarkctl import boards, schemas
 from quarkctl.boards import Board
@@ -29,7 +30,7 @@ from quarkctl.flash.smp import FRAMINGS, Client
 from quarkctl.flash.upload import upload
 from quarkctl.formats import elf, mcuboot_image, smp
 from quarkctl.formats.schema import Value
-from quarkctl.link import Link
+from quarkctl.link import Link, reset
 
 #: A quick question to a device that may be in the middle of its start.
 _PEEK_S = 0.25
@@ -106,14 +107,28 @@ class Session:
     # --- plan ---------------------------------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
+        self._state = self._probe()
         client = self._open()
-        self._state = device.probe(client)
         self._board = self._profile()
         health = None if self._state.recovery else device.read_health(client)
         self._plan = rtos_plan.make(
             self._image, self._data, self._board, self._opener.identity, self._state, health, self._wish
         )
         return self._plan
+
+    def _probe(self) -> DeviceState:
+        """What the device says; one that is silent is reset into its bootloader, where its board has a way to do that."""
+        try:
+            return device.probe(self._open())
+        except LinkTimeout:
+            way = str(self._profile_of(self._board_name).get("rtos.enter_bootloader", ""))
+            if not way:
+                raise
+        self._progress(Event(self._opener.identity, "preflight", Level.PROGRESS, "silent: reset into its bootloader"))
+        link = self._open().link
+        reset.run(cast(reset.Lines, link), way)
+        self._client = Client(link, self._framing)
+        return device.probe(self._open())
 
     def _profile_of(self, board: str) -> Board:
         """What is known before the device is asked."""
