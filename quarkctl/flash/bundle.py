@@ -530,8 +530,8 @@ def chips_of(job: Job, manifest: Manifest, rtos_image: bytes, report: Callable[[
     wanted = [job.chip] if job.chip else list(manifest.chips)
     if "ar1" in wanted and "ar1" in manifest.chips:
         raise UsageWrong(
-            "the bundle has images for the AR1, which this quarkctl cannot flash yet",
-            hint="--chip rtos flashes the microcontroller alone, if its version allows that",
+            "the bundle has images for the AR1, which cannot be tried and confirmed beside the microcontroller yet",
+            hint="--chip rtos flashes one chip; the AR1's: quarkctl bundle extract, then flash --via fastboot or edl",
         )
     from quarkctl.flash.rtos_chip import RtosChip
 

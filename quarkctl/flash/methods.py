@@ -92,7 +92,7 @@ def select(
     taking = [m for m in fitting if m.accepts(sources)]
     if len(taking) > 1:
         now = present()
-        taking = [m for m in taking if m.name in now] or taking
+        taking = [m for m in taking if m.device_method in now] or taking
     if len(taking) > 1:
         ways = " or ".join(f"--via {m.name}" for m in taking)
         raise UsageWrong(f"{sources[0]} can be written in {len(taking)} ways", hint=f"choose: {ways}")
