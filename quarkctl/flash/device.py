@@ -66,6 +66,7 @@ class Health:
     failed: str = ""
     bus_mv: int = 0
     soc_pct: Mapping[str, int] = field(default_factory=dict)
+    hottest_decic: int | None = None
 
     @property
     def good(self) -> bool:
@@ -109,6 +110,7 @@ def read_health(client: Client) -> Health | None:
         str(answer.get("failed", "")),
         _number(answer, "bus_mv"),
         soc,
+        _number(answer, "hottest_decic") if "hottest_decic" in answer else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -159,10 +159,10 @@ class Session:
         self._state = device.probe(self._open())
         return self._state
 
-    def packs(self) -> Mapping[str, int]:
-        """Charge of each battery pack that is there, in percent; empty where the device does not say."""
+    def health(self) -> device.Health:
+        """What the device says of itself now; empty where it has no self-test."""
         health = None if self._state.recovery else device.read_health(self._open())
-        return health.soc_pct if health else {}
+        return health or device.Health()
 
     def fell_back(self) -> TestBootFailed:
         """Why the image that was on trial runs no more: by its crash record, or the reason that the device gives."""

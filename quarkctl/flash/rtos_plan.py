@@ -63,6 +63,7 @@ def make(
         _check_age(image, state, wish)
         _check_ar1(image, state)
         _check_power(board, health)
+    check_heat(board, health.hottest_decic if health else None)
 
     active = state.active
     spare = _spare(state)
@@ -119,6 +120,8 @@ def _summary(image: Image, state: DeviceState, health: Health | None) -> str:
     words.append(f"counter {image.security_counter} >= {state.security_counter}")
     if health and health.soc_pct:
         words.insert(0, "battery " + " ".join(f"{k} {v} %" for k, v in health.soc_pct.items()))
+    if health and health.hottest_decic is not None:
+        words.insert(1, f"{health.hottest_decic / 10:.0f} C")
     return ", ".join(words)
 
 
@@ -165,4 +168,14 @@ def _check_power(board: Board, health: Health | None) -> None:
     if best < least:
         raise DeviceRefused(
             f"the fuller battery has {best} %, an update needs {least} %", hint="charge the glasses or change a battery"
+        )
+
+
+def check_heat(board: Board, hottest_decic: int | None) -> None:
+    """No update in glasses that are about to throttle or to switch off. Raises DeviceRefused."""
+    most = board.get("rtos.update_decic_max")
+    if hottest_decic is not None and most is not None and hottest_decic > most:
+        raise DeviceRefused(
+            f"the glasses have {hottest_decic / 10:.0f} C at their hottest, an update needs {most / 10:.0f} C or less",
+            hint="let them cool down",
         )
