@@ -8,7 +8,7 @@
 PYTHON := build/venv/bin/python
 QUARKCTL := build/venv/bin/quarkctl
 C_SOURCES := $(shell find firmware -name '*.[ch]' -not -path '*/wire/*')
-AREAS := cli rtos-flash serial telemetry bundle
+AREAS := cli rtos-flash serial telemetry bundle ar1-flash
 
 .PHONY: demo test check lint format bench $(AREAS:%=bench-%) fuzz gen docs clean run-tools test-tools
 
