@@ -13,7 +13,8 @@ from quarkctl.formats.schema import Field, Message, Schema
 
 C_TYPES = {
     "u8": "uint8_t", "i8": "int8_t", "u16": "uint16_t", "i16": "int16_t", "u32": "uint32_t", "i32": "int32_t",
-    "u64": "uint64_t", "i64": "int64_t", "char": "char",
+    "u64": "uint64_t", "i64": "int64_t", "f32": "float",
+    "char": "char",
 }  # fmt: skip
 
 #: {file stem: (sets in it, name of the layout hash)}
@@ -60,6 +61,8 @@ def _struct(message: Message) -> list[str]:
             shift += bit.width
         offset += f.size_bytes
     kind = [f"#define {name.upper()}_TYPE 0x{message.type:02x}u"] if message.type is not None else []
+    if message.samples:
+        kind.append(f"#define {name.upper()}_SAMPLES {message.samples}u")
     return [
         *kind,
         *words,
@@ -75,7 +78,7 @@ def _struct(message: Message) -> list[str]:
 
 def _member(f: Field) -> str:
     note = "; ".join(x for x in (f.unit, f.doc) if x)
-    array = f"[{f.count}]" if f.count else ""
+    array = "".join(f"[{n}]" for n in (f.samples, f.count) if n)
     return f"\t{C_TYPES[f.type]} {f.name}{array};" + (f" /* {note} */" if note else "")
 
 

@@ -163,11 +163,8 @@ def _swaps(decoder: Decoder, samples: list[Sample]) -> Iterator[str]:
     from quarkctl.diag.battery import SIDES
 
     for s in samples:
-        if s.message.name != "event":
-            continue
-        code = str(decoder.schema.enum_name("event_code", s.number("code")))
-        if code in ("pack_removed", "pack_inserted"):
-            yield f"{SIDES[s.numbers('value')[0] & 1]} pack {code.removeprefix('pack_')} at {s.time_us / 1e6:.3f} s"
+        if s.message.name in ("pack_removed", "pack_inserted"):
+            yield f"{SIDES[s.number('pack') & 1]} {s.message.name.replace('_', ' ')} at {s.time_us / 1e6:.3f} s"
 
 
 def _limits(given: Path | None, evidence: Evidence) -> tuple[str, str]:

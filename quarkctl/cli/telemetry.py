@@ -187,9 +187,10 @@ class _Screen:
         from rich.table import Table
         from rich.text import Text
 
-        event = newest.pop("event", None)
-        if event:
-            self._events = [*self._events[-5:], _line(self._schema, event)]
+        from quarkctl.formats.schema import Kind
+
+        for name in [n for n, s in newest.items() if s.message.kind is Kind.EVENT]:
+            self._events = [*self._events[-5:], _line(self._schema, newest.pop(name))]
         if time.monotonic() - self._drawn < _REDRAW_S:
             return
         self._drawn = time.monotonic()

@@ -49,23 +49,23 @@ def _no_limit(check: str, name: str) -> Finding:
 def takeover(evidence: Evidence, limits: Limits) -> Finding:
     """Longest time from a removal to the moment when the other pack carries at least 90 % of the load.
 
-    Both times are the converter's own (event value 1, microseconds of plant time, resolution one sample)."""
+    Both times are the converter's own (`sample_us` of the events, resolution one sample)."""
     limit = limits.get("takeover_ms", "ms")
     if limit is None:
         return _no_limit("takeover", "takeover_ms")
-    removals = evidence.events("pack_removed")
+    removals = evidence.of("pack_removed")
     if not removals and _reset_count(evidence):
         return _finding("takeover", Verdict.INVALID, "the device reset; what it saw just before is lost", limit=limit)
     if not removals:
         return _finding("takeover", Verdict.INVALID, "no pack was removed: pull one while this records", limit=limit)
-    takeovers = evidence.events("takeover")
+    takeovers = evidence.of("takeover")
     longest, at = 0.0, removals[0]
     for removal in removals:
-        other = 1 - removal.numbers("value")[0]
+        other = 1 - removal.number("pack")
         after = [
             _elapsed_us(removal, t)
             for t in takeovers
-            if t.boot == removal.boot and t.numbers("value")[0] == other and _elapsed_us(removal, t) >= 0
+            if t.boot == removal.boot and t.number("pack") == other and _elapsed_us(removal, t) >= 0
         ]
         if not after:
             if _gap_after(evidence, removal):
@@ -85,9 +85,8 @@ def takeover(evidence: Evidence, limits: Limits) -> Finding:
 
 
 def _elapsed_us(first: Sample, second: Sample) -> int:
-    """Between two events, by the converter's clock: 31 bits that wrap every 36 minutes; negative when it ran backwards."""
-    wrapped = (second.numbers("value")[1] - first.numbers("value")[1]) & 0x7FFF_FFFF
-    return wrapped if wrapped < 0x4000_0000 else wrapped - 0x8000_0000
+    """Between two events, by the converter's clock."""
+    return second.number("sample_us") - first.number("sample_us")
 
 
 def _reset_count(evidence: Evidence) -> int:
@@ -118,7 +117,7 @@ def bus_minimum(evidence: Evidence, limits: Limits) -> Finding:
         )
     lowest = frames[1]
     for before, frame in pairwise(frames):
-        if frame.boot == before.boot and frame.number("bus_mv_min_since_seq") != before.seq:
+        if frame.boot == before.boot and frame.number("latched_since_seq") != before.seq:
             return _finding(
                 "bus_minimum", Verdict.INVALID, "the held minimum of a missing frame is unknown: record without losses",
                 limit=limit, boot=frame.boot, time_us=(before.time_us, frame.time_us),

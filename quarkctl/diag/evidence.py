@@ -27,10 +27,6 @@ class Evidence:
     def of(self, message: str) -> list[Sample]:
         return [s for s in self.samples if s.message.name == message]
 
-    def events(self, *codes: str) -> list[Sample]:
-        wanted = {self.schema.enums["event_code"][c] for c in codes}
-        return [s for s in self.of("event") if s.number("code") in wanted]
-
     def bits(self, sample: Sample, name: str) -> dict[str, int]:
         return split_bits(sample.message.field(name), sample.number(name))
 

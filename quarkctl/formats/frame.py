@@ -25,10 +25,11 @@ SMP_NEXT = b"\x04\x14"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame whose CRC held. ``time_us`` is the device's time since its reset."""
+    """One frame whose CRC held. ``source`` is the chip (low four bits) and the low bits of the boot id; ``time_us`` the
+    device's time since its reset."""
 
     type: int
-    flags: int
+    source: int
     seq: int
     time_us: int
     payload: bytes
@@ -38,7 +39,7 @@ def build(frame: Frame, crc_seed: int) -> bytes:
     """Wire bytes with both delimiters; ``crc_seed`` is `Schema.crc_seed` (hello frames ignore it)."""
     from cobs import cobs
 
-    raw = HEADER.pack(frame.type, frame.flags, frame.seq, frame.time_us) + frame.payload
+    raw = HEADER.pack(frame.type, frame.source, frame.seq, frame.time_us) + frame.payload
     crc = zlib.crc32(raw, 0 if frame.type == HELLO_TYPE else crc_seed)
     return b"\0" + bytes(cobs.encode(raw + crc.to_bytes(CRC_BYTES, "little"))) + b"\0"
 
@@ -56,8 +57,8 @@ def parse(run: bytes, crc_seed: int) -> Frame | None:
     crc = zlib.crc32(raw[:-CRC_BYTES], 0 if raw[0] == HELLO_TYPE else crc_seed)
     if crc != int.from_bytes(raw[-CRC_BYTES:], "little"):
         return None
-    kind, flags, seq, time_us = HEADER.unpack_from(raw)
-    return Frame(kind, flags, seq, time_us, bytes(raw[HEADER.size : -CRC_BYTES]))
+    kind, source, seq, time_us = HEADER.unpack_from(raw)
+    return Frame(kind, source, seq, time_us, bytes(raw[HEADER.size : -CRC_BYTES]))
 
 
 class Kind(Enum):

@@ -118,17 +118,17 @@ TYPES = st.integers(1, 255).filter(lambda t: t not in (0x09, 0x14))
 
 
 @given(
-    type_=TYPES, seq=st.integers(0, 0xFFFF), time_us=st.integers(0, 2**64 - 1),
+    type_=TYPES, source=st.integers(0, 255), seq=st.integers(0, 0xFFFF), time_us=st.integers(0, 2**64 - 1),
     payload=st.binary(max_size=frame.PAYLOAD_MAX),
 )  # fmt: skip
 def test_frames_of_the_firmware_and_of_python_are_the_same_bytes(
-    tool: HostTool, type_: int, seq: int, time_us: int, payload: bytes
+    tool: HostTool, type_: int, source: int, seq: int, time_us: int, payload: bytes
 ) -> None:
     seed = schemas.telemetry().crc_seed
-    ours = frame.build(frame.Frame(type_, 0, seq, time_us, payload), seed)
-    head = type_.to_bytes(1, "little") + seq.to_bytes(2, "little") + time_us.to_bytes(8, "little")
+    ours = frame.build(frame.Frame(type_, source, seq, time_us, payload), seed)
+    head = bytes([type_, source]) + seq.to_bytes(2, "little") + time_us.to_bytes(8, "little")
     assert tool(HostTool.FRAME_BUILD, head + payload) == ours
-    raw = frame.HEADER.pack(type_, 0, seq, time_us) + payload
+    raw = frame.HEADER.pack(type_, source, seq, time_us) + payload
     assert tool(HostTool.FRAME_PARSE, ours[1:-1]) == raw
 
 

@@ -62,32 +62,68 @@ def test_the_layout_hash_ignores_prose_and_set_order_but_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('type = "i16"', 'type = "i17"', "demo.toml: demo.level_mv: type 'i17' is none of"),
-        ('name = "level_mv"', 'name = "class"', "'class' cannot be a field name"),
-        ("count = 2", "count = -1", "count must be"),
-        ('enum = "colour"', 'enum = "shape"', "no enum 'shape'"),
-        ("green = 2", "green = 1", "a value occurs twice"),
-        ("green = 2", "green = 300", "must be integers that fit into u8"),
-        ("width = 5", "width = 6", "the bits do not fit"),
-        ("type = 0x30", "type = 0x09", "type must be 1 to 255, and not one of"),
-        ("type = 0x30", "type = 0x300", "type must be 1 to 255"),
-        ('unit = "mV"', 'units = "mV"', "unknown key 'units'"),
-        ('set = "demo"', 'set = "other"', "must be 'demo' like its file"),
-        ('set = "demo"', "set = ", "demo.toml:"),
-        ('name = "state"', 'name = "colour"', "defined twice"),
-        ("[[message]]\ntype = 0x30", "[[record]]\ntype = 0x30", "a record has no type"),
+        ('type = "i16"', 'type = "i17"', "demo.toml line 12: demo.level_mv: type 'i17' is none of u8, i8"),
+        ('name = "level_mv"', 'name = "class"', "line 12: demo.class: 'class' cannot be a name"),
+        ('name = "level_mv"', 'name = "time_us"', "line 12: demo.time_us: 'time_us' is what every frame has already"),
+        ('name = "level_mv"', "name = 7", "line 7: demo: field without name: 7 cannot be a name"),
+        ("count = 2", "count = -1", "line 12: demo.level_mv: count must be"),
+        ("count = 2", "count = true", "line 12: demo.level_mv: count must be"),
+        ('enum = "colour"', 'enum = "shape"', "line 11: demo.colour: no enum 'shape'"),
+        ("green = 2", "green = 1", "line 4: enum colour: a value occurs twice"),
+        ("green = 2", "green = 300", "line 4: enum colour: values must be integers that fit into u8"),
+        ("values = { red = 1, green = 2 }", "values = [1, 2]", "line 4: enum colour: values must be a table"),
+        ("width = 5", "width = 6", "line 13: demo.state: the bits do not fit"),
+        ("width = 5", 'width = "5"', "line 13: demo.state: bit high: width must be 1 to 64"),
+        ('name = "high"', 'name = "low"', "line 13: demo.state: 'low' is defined twice"),
+        ("type = 0x30", "type = 0x09", "line 7: demo: type must be 1 to 255, and not one of"),
+        ("type = 0x30", "type = 0x300", "line 7: demo: type must be 1 to 255"),
+        ('unit = "mV"', 'units = "mV"', "line 12: demo.level_mv: unknown key 'units'"),
+        ('unit = "mV"', "unit = 1", "line 12: demo.level_mv: unit must be a text"),
+        ('set = "demo"', 'set = "other"', "demo.toml line 1: set is 'other', must be 'demo' like its file"),
+        ('set = "demo"', "set = ", "demo.toml line 2: no TOML"),
+        ('set = "demo"', "set = " + "[" * 100_000, "demo.toml line 1: no TOML: nested too deep"),
+        ('name = "state"', 'name = "colour"', "line 13: demo.colour: 'colour' is defined twice"),
+        ("[[message]]\ntype = 0x30", "[[record]]\ntype = 0x30", "line 7: demo: unknown key 'type'"),
+        ("[[message]]", "[message]", "[[message]] must be a list of tables"),
+        ("[[message]]", "[[block]]", "line 7: demo: samples must be 1 to 255"),
+        ("type = 0x30", "type = 0x30\nsamples = 3", "line 7: demo: unknown key 'samples'"),
+        ("[enum.colour]", "[[enum.colour]]", "line 4: enum colour: colour must be a table"),
+        ("fields = [", "fields = 3\nother = [", "line 7: demo: unknown key 'other'"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(old: str, new: str, told: str) -> None:
+def test_a_mistake_is_named_with_its_file_line_and_place(old: str, new: str, told: str) -> None:
     with pytest.raises(InputWrong) as error:
         parse(GOOD.replace(old, new, 1))
     assert told in error.value.message
+
+
+def test_a_type_that_is_taken_names_who_has_it() -> None:
+    second = GOOD.replace('"demo"', '"other"').replace("colour]", "shade]").replace('enum = "colour"', 'enum = "shade"')
+    with pytest.raises(InputWrong, match=r"other\.toml line 7: other: type 0x30 is taken by demo"):
+        schema.parse({"demo": GOOD, "other": second})
+
+
+def test_a_block_holds_its_fields_once_a_sample() -> None:
+    text = GOOD.replace("[[message]]", "[[block]]\nsamples = 3")
+    m = parse(text).messages["demo"]
+    assert [f.name for f in m.fields][:4] == ["first_index", "first_us", "period_ns", "count"]
+    assert m.size_bytes == 4 + 8 + 4 + 1 + 3 * (1 + 2 * 2 + 1)
+    raw = parse(text).pack(m, {"count": 2, "level_mv": [[1, -1], [2, -2]]})
+    assert parse(text).unpack(m, raw)["level_mv"] == [[1, -1], [2, -2], [0, 0]]
 
 
 def test_a_payload_of_the_wrong_length_is_refused() -> None:
     s = parse()
     with pytest.raises(InputWrong, match="has 6 bytes, not 5"):
         s.unpack(s.messages["demo"], bytes(5))
+
+
+@given(at=st.integers(0, len(GOOD)), size=st.integers(0, 30), text=st.text(max_size=20))
+def test_a_changed_schema_is_a_schema_or_a_clear_error(at: int, size: int, text: str) -> None:
+    try:
+        parse(GOOD[:at] + text + GOOD[at + size :])
+    except InputWrong as error:
+        assert error.message.startswith("demo.toml line ")
 
 
 @given(text=st.text(max_size=200))
@@ -103,8 +139,10 @@ def field_values(f: Field) -> st.SearchStrategy[Any]:
         return st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=f.count)
     bits = 8 * schema.SIZES[f.type]
     low, high = (0, 2**bits - 1) if f.type[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    one = st.integers(low, high)
-    return st.lists(one, min_size=f.count, max_size=f.count) if f.count else one
+    one: st.SearchStrategy[Any] = st.floats(width=32, allow_nan=False) if f.type == "f32" else st.integers(low, high)
+    for size in filter(None, (f.count, f.samples)):
+        one = st.lists(one, min_size=size, max_size=size)
+    return one
 
 
 def message_values(m: Message) -> st.SearchStrategy[dict[str, Any]]:

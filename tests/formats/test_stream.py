@@ -22,8 +22,8 @@ def hello(seq: int = 0, time_us: int = 1000, boot_id: int = 1, layout: int | Non
 
 
 def event(seq: int, time_us: int = 0) -> bytes:
-    raw = S.pack(S.messages["event"], {"code": 1, "value": [seq, 0, 0]})
-    return frame.build(frame.Frame(0x02, 0, seq & 0xFFFF, time_us or 1000 + 100 * seq, raw), S.crc_seed)
+    raw = S.pack(S.messages["takeover"], {"sample_us": seq})
+    return frame.build(frame.Frame(0x16, 0, seq & 0xFFFF, time_us or 1000 + 100 * seq, raw), S.crc_seed)
 
 
 def seqs(wire: bytes) -> tuple[list[int], Decoder]:
@@ -97,8 +97,8 @@ def test_damage_never_becomes_a_value(at: int, flip: int, cut: int) -> None:
     for start in range(0, len(wire), cut * 7):
         samples += decoder.feed(bytes(wire[start : start + cut * 7]))
     for s in samples:
-        if s.message.name == "event":
-            assert s.numbers("value") == [s.seq, 0, 0] and 1 <= s.seq < 20
+        if s.message.name == "takeover":
+            assert s.number("sample_us") == s.seq and 1 <= s.seq < 20
     assert decoder.counts.received == len(samples) >= 18
     assert decoder.counts.lost <= 2
 

@@ -42,7 +42,9 @@ def test_wire_bytes_are_as_recorded(vector: dict[str, Any]) -> None:
     message = schema.messages[vector["message"]]
     assert message.type
     wire = bytes.fromhex(vector["wire"])
-    made = frame.Frame(message.type, 0, vector["seq"], vector["time_us"], bytes.fromhex(vector["payload"]))
+    made = frame.Frame(
+        message.type, vector["source"], vector["seq"], vector["time_us"], bytes.fromhex(vector["payload"])
+    )
     assert frame.build(made, schema.crc_seed) == wire
     assert frame.parse(wire[1:-1], schema.crc_seed) == made
 
@@ -55,10 +57,15 @@ def test_every_message_has_a_vector() -> None:
 def c_value(field: Field, value: Any) -> Iterator[tuple[str, Any]]:
     if field.type == "char":
         return
-    if field.count:
-        yield from ((f"{field.name}[{i}]", v) for i, v in enumerate(value))
-    else:
-        yield field.name, value
+
+    def elements(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if not isinstance(value, list):
+            yield name, value
+            return
+        for i, inner in enumerate(value):
+            yield from elements(f"{name}[{i}]", inner)
+
+    yield from elements(field.name, value)
 
 
 def test_the_c_structs_read_the_same_values(tmp_path: Path) -> None:

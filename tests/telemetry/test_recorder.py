@@ -17,8 +17,8 @@ def wire(s: schema.Schema, count: int) -> bytes:
     hello = s.pack(s.messages["hello"], {"layout_hash": s.layout_hash, "boot_id": 1, "board": "s1-virtual"})
     out = frame.build(frame.Frame(0x01, 0, 0, 0, hello), s.crc_seed)
     for i in range(1, count):
-        payload = s.pack(s.messages["event"], {"code": 1, "value": [i, 0, 0]})
-        out += frame.build(frame.Frame(0x02, 0, i, 1000 * i, payload), s.crc_seed)
+        payload = s.pack(s.messages["takeover"], {"sample_us": i})
+        out += frame.build(frame.Frame(0x16, 0, i, 1000 * i, payload), s.crc_seed)
     return out
 
 

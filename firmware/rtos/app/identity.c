@@ -61,7 +61,6 @@ void qk_identity_hello(struct qk_wire_hello *hello)
 	memset(hello, 0, sizeof *hello);
 	hello->layout_hash = QK_TELEMETRY_LAYOUT_HASH;
 	hello->protocol_version = 1;
-	hello->chip = QK_CHIP_RTOS;
 	hello->boot_id = boot_id;
 	hello->boot_count = retained->boot_count;
 	memcpy(hello->build_id, qk_identity_build_id(), sizeof hello->build_id);

@@ -40,7 +40,7 @@ int main(void)
 	(void)osKernelInitialize();
 	qk_identity_start();
 	qk_link_start();
-	qk_stream_start();
+	qk_stream_start(qk_identity_boot_id());
 	qk_sense_start();
 	qk_report_start();
 	qk_command_start();

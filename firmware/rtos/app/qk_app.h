@@ -21,7 +21,7 @@ bool qk_link_put(const uint8_t *data, size_t size, uint32_t timeout_ms);
 
 /* stream.c: numbered telemetry frames. */
 enum qk_stream_result { QK_STREAM_SENT, QK_STREAM_DROPPED, QK_STREAM_YIELDED };
-void qk_stream_start(void);
+void qk_stream_start(uint32_t boot_id);
 enum qk_stream_result qk_stream_send(uint8_t type, const void *payload, size_t size, uint16_t *seq);
 /* A command exchange has the line: hold telemetry back for a moment, since a stranger's reader may stumble over it. */
 void qk_stream_yield(void);
@@ -45,14 +45,14 @@ struct qk_sense {
 void qk_sense_start(void);
 void qk_sense_doorbell(void); /* from the interrupt */
 void qk_sense_get(struct qk_sense *sense);
-/* Takes the minimum since the last call, and puts it back when the frame did not leave. */
+/* Takes the extremes since the last call, and puts them back when the frame did not leave. */
 struct qk_latch qk_sense_latch_take(void);
 void qk_sense_latch_sent(uint16_t seq);
 void qk_sense_latch_put_back(const struct qk_latch *latch);
 
 /* report.c: what goes out and when. */
 void qk_report_start(void);
-void qk_report_event(uint16_t code, int32_t value0, int32_t value1, int32_t value2);
+void qk_report_event(uint8_t type, const void *payload, size_t size); /* one of the [[event]] messages */
 
 /* command.c: SMP. */
 void qk_command_start(void);

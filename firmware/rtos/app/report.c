@@ -13,15 +13,26 @@
 #define HELLO_EVERY 10u
 #define EVENTS_MAX 32u
 
+/* An event on its way to the line. The largest payload has EVENT_BYTES_MAX bytes. */
+#define EVENT_BYTES_MAX 12u
+struct pending {
+	uint8_t type, size, payload[EVENT_BYTES_MAX];
+};
+_Static_assert(sizeof(struct qk_wire_takeover) <= EVENT_BYTES_MAX, "the largest event");
+
 static struct qk_message_queue queue;
-static struct qk_wire_event queue_memory[EVENTS_MAX];
+static struct pending queue_memory[EVENTS_MAX];
 static struct qk_thread thread;
 static uint64_t stack[2048 / 8];
 
-void qk_report_event(uint16_t code, int32_t value0, int32_t value1, int32_t value2)
+void qk_report_event(uint8_t type, const void *payload, size_t size)
 {
-	struct qk_wire_event event = {.code = code, .value = {value0, value1, value2}};
+	struct pending event = {.type = type, .size = (uint8_t)size};
 
+	if (size > EVENT_BYTES_MAX) {
+		return;
+	}
+	memcpy(event.payload, payload, size);
 	(void)osMessageQueuePut(&queue, &event, 0, 0);
 }
 
@@ -39,9 +50,11 @@ static void send_power(const struct qk_sense *sense)
 	struct qk_latch latch = qk_sense_latch_take();
 	struct qk_wire_power power = {
 	    .bus_mv = sense->sample.bus_mv,
-	    .bus_mv_min = latch.mv_min,
-	    .bus_mv_min_since_seq = latch.since_seq,
-	    .load_ma = (int16_t)(sense->sample.pack_ma[0] + sense->sample.pack_ma[1]),
+	    .bus_mv_min = latch.bus_mv_min,
+	    .bus_mv_max = latch.bus_mv_max,
+	    .load_ma_max = latch.load_ma_max,
+	    .latched_since_seq = latch.since_seq,
+	    .load_ma = qk_power_load_ma(&sense->sample),
 	    .supply_state = sense->supply_state,
 	    .undervoltage_count = sense->undervoltage_count,
 	    .sample_count = sense->sample_count,
@@ -117,7 +130,7 @@ static void send_fault(void)
 static void send_events(uint32_t until)
 {
 	for (;;) {
-		struct qk_wire_event event;
+		struct pending event;
 		int32_t left = (int32_t)(until - osKernelGetTickCount());
 		uint16_t seq;
 
@@ -129,7 +142,7 @@ static void send_events(uint32_t until)
 			return;
 		}
 		if (osMessageQueueGet(&queue, &event, NULL, (uint32_t)left) == osOK) {
-			(void)qk_stream_send(QK_WIRE_EVENT_TYPE, &event, sizeof event, &seq);
+			(void)qk_stream_send(event.type, event.payload, event.size, &seq);
 		}
 	}
 }
@@ -141,7 +154,6 @@ static void run(void *argument)
 	(void)argument;
 	send_hello();
 	send_fault();
-	qk_report_event(QK_EVENT_CODE_BOOT, qk_retained()->reset_reason, (int32_t)qk_retained()->boot_count, 0);
 	for (uint32_t round = 1;; round++) {
 		struct qk_sense sense;
 
@@ -173,6 +185,6 @@ void qk_report_start(void)
 	                                    .stack_size = sizeof stack,
 	                                    .priority = osPriorityNormal};
 
-	(void)osMessageQueueNew(EVENTS_MAX, sizeof(struct qk_wire_event), &queue_attr);
+	(void)osMessageQueueNew(EVENTS_MAX, sizeof(struct pending), &queue_attr);
 	(void)osThreadNew(run, NULL, &attr);
 }

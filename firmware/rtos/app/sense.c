@@ -14,6 +14,7 @@
 #define STATUS_OFFSET 0x60u
 #define RING_SAMPLES 1024u
 #define PERIOD_MS 40u
+#define SAMPLE_NS 1000000u
 #define EVENT_DOORBELL 1u
 
 static struct qk_mutex mutex;
@@ -25,6 +26,7 @@ static struct qk_sense sense; /* guarded by the mutex, like the latch */
 static struct qk_latch latch;
 static struct qk_power power;
 static struct qk_thermal thermal;
+static struct qk_wire_bus block; /* of this thread alone */
 
 void qk_sense_doorbell(void)
 {
@@ -59,19 +61,76 @@ void qk_sense_latch_sent(uint16_t seq)
 void qk_sense_latch_put_back(const struct qk_latch *taken)
 {
 	(void)osMutexAcquire(&mutex, osWaitForever);
-	qk_latch_feed(&latch, taken->mv_min);
+	qk_latch_feed(&latch, taken->bus_mv_min, taken->bus_mv_max, taken->load_ma_max);
 	(void)osMutexRelease(&mutex);
 }
 
 static void tell(const struct qk_power_event *event)
 {
-	static const uint16_t codes[] = {
-	    [QK_POWER_PACK_REMOVED] = QK_EVENT_CODE_PACK_REMOVED,   [QK_POWER_PACK_INSERTED] = QK_EVENT_CODE_PACK_INSERTED,
-	    [QK_POWER_PACK_REJECTED] = QK_EVENT_CODE_PACK_REJECTED, [QK_POWER_TAKEOVER] = QK_EVENT_CODE_TAKEOVER,
-	    [QK_POWER_UNDERVOLTAGE] = QK_EVENT_CODE_UNDERVOLTAGE,
-	};
+	switch (event->kind) {
+	case QK_POWER_PACK_REMOVED: {
+		struct qk_wire_pack_removed out = {.pack = event->pack, .sample_us = event->time_us};
 
-	qk_report_event(codes[event->kind], event->pack, (int32_t)(event->time_us & 0x7fffffff), event->value);
+		qk_report_event(QK_WIRE_PACK_REMOVED_TYPE, &out, sizeof out);
+		break;
+	}
+	case QK_POWER_PACK_INSERTED: {
+		struct qk_wire_pack_inserted out = {.pack = event->pack, .sample_us = event->time_us};
+
+		qk_report_event(QK_WIRE_PACK_INSERTED_TYPE, &out, sizeof out);
+		break;
+	}
+	case QK_POWER_PACK_REJECTED: {
+		struct qk_wire_pack_rejected out = {.pack = event->pack, .sample_us = event->time_us};
+
+		qk_report_event(QK_WIRE_PACK_REJECTED_TYPE, &out, sizeof out);
+		break;
+	}
+	case QK_POWER_TAKEOVER: {
+		struct qk_wire_takeover out = {
+		    .pack = event->pack, .sample_us = event->time_us, .bus_mv_min = (uint16_t)event->value};
+
+		qk_report_event(QK_WIRE_TAKEOVER_TYPE, &out, sizeof out);
+		break;
+	}
+	case QK_POWER_UNDERVOLTAGE: {
+		struct qk_wire_undervoltage out = {.sample_us = event->time_us, .bus_mv_min = (uint16_t)event->value};
+
+		qk_report_event(QK_WIRE_UNDERVOLTAGE_TYPE, &out, sizeof out);
+		break;
+	}
+	}
+}
+
+/* Sends what the block holds, if anything. What the line does not take is missing from the index, and so noticed. */
+static void send_block(void)
+{
+	uint16_t seq;
+
+	if (block.count) {
+		(void)qk_stream_send(QK_WIRE_BUS_TYPE, &block, sizeof block, &seq);
+		block.first_index += block.count;
+	}
+	block.count = 0;
+}
+
+/* Only samples that follow each other by one period share a block. */
+static void collect(const struct qk_wire_plant_sample *raw)
+{
+	uint64_t due_us = block.first_us + block.count * (SAMPLE_NS / 1000u);
+
+	if (block.count && raw->time_us != due_us) {
+		send_block();
+	}
+	if (!block.count) {
+		memset(block.bus_sample_mv, 0, sizeof block.bus_sample_mv);
+		block.first_us = raw->time_us;
+		block.period_ns = SAMPLE_NS;
+	}
+	block.bus_sample_mv[block.count++] = raw->bus_mv;
+	if (block.count == QK_WIRE_BUS_SAMPLES) {
+		send_block();
+	}
 }
 
 static void take_sample(const struct qk_wire_plant_sample *raw)
@@ -93,7 +152,7 @@ static void take_sample(const struct qk_wire_plant_sample *raw)
 	(void)osMutexAcquire(&mutex, osWaitForever);
 	count = qk_power_step(&power, &sample, found);
 	throttled = qk_thermal_step(&thermal, zone_decic, (uint32_t)(raw->time_us / 1000u));
-	qk_latch_feed(&latch, sample.bus_mv_min);
+	qk_latch_feed(&latch, sample.bus_mv_min, sample.bus_mv, qk_power_load_ma(&sample));
 	sense.sample = sample;
 	memcpy(sense.zone_decic, zone_decic, sizeof zone_decic);
 	sense.power_enabled = power.enabled;
@@ -111,7 +170,9 @@ static void take_sample(const struct qk_wire_plant_sample *raw)
 		tell(&found[i]);
 	}
 	if (throttled) {
-		qk_report_event(QK_EVENT_CODE_THROTTLE_CHANGED, thermal.level, thermal.zone, 0);
+		struct qk_wire_throttle_changed out = {.throttle_level = thermal.level, .throttle_zone = thermal.zone};
+
+		qk_report_event(QK_WIRE_THROTTLE_CHANGED_TYPE, &out, sizeof out);
 	}
 }
 
@@ -125,18 +186,22 @@ static void drain(uint32_t *read_index)
 	qk_memory_barrier();
 	if (write_index - *read_index > RING_SAMPLES) {
 		uint32_t lost = write_index - *read_index - RING_SAMPLES / 2u;
+		struct qk_wire_samples_lost out = {.lost_count = lost};
 
 		*read_index += lost;
 		(void)osMutexAcquire(&mutex, osWaitForever);
 		sense.sample_lost_count += lost;
 		(void)osMutexRelease(&mutex);
-		qk_report_event(QK_EVENT_CODE_SAMPLES_LOST, (int32_t)lost, 0, 0);
+		send_block();
+		block.first_index += lost;
+		qk_report_event(QK_WIRE_SAMPLES_LOST_TYPE, &out, sizeof out);
 	}
 	while (*read_index != write_index) {
 		struct qk_wire_plant_sample raw;
 
 		memcpy(&raw, mailbox + RING_OFFSET + *read_index % RING_SAMPLES * sizeof raw, sizeof raw);
 		take_sample(&raw);
+		collect(&raw);
 		(*read_index)++;
 	}
 }

@@ -7,15 +7,17 @@
 #define YIELD_MS 250u
 
 static struct qk_mutex mutex;
+static uint8_t source;
 static uint16_t next_seq;
 static uint32_t dropped_count, yielded_count;
 static volatile uint32_t yield_until;
 static volatile bool yield_set;
 
-void qk_stream_start(void)
+void qk_stream_start(uint32_t boot_id)
 {
 	static const osMutexAttr_t attr = {.attr_bits = osMutexPrioInherit, .cb_mem = &mutex, .cb_size = sizeof mutex};
 
+	source = qk_frame_source(QK_CHIP_RTOS, boot_id);
 	(void)osMutexNew(&attr);
 }
 
@@ -42,7 +44,7 @@ enum qk_stream_result qk_stream_send(uint8_t type, const void *payload, size_t s
 		return QK_STREAM_YIELDED;
 	}
 	*seq = next_seq++;
-	size = qk_frame_build(wire, type, *seq, qk_port_time_us(), payload, size);
+	size = qk_frame_build(wire, type, source, *seq, qk_port_time_us(), payload, size);
 	if (!qk_link_put(wire, size, 0)) {
 		dropped_count++;
 		result = QK_STREAM_DROPPED;

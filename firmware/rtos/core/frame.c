@@ -13,9 +13,10 @@ static uint32_t crc_start(uint8_t type)
 	return type == QK_WIRE_HELLO_TYPE ? 0u : qk_crc32(0, layout, sizeof layout);
 }
 
-size_t qk_frame_build(uint8_t *out, uint8_t type, uint16_t seq, uint64_t time_us, const void *payload, size_t size)
+size_t qk_frame_build(uint8_t *out, uint8_t type, uint8_t source, uint16_t seq, uint64_t time_us, const void *payload,
+                      size_t size)
 {
-	struct qk_wire_frame_header header = {.type = type, .flags = 0, .seq = seq, .time_us = time_us};
+	struct qk_wire_frame_header header = {.type = type, .source = source, .seq = seq, .time_us = time_us};
 	uint8_t raw[sizeof header + QK_FRAME_PAYLOAD_MAX + 4u];
 	size_t raw_size = sizeof header + size, code_at = 1, used = 2;
 	uint32_t crc;

@@ -148,13 +148,28 @@ uint8_t qk_power_soc_pct(uint16_t pack_mv, int16_t pack_ma, uint16_t pack_mohm)
 
 void qk_latch_clear(struct qk_latch *latch, uint16_t seq)
 {
-	latch->mv_min = UINT16_MAX;
+	latch->bus_mv_min = UINT16_MAX;
+	latch->bus_mv_max = 0;
+	latch->load_ma_max = INT16_MIN;
 	latch->since_seq = seq;
 }
 
-void qk_latch_feed(struct qk_latch *latch, uint16_t mv)
+void qk_latch_feed(struct qk_latch *latch, uint16_t bus_mv_min, uint16_t bus_mv_max, int16_t load_ma)
 {
-	if (mv < latch->mv_min) {
-		latch->mv_min = mv;
+	if (bus_mv_min < latch->bus_mv_min) {
+		latch->bus_mv_min = bus_mv_min;
 	}
+	if (bus_mv_max > latch->bus_mv_max) {
+		latch->bus_mv_max = bus_mv_max;
+	}
+	if (load_ma > latch->load_ma_max) {
+		latch->load_ma_max = load_ma;
+	}
+}
+
+int16_t qk_power_load_ma(const struct qk_power_sample *sample)
+{
+	int32_t load_ma = (int32_t)sample->pack_ma[0] + sample->pack_ma[1];
+
+	return (int16_t)(load_ma > INT16_MAX ? INT16_MAX : load_ma < INT16_MIN ? INT16_MIN : load_ma);
 }

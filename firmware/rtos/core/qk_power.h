@@ -70,13 +70,15 @@ unsigned qk_power_step(struct qk_power *power, const struct qk_power_sample *sam
  * 10 %, enough to refuse an update on an empty pack; a gauge gives better. */
 uint8_t qk_power_soc_pct(uint16_t pack_mv, int16_t pack_ma, uint16_t pack_mohm);
 
-/* Minimum hold: remembers the lowest value until it is taken. */
+/* Hold of extremes: remembers them until they are taken. */
 struct qk_latch {
-	uint16_t mv_min;
+	uint16_t bus_mv_min, bus_mv_max;
+	int16_t load_ma_max;
 	uint16_t since_seq;
 };
 
 void qk_latch_clear(struct qk_latch *latch, uint16_t seq);
-void qk_latch_feed(struct qk_latch *latch, uint16_t mv);
+void qk_latch_feed(struct qk_latch *latch, uint16_t bus_mv_min, uint16_t bus_mv_max, int16_t load_ma);
+int16_t qk_power_load_ma(const struct qk_power_sample *sample); /* of both packs, saturated */
 
 #endif

@@ -37,9 +37,9 @@ static size_t handle(uint8_t op, size_t size)
 		uint16_t seq;
 		uint64_t time_us;
 
-		memcpy(&seq, exact + 1, sizeof seq);
-		memcpy(&time_us, exact + 3, sizeof time_us);
-		out = qk_frame_build(answer, exact[0], seq, time_us, exact + 11, size - 11);
+		memcpy(&seq, exact + 2, sizeof seq);
+		memcpy(&time_us, exact + 4, sizeof time_us);
+		out = qk_frame_build(answer, exact[0], exact[1], seq, time_us, exact + 12, size - 12);
 		break;
 	}
 	case FRAME_PARSE: {

@@ -146,18 +146,29 @@ static void charge_follows_the_table_and_stays_in_range(void)
 	CHECK(qk_power_soc_pct(1000, -32768, 65535) == 0);
 }
 
-static void the_latch_holds_the_lowest_until_cleared(void)
+static void the_latch_holds_the_extremes_until_cleared(void)
 {
 	struct qk_latch latch;
 
 	qk_latch_clear(&latch, 7);
-	qk_latch_feed(&latch, 4000);
-	qk_latch_feed(&latch, 3300);
-	qk_latch_feed(&latch, 3900);
-	CHECK(latch.mv_min == 3300 && latch.since_seq == 7);
+	qk_latch_feed(&latch, 4000, 4001, -40);
+	qk_latch_feed(&latch, 3300, 3990, 900);
+	qk_latch_feed(&latch, 3900, 4050, 480);
+	CHECK(latch.bus_mv_min == 3300 && latch.bus_mv_max == 4050 && latch.load_ma_max == 900 && latch.since_seq == 7);
 	qk_latch_clear(&latch, 9);
-	qk_latch_feed(&latch, 3901);
-	CHECK(latch.mv_min == 3901 && latch.since_seq == 9);
+	qk_latch_feed(&latch, 3901, 3902, -500);
+	CHECK(latch.bus_mv_min == 3901 && latch.bus_mv_max == 3902 && latch.load_ma_max == -500 && latch.since_seq == 9);
+}
+
+static void the_load_of_both_packs_saturates(void)
+{
+	struct qk_power_sample both = {.pack_ma = {30000, 30000}};
+
+	CHECK(qk_power_load_ma(&both) == INT16_MAX);
+	both.pack_ma[0] = both.pack_ma[1] = -30000;
+	CHECK(qk_power_load_ma(&both) == INT16_MIN);
+	both.pack_ma[1] = 30000;
+	CHECK(qk_power_load_ma(&both) == 0);
 }
 
 static const struct qk_thermal_limits trips = {.zone = {{{750, 850, 950}},
@@ -208,7 +219,8 @@ int main(void)
 	RUN(an_empty_pack_is_better_than_none);
 	RUN(undervoltage_is_counted_once_a_dip);
 	RUN(charge_follows_the_table_and_stays_in_range);
-	RUN(the_latch_holds_the_lowest_until_cleared);
+	RUN(the_latch_holds_the_extremes_until_cleared);
+	RUN(the_load_of_both_packs_saturates);
 	RUN(the_hottest_zone_throttles_at_once);
 	RUN(throttling_ends_step_by_step_below_the_hysteresis);
 	return 0;

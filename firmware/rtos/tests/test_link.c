@@ -46,7 +46,7 @@ static void start(osThreadFunc_t function)
 	qk_host_end_tick = 100000;
 	CHECK(osKernelInitialize() == osOK);
 	qk_link_start();
-	qk_stream_start();
+	qk_stream_start(0x1234567a);
 	CHECK(osThreadNew(function, NULL, &attributes));
 	CHECK(osKernelStart() == osOK);
 }
@@ -68,6 +68,7 @@ static unsigned frames(unsigned *missing)
 		}
 		if (end > at) {
 			CHECK(qk_frame_parse(out + at, end - at) == 8);
+			CHECK(out[at + 1] == (0xa0 | QK_CHIP_RTOS));
 			memcpy(&seq, out + at + 2, sizeof seq);
 			*missing += count ? (uint16_t)(seq - last - 1u) : 0u;
 			last = seq;

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_PLANT_LAYOUT_HASH 0x50b3u
+#define QK_PLANT_LAYOUT_HASH 0xed2du
 
 /* Written by the plant model. */
 struct qk_wire_plant_control {

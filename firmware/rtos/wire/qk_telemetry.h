@@ -1,4 +1,4 @@
-/* Generated from protocols/power.toml, protocols/stream.toml, protocols/thermal.toml by `make gen`. Do not edit. */
+/* Generated from protocols/motion.toml, protocols/power.toml, protocols/stream.toml, protocols/thermal.toml by `make gen`. Do not edit. */
 /* SPDX-License-Identifier: Apache-2.0 */
 /* clang-format off */
 #ifndef QK_TELEMETRY_H
@@ -7,7 +7,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_TELEMETRY_LAYOUT_HASH 0xe4cfu
+#define QK_TELEMETRY_LAYOUT_HASH 0xaf28u
+
+enum qk_pack {
+	QK_PACK_LEFT = 0,
+	QK_PACK_RIGHT = 1,
+};
 
 enum qk_supply_state {
 	QK_SUPPLY_STATE_NONE = 0,
@@ -45,19 +50,6 @@ enum qk_rollback_reason {
 	QK_ROLLBACK_REASON_CONFIRMED_IMAGE_LOST = 5,
 };
 
-enum qk_event_code {
-	QK_EVENT_CODE_BOOT = 1,
-	QK_EVENT_CODE_PACK_REMOVED = 2,
-	QK_EVENT_CODE_PACK_INSERTED = 3,
-	QK_EVENT_CODE_TAKEOVER = 4,
-	QK_EVENT_CODE_UNDERVOLTAGE = 5,
-	QK_EVENT_CODE_THROTTLE_CHANGED = 6,
-	QK_EVENT_CODE_SAMPLES_LOST = 7,
-	QK_EVENT_CODE_SELFTEST_FAILED = 8,
-	QK_EVENT_CODE_IMAGE_CONFIRMED = 9,
-	QK_EVENT_CODE_PACK_REJECTED = 10,
-};
-
 enum qk_log_level {
 	QK_LOG_LEVEL_ERROR = 0,
 	QK_LOG_LEVEL_WARNING = 1,
@@ -85,27 +77,50 @@ enum qk_thermal_zone {
 	QK_THERMAL_ZONE_NONE = 255,
 };
 
+#define QK_WIRE_IMU_TYPE 0x30u
+#define QK_WIRE_IMU_SAMPLES 16u
+/* Accelerometer and gyroscope, x y z in the axes of the frame: right, up, back. */
+struct qk_wire_imu {
+	uint32_t first_index; /* Samples since reset before the first of this block. */
+	uint64_t first_us; /* us; Time of the first sample by the converter's clock. */
+	uint32_t period_ns; /* ns; From one sample to the next. */
+	uint8_t count; /* Samples that are filled, from the first on; the others are 0. */
+	int16_t accel_mg[16][3]; /* mg */
+	int16_t gyro_ddps[16][3]; /* 0.1 dps */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_imu) == 209, "qk_wire_imu");
+_Static_assert(offsetof(struct qk_wire_imu, first_index) == 0, "qk_wire_imu.first_index");
+_Static_assert(offsetof(struct qk_wire_imu, first_us) == 4, "qk_wire_imu.first_us");
+_Static_assert(offsetof(struct qk_wire_imu, period_ns) == 12, "qk_wire_imu.period_ns");
+_Static_assert(offsetof(struct qk_wire_imu, count) == 16, "qk_wire_imu.count");
+_Static_assert(offsetof(struct qk_wire_imu, accel_mg) == 17, "qk_wire_imu.accel_mg");
+_Static_assert(offsetof(struct qk_wire_imu, gyro_ddps) == 113, "qk_wire_imu.gyro_ddps");
+
 #define QK_WIRE_POWER_TYPE 0x10u
 /* The bus, 10 Hz. */
 struct qk_wire_power {
 	uint16_t bus_mv; /* mV */
-	uint16_t bus_mv_min; /* mV; Lowest value since the frame named in bus_mv_min_since_seq, held by hardware between samples. */
-	uint16_t bus_mv_min_since_seq; /* Sequence number of the power frame at which the latch was last cleared. */
+	uint16_t bus_mv_min; /* mV; Latched: lowest value, held by hardware between converter samples. */
+	uint16_t bus_mv_max; /* mV; Latched: highest converter sample. */
+	int16_t load_ma_max; /* mA; Latched: highest converter sample. */
+	uint16_t latched_since_seq; /* Sequence number of the power frame that cleared the latches: they hold what was since then. */
 	int16_t load_ma; /* mA; Sum of both packs; positive discharges. */
 	uint8_t supply_state;
 	uint8_t undervoltage_count; /* Times the bus went below the warning level since reset. */
 	uint32_t sample_count; /* Converter samples consumed since reset. */
 	uint32_t sample_lost_count; /* Converter samples overwritten before they were read. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_power) == 18, "qk_wire_power");
+_Static_assert(sizeof(struct qk_wire_power) == 22, "qk_wire_power");
 _Static_assert(offsetof(struct qk_wire_power, bus_mv) == 0, "qk_wire_power.bus_mv");
 _Static_assert(offsetof(struct qk_wire_power, bus_mv_min) == 2, "qk_wire_power.bus_mv_min");
-_Static_assert(offsetof(struct qk_wire_power, bus_mv_min_since_seq) == 4, "qk_wire_power.bus_mv_min_since_seq");
-_Static_assert(offsetof(struct qk_wire_power, load_ma) == 6, "qk_wire_power.load_ma");
-_Static_assert(offsetof(struct qk_wire_power, supply_state) == 8, "qk_wire_power.supply_state");
-_Static_assert(offsetof(struct qk_wire_power, undervoltage_count) == 9, "qk_wire_power.undervoltage_count");
-_Static_assert(offsetof(struct qk_wire_power, sample_count) == 10, "qk_wire_power.sample_count");
-_Static_assert(offsetof(struct qk_wire_power, sample_lost_count) == 14, "qk_wire_power.sample_lost_count");
+_Static_assert(offsetof(struct qk_wire_power, bus_mv_max) == 4, "qk_wire_power.bus_mv_max");
+_Static_assert(offsetof(struct qk_wire_power, load_ma_max) == 6, "qk_wire_power.load_ma_max");
+_Static_assert(offsetof(struct qk_wire_power, latched_since_seq) == 8, "qk_wire_power.latched_since_seq");
+_Static_assert(offsetof(struct qk_wire_power, load_ma) == 10, "qk_wire_power.load_ma");
+_Static_assert(offsetof(struct qk_wire_power, supply_state) == 12, "qk_wire_power.supply_state");
+_Static_assert(offsetof(struct qk_wire_power, undervoltage_count) == 13, "qk_wire_power.undervoltage_count");
+_Static_assert(offsetof(struct qk_wire_power, sample_count) == 14, "qk_wire_power.sample_count");
+_Static_assert(offsetof(struct qk_wire_power, sample_lost_count) == 18, "qk_wire_power.sample_lost_count");
 
 #define QK_WIRE_BATTERY_TYPE 0x11u
 #define QK_BATTERY_PACK_STATE_LEFT_PRESENT 0x1u
@@ -131,16 +146,95 @@ _Static_assert(offsetof(struct qk_wire_battery, pack_soc_pct) == 12, "qk_wire_ba
 _Static_assert(offsetof(struct qk_wire_battery, swap_count) == 14, "qk_wire_battery.swap_count");
 _Static_assert(offsetof(struct qk_wire_battery, pack_state) == 18, "qk_wire_battery.pack_state");
 
+#define QK_WIRE_PACK_REMOVED_TYPE 0x12u
+/* A pack lost contact. */
+struct qk_wire_pack_removed {
+	uint8_t pack;
+	uint64_t sample_us; /* us */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_pack_removed) == 9, "qk_wire_pack_removed");
+_Static_assert(offsetof(struct qk_wire_pack_removed, pack) == 0, "qk_wire_pack_removed.pack");
+_Static_assert(offsetof(struct qk_wire_pack_removed, sample_us) == 1, "qk_wire_pack_removed.sample_us");
+
+#define QK_WIRE_PACK_INSERTED_TYPE 0x13u
+/* A pack has had contact for long enough to count. */
+struct qk_wire_pack_inserted {
+	uint8_t pack;
+	uint64_t sample_us; /* us */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_pack_inserted) == 9, "qk_wire_pack_inserted");
+_Static_assert(offsetof(struct qk_wire_pack_inserted, pack) == 0, "qk_wire_pack_inserted.pack");
+_Static_assert(offsetof(struct qk_wire_pack_inserted, sample_us) == 1, "qk_wire_pack_inserted.sample_us");
+
+#define QK_WIRE_PACK_REJECTED_TYPE 0x15u
+/* A pack is present but did not prove what it is. */
+struct qk_wire_pack_rejected {
+	uint8_t pack;
+	uint64_t sample_us; /* us */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_pack_rejected) == 9, "qk_wire_pack_rejected");
+_Static_assert(offsetof(struct qk_wire_pack_rejected, pack) == 0, "qk_wire_pack_rejected.pack");
+_Static_assert(offsetof(struct qk_wire_pack_rejected, sample_us) == 1, "qk_wire_pack_rejected.sample_us");
+
+#define QK_WIRE_TAKEOVER_TYPE 0x16u
+/* After a removal this pack carries the load alone. */
+struct qk_wire_takeover {
+	uint8_t pack;
+	uint64_t sample_us; /* us */
+	uint16_t bus_mv_min; /* mV; Held by hardware since the sample before. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_takeover) == 11, "qk_wire_takeover");
+_Static_assert(offsetof(struct qk_wire_takeover, pack) == 0, "qk_wire_takeover.pack");
+_Static_assert(offsetof(struct qk_wire_takeover, sample_us) == 1, "qk_wire_takeover.sample_us");
+_Static_assert(offsetof(struct qk_wire_takeover, bus_mv_min) == 9, "qk_wire_takeover.bus_mv_min");
+
+#define QK_WIRE_UNDERVOLTAGE_TYPE 0x17u
+/* The bus went below the warning level. */
+struct qk_wire_undervoltage {
+	uint64_t sample_us; /* us */
+	uint16_t bus_mv_min; /* mV; Held by hardware since the sample before. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_undervoltage) == 10, "qk_wire_undervoltage");
+_Static_assert(offsetof(struct qk_wire_undervoltage, sample_us) == 0, "qk_wire_undervoltage.sample_us");
+_Static_assert(offsetof(struct qk_wire_undervoltage, bus_mv_min) == 8, "qk_wire_undervoltage.bus_mv_min");
+
+#define QK_WIRE_SAMPLES_LOST_TYPE 0x18u
+/* Converter samples were overwritten before they were read. */
+struct qk_wire_samples_lost {
+	uint32_t lost_count;
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_samples_lost) == 4, "qk_wire_samples_lost");
+_Static_assert(offsetof(struct qk_wire_samples_lost, lost_count) == 0, "qk_wire_samples_lost.lost_count");
+
+#define QK_WIRE_BUS_TYPE 0x19u
+#define QK_WIRE_BUS_SAMPLES 100u
+/* The bus at the converter's rate. */
+struct qk_wire_bus {
+	uint32_t first_index; /* Samples since reset before the first of this block. */
+	uint64_t first_us; /* us; Time of the first sample by the converter's clock. */
+	uint32_t period_ns; /* ns; From one sample to the next. */
+	uint8_t count; /* Samples that are filled, from the first on; the others are 0. */
+	uint16_t bus_sample_mv[100]; /* mV */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_bus) == 217, "qk_wire_bus");
+_Static_assert(offsetof(struct qk_wire_bus, first_index) == 0, "qk_wire_bus.first_index");
+_Static_assert(offsetof(struct qk_wire_bus, first_us) == 4, "qk_wire_bus.first_us");
+_Static_assert(offsetof(struct qk_wire_bus, period_ns) == 12, "qk_wire_bus.period_ns");
+_Static_assert(offsetof(struct qk_wire_bus, count) == 16, "qk_wire_bus.count");
+_Static_assert(offsetof(struct qk_wire_bus, bus_sample_mv) == 17, "qk_wire_bus.bus_sample_mv");
+
+#define QK_FRAME_HEADER_SOURCE_CHIP 0xfu
+#define QK_FRAME_HEADER_SOURCE_BOOT 0xf0u
 /* In front of every payload. */
 struct qk_wire_frame_header {
 	uint8_t type; /* Message type. */
-	uint8_t flags; /* Reserved, 0. */
-	uint16_t seq; /* Counts frames of this stream, wraps; a frame that was dropped before sending has used its number. */
+	uint8_t source; /* Which stream this frame belongs to. */
+	uint16_t seq; /* Counts frames of this chip, wraps; a frame that was dropped before sending has used its number. */
 	uint64_t time_us; /* us; Device time since its reset. */
 } __attribute__((packed));
 _Static_assert(sizeof(struct qk_wire_frame_header) == 12, "qk_wire_frame_header");
 _Static_assert(offsetof(struct qk_wire_frame_header, type) == 0, "qk_wire_frame_header.type");
-_Static_assert(offsetof(struct qk_wire_frame_header, flags) == 1, "qk_wire_frame_header.flags");
+_Static_assert(offsetof(struct qk_wire_frame_header, source) == 1, "qk_wire_frame_header.source");
 _Static_assert(offsetof(struct qk_wire_frame_header, seq) == 2, "qk_wire_frame_header.seq");
 _Static_assert(offsetof(struct qk_wire_frame_header, time_us) == 4, "qk_wire_frame_header.time_us");
 
@@ -149,7 +243,6 @@ _Static_assert(offsetof(struct qk_wire_frame_header, time_us) == 4, "qk_wire_fra
 struct qk_wire_hello {
 	uint16_t layout_hash; /* Of all messages; seeds the CRC of every other frame. */
 	uint8_t protocol_version;
-	uint8_t chip;
 	uint32_t boot_id; /* Random at each start. */
 	uint32_t boot_count; /* Resets since power was applied. */
 	uint8_t build_id[8]; /* First bytes of the linker's build id; the same in the ELF. */
@@ -169,38 +262,27 @@ struct qk_wire_hello {
 	uint32_t dropped_count; /* Frames dropped since reset because nobody read fast enough. */
 	uint32_t yielded_count; /* Frames held back since reset while a command exchange had the line. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_hello) == 78, "qk_wire_hello");
+_Static_assert(sizeof(struct qk_wire_hello) == 77, "qk_wire_hello");
 _Static_assert(offsetof(struct qk_wire_hello, layout_hash) == 0, "qk_wire_hello.layout_hash");
 _Static_assert(offsetof(struct qk_wire_hello, protocol_version) == 2, "qk_wire_hello.protocol_version");
-_Static_assert(offsetof(struct qk_wire_hello, chip) == 3, "qk_wire_hello.chip");
-_Static_assert(offsetof(struct qk_wire_hello, boot_id) == 4, "qk_wire_hello.boot_id");
-_Static_assert(offsetof(struct qk_wire_hello, boot_count) == 8, "qk_wire_hello.boot_count");
-_Static_assert(offsetof(struct qk_wire_hello, build_id) == 12, "qk_wire_hello.build_id");
-_Static_assert(offsetof(struct qk_wire_hello, board) == 20, "qk_wire_hello.board");
-_Static_assert(offsetof(struct qk_wire_hello, serial) == 36, "qk_wire_hello.serial");
-_Static_assert(offsetof(struct qk_wire_hello, version_major) == 52, "qk_wire_hello.version_major");
-_Static_assert(offsetof(struct qk_wire_hello, version_minor) == 53, "qk_wire_hello.version_minor");
-_Static_assert(offsetof(struct qk_wire_hello, version_revision) == 54, "qk_wire_hello.version_revision");
-_Static_assert(offsetof(struct qk_wire_hello, version_build) == 56, "qk_wire_hello.version_build");
-_Static_assert(offsetof(struct qk_wire_hello, slot) == 60, "qk_wire_hello.slot");
-_Static_assert(offsetof(struct qk_wire_hello, image_state) == 61, "qk_wire_hello.image_state");
-_Static_assert(offsetof(struct qk_wire_hello, reset_reason) == 62, "qk_wire_hello.reset_reason");
-_Static_assert(offsetof(struct qk_wire_hello, rollback_reason) == 63, "qk_wire_hello.rollback_reason");
-_Static_assert(offsetof(struct qk_wire_hello, selftest_count) == 64, "qk_wire_hello.selftest_count");
-_Static_assert(offsetof(struct qk_wire_hello, selftest_passed) == 65, "qk_wire_hello.selftest_passed");
-_Static_assert(offsetof(struct qk_wire_hello, uptime_ms) == 66, "qk_wire_hello.uptime_ms");
-_Static_assert(offsetof(struct qk_wire_hello, dropped_count) == 70, "qk_wire_hello.dropped_count");
-_Static_assert(offsetof(struct qk_wire_hello, yielded_count) == 74, "qk_wire_hello.yielded_count");
-
-#define QK_WIRE_EVENT_TYPE 0x02u
-/* Something happened once. */
-struct qk_wire_event {
-	uint16_t code;
-	int32_t value[3]; /* By code: pack index for pack_* (0 left, 1 right), then plant time in us; level and zone for throttle_changed; count for samples_lost. */
-} __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_event) == 14, "qk_wire_event");
-_Static_assert(offsetof(struct qk_wire_event, code) == 0, "qk_wire_event.code");
-_Static_assert(offsetof(struct qk_wire_event, value) == 2, "qk_wire_event.value");
+_Static_assert(offsetof(struct qk_wire_hello, boot_id) == 3, "qk_wire_hello.boot_id");
+_Static_assert(offsetof(struct qk_wire_hello, boot_count) == 7, "qk_wire_hello.boot_count");
+_Static_assert(offsetof(struct qk_wire_hello, build_id) == 11, "qk_wire_hello.build_id");
+_Static_assert(offsetof(struct qk_wire_hello, board) == 19, "qk_wire_hello.board");
+_Static_assert(offsetof(struct qk_wire_hello, serial) == 35, "qk_wire_hello.serial");
+_Static_assert(offsetof(struct qk_wire_hello, version_major) == 51, "qk_wire_hello.version_major");
+_Static_assert(offsetof(struct qk_wire_hello, version_minor) == 52, "qk_wire_hello.version_minor");
+_Static_assert(offsetof(struct qk_wire_hello, version_revision) == 53, "qk_wire_hello.version_revision");
+_Static_assert(offsetof(struct qk_wire_hello, version_build) == 55, "qk_wire_hello.version_build");
+_Static_assert(offsetof(struct qk_wire_hello, slot) == 59, "qk_wire_hello.slot");
+_Static_assert(offsetof(struct qk_wire_hello, image_state) == 60, "qk_wire_hello.image_state");
+_Static_assert(offsetof(struct qk_wire_hello, reset_reason) == 61, "qk_wire_hello.reset_reason");
+_Static_assert(offsetof(struct qk_wire_hello, rollback_reason) == 62, "qk_wire_hello.rollback_reason");
+_Static_assert(offsetof(struct qk_wire_hello, selftest_count) == 63, "qk_wire_hello.selftest_count");
+_Static_assert(offsetof(struct qk_wire_hello, selftest_passed) == 64, "qk_wire_hello.selftest_passed");
+_Static_assert(offsetof(struct qk_wire_hello, uptime_ms) == 65, "qk_wire_hello.uptime_ms");
+_Static_assert(offsetof(struct qk_wire_hello, dropped_count) == 69, "qk_wire_hello.dropped_count");
+_Static_assert(offsetof(struct qk_wire_hello, yielded_count) == 73, "qk_wire_hello.yielded_count");
 
 #define QK_WIRE_LOG_TYPE 0x03u
 /* One line of text. */
@@ -265,5 +347,15 @@ _Static_assert(offsetof(struct qk_wire_thermal, zone_decic) == 0, "qk_wire_therm
 _Static_assert(offsetof(struct qk_wire_thermal, throttle_level) == 10, "qk_wire_thermal.throttle_level");
 _Static_assert(offsetof(struct qk_wire_thermal, throttle_zone) == 11, "qk_wire_thermal.throttle_zone");
 _Static_assert(offsetof(struct qk_wire_thermal, throttle_changes) == 12, "qk_wire_thermal.throttle_changes");
+
+#define QK_WIRE_THROTTLE_CHANGED_TYPE 0x21u
+/* The governor chose another level. */
+struct qk_wire_throttle_changed {
+	uint8_t throttle_level;
+	uint8_t throttle_zone;
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_throttle_changed) == 2, "qk_wire_throttle_changed");
+_Static_assert(offsetof(struct qk_wire_throttle_changed, throttle_level) == 0, "qk_wire_throttle_changed.throttle_level");
+_Static_assert(offsetof(struct qk_wire_throttle_changed, throttle_zone) == 1, "qk_wire_throttle_changed.throttle_zone");
 
 #endif /* QK_TELEMETRY_H */
