@@ -107,7 +107,16 @@ def rests(
 
 
 def _rest(
-    time_s: Floats, ma: Floats, mv: Floats, i: int, j: int, table: Table, capacity_mah: float, mohm: float, *, long: bool
+    time_s: Floats,
+    ma: Floats,
+    mv: Floats,
+    i: int,
+    j: int,
+    table: Table,
+    capacity_mah: float,
+    mohm: float,
+    *,
+    long: bool,
 ) -> Rest | None:
     t, v, c = time_s[i:j] - time_s[i], mv[i:j], ma[i:j]
     x = np.column_stack((np.ones_like(t), t - t.mean()))

@@ -87,7 +87,9 @@ class Judgement:
     note: str = ""
 
 
-def judge(value: float, u: float, limit: Limit, *, floor: float | None = None, ceiling: float | None = None) -> Judgement:
+def judge(
+    value: float, u: float, limit: Limit, *, floor: float | None = None, ceiling: float | None = None
+) -> Judgement:
     """Value against limit and guard band (ILAC-G8:09/2019: w = U, the expanded uncertainty).
 
     U joins the instrument's uncertainty (limits file) and ``u``, what the algorithm adds. ``floor`` and ``ceiling`` bound
@@ -102,7 +104,9 @@ def judge(value: float, u: float, limit: Limit, *, floor: float | None = None, c
     low = floor if limit.lsl is None else limit.lsl + guard
     high = ceiling if limit.usl is None else limit.usl - guard
     if guard > 0 and low is not None and high is not None and low > high:
-        clear = (limit.lsl is not None and value < limit.lsl - guard) or (limit.usl is not None and value > limit.usl + guard)
+        clear = (limit.lsl is not None and value < limit.lsl - guard) or (
+            limit.usl is not None and value > limit.usl + guard
+        )
         if clear:
             return Judgement(Verdict.FAIL, whole)
         return Judgement(Verdict.INVALID, whole, f"an uncertainty of {guard:.3g} {limit.unit} leaves no room to pass")

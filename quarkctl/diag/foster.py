@@ -109,6 +109,7 @@ def bins(time_s: Floats, temp_c: Floats, power_time_s: Floats, watts: Floats, co
     """Means over equal bins; power is held where none was measured."""
     start, end = float(time_s[0]), float(time_s[-1])
     step = (end - start) / count
+
     def mean(t: Floats, v: Floats) -> Floats:
         i = np.clip(((t - start) / step).astype(int), 0, count - 1)
         keep = (t >= start) & (t <= end) & np.isfinite(v)
@@ -142,7 +143,7 @@ def decays(count: int, step_s: float, taus: Floats) -> Floats:
 
 def fit(record: Binned, *, order: int = 2, signed: bool = False, settled: bool = False) -> Model | None:
     """Least squares by variable projection: a grid of log-spaced tau, amplitudes solved in closed form for each, then
-    Gauss-Newton in ln tau around the best. None when the record cannot tell (constant power, too few samples).
+    Gauss-Newton in ln tau around the best. A tau above twice the record is a drift, not a time constant: left out. None when the record cannot tell (constant power, too few samples).
 
     ``signed`` allows negative amplitudes: right for a zone that is not where the power goes. ``settled``: the record
     begins in thermal balance, so nothing was stored before it.
@@ -152,9 +153,10 @@ def fit(record: Binned, *, order: int = 2, signed: bool = False, settled: bool =
         return None
     y = record.temp_c[good]
     n = len(record.temp_c)
-    f = responses(record.watts, record.step_s, _TAUS)[good]
-    e = decays(n, record.step_s, _TAUS)[good]
-    taus = _grid(y, f, e, order, signed=signed, settled=settled)
+    grid = _TAUS[_TAUS <= 2 * record.span_s]
+    f = responses(record.watts, record.step_s, grid)[good]
+    e = decays(n, record.step_s, grid)[good]
+    taus = _grid(grid, y, f, e, order, signed=signed, settled=settled)
     if taus is None:
         return None
     return _refine(record, good, taus, signed=signed, settled=settled)
@@ -176,7 +178,7 @@ def choose(record: Binned, *, golden_tau_s: float = 0.0, signed: bool = False) -
     return stored if stored and (best is None or stored.bic < best.bic - 10) else best
 
 
-def _grid(y: Floats, f: Floats, e: Floats, order: int, *, signed: bool, settled: bool) -> Floats | None:
+def _grid(grid: Floats, y: Floats, f: Floats, e: Floats, order: int, *, signed: bool, settled: bool) -> Floats | None:
     count = f.shape[1]
     i, j = np.triu_indices(count, _APART)
     if order == 1:
@@ -200,7 +202,7 @@ def _grid(y: Floats, f: Floats, e: Floats, order: int, *, signed: bool, settled:
     if not allowed.any():
         return None
     best = int(np.argmin(np.where(allowed, sse, np.inf)))
-    return _TAUS[[i[best]] if order == 1 else [i[best], j[best]]]
+    return np.asarray(grid[[i[best]] if order == 1 else [i[best], j[best]]])
 
 
 def _columns(record: Binned, good: npt.NDArray[np.bool_], taus: Floats, *, settled: bool) -> Floats:
@@ -211,9 +213,7 @@ def _columns(record: Binned, good: npt.NDArray[np.bool_], taus: Floats, *, settl
     return np.concatenate(parts, axis=1)[good]
 
 
-def _refine(
-    record: Binned, good: npt.NDArray[np.bool_], taus: Floats, *, signed: bool, settled: bool
-) -> Model | None:
+def _refine(record: Binned, good: npt.NDArray[np.bool_], taus: Floats, *, signed: bool, settled: bool) -> Model | None:
     y = record.temp_c[good]
     log = np.log(taus)
     n = len(taus)
@@ -221,7 +221,7 @@ def _refine(
 
     def solve(at: Floats) -> tuple[Floats, Floats, float]:
         c = _columns(record, good, np.exp(at), settled=settled)
-        x, *_ = np.linalg.lstsq(c, y, rcond=None)
+        x = np.asarray(np.linalg.lstsq(c, y, rcond=None)[0], np.float64)
         rest = y - c @ x
         ok = x[1 : 1 + n].sum() > 0 if signed else (x[1 : 1 + n] > 0).all()
         return c, x, float(rest @ rest) if ok else math.inf
@@ -235,7 +235,7 @@ def _refine(
         move, *_ = np.linalg.lstsq(full, y - c @ x, rcond=None)
         d = np.clip(move[-n:], -0.5, 0.5)
         for _ in range(6):
-            tried = np.clip(log + d, math.log(0.5), math.log(2e4))
+            tried = np.clip(log + d, math.log(0.5), math.log(max(2 * record.span_s, 10.0)))
             c2, x2, sse2 = solve(tried)
             if sse2 < sse:
                 break

@@ -46,7 +46,10 @@ def cpk(values: Sequence[float], lsl: float | None, usl: float | None) -> Estima
     if sd == 0:
         return None
     value = min(
-        *((mean - lsl) / (3 * sd) if lsl is not None else math.inf, (usl - mean) / (3 * sd) if usl is not None else math.inf)
+        *(
+            (mean - lsl) / (3 * sd) if lsl is not None else math.inf,
+            (usl - mean) / (3 * sd) if usl is not None else math.inf,
+        )
     )
     z = normal_quantile(0.5 + CONFIDENCE / 2)
     return Estimate(value, z * math.sqrt(1 / (9 * n) + value**2 / (2 * n - 2)), n)
