@@ -29,6 +29,12 @@ have qemu-system-arm || need qemu-system-arm qemu-system-arm qemu-system-arm qem
 if [ "$purpose" = test ]; then
 	have gcc && printf '#include <stdio.h>\nint main(void){return 0;}' | gcc -xc -o /dev/null - 2>/dev/null ||
 		need gcc "gcc libc6-dev" gcc gcc
+	# a PKCS#11 token without hardware: keys in it must give the signatures that key files give
+	have softhsm2-util || need softhsm2-util softhsm2 softhsm softhsm
+	# what openssl verifies, it verifies with code that is not ours
+	have openssl || need openssl openssl openssl openssl
+	# what unzip lists and tests, a release bundle is a ZIP file for everybody
+	have unzip || need unzip unzip unzip unzip
 fi
 
 # --- Python 3.11 or newer

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quarkctl import boards
-from quarkctl.build import monocypher, source, stack, tools
-from quarkctl.build.sign import FileSigner
+from quarkctl.build import monocypher, sign, source, stack, tools
 from quarkctl.errors import InputWrong, UsageWrong
 from quarkctl.events import Event, Level, Progress, silent
 from quarkctl.formats import elf, mcuboot_image
@@ -24,11 +23,11 @@ SABOTAGE = ("hang", "fault", "stack", "selftest")
 
 @dataclass(frozen=True)
 class Request:
-    """What to build. ``key`` None means the development key, ``out`` None means build/<board>."""
+    """What to build. ``key`` names a signer, None means the development key; ``out`` None means build/<board>."""
 
     board: str
     version: Version
-    key: Path | None = None
+    key: str | Path | None = None
     out: Path | None = None
     security_counter: int = 1
     sabotage: str = ""
@@ -82,8 +81,13 @@ def build(request: Request, progress: Progress = silent) -> Built:
         raise UsageWrong(f"no sabotage {request.sabotage!r}", hint=f"there are {', '.join(SABOTAGE)}")
     tools.require(tools.RTOS_TOOLS)
     rtos = source.rtos()
-    signer = FileSigner(request.key or source.development_key())
+    signer = sign.load(request.key or source.development_key())
     public_key = signer.public_key
+    if public_key.kind != "ed25519":
+        raise InputWrong(
+            f"the bootloader verifies Ed25519, the key is {public_key.kind}",
+            hint="make one: openssl genpkey -algorithm ed25519 -out key.pem",
+        )
     out = request.out or Path("build") / board.name
     work = out / f".work-{request.version}{f'-{request.sabotage}' if request.sabotage else ''}"
     work.mkdir(parents=True, exist_ok=True)
@@ -101,7 +105,7 @@ def build(request: Request, progress: Progress = silent) -> Built:
             "cmake", "-G", "Ninja", "-S", rtos, "-B", work,
             f"-DCMAKE_TOOLCHAIN_FILE={rtos / 'toolchain-arm-none-eabi.cmake'}",
             f"-DQK_BOARD={board.name}", f"-DQK_VERSION={v.major}.{v.minor}.{v.revision}.{v.build}",
-            f"-DQK_PUBLIC_KEY_HEX={public_key.hex()}", f"-DQK_MONOCYPHER_DIR={library}",
+            f"-DQK_PUBLIC_KEY_HEX={public_key.raw.hex()}", f"-DQK_MONOCYPHER_DIR={library}",
             f"-DQK_SABOTAGE={request.sabotage.upper()}",
         ],
         log,
@@ -115,8 +119,10 @@ def build(request: Request, progress: Progress = silent) -> Built:
     image = mcuboot_image.build(
         payload, version=v, load_address=board.need("rtos.load_address"),
         header_bytes=board.need("rtos.header_bytes"), board=board.name,
-        security_counter=request.security_counter, public_key=public_key, sign=signer.sign,
+        security_counter=request.security_counter, public_key=public_key,
+        sign=lambda message: signer.sign(message, f"rtos-{request.version}"),
     )  # fmt: skip
+    signer.finish()
     if len(image) > board.need("rtos.slot_bytes"):
         raise InputWrong(f"the image has {len(image)} bytes, a slot of {board.name} {board.need('rtos.slot_bytes')}")
     built = _finish(request, out, work, image, development=request.key is None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quarkctl.cli import show
+from quarkctl.cli.ask import insist
 from quarkctl.cli.options import (
     Board,
     Device,
@@ -17,13 +18,16 @@ from quarkctl.cli.options import (
     Log,
     Timeout,
     Verbose,
+    Yes,
     bounded,
+    complete_method,
     examples,
     protocol_log,
+    terminable,
 )
 
 if TYPE_CHECKING:
-    from quarkctl.flash.plan import Plan
+    from quarkctl.flash.plan import Plan, Result
     from quarkctl.flash.rtos import TestBootFailed
 
 app = typer.Typer(add_completion=False)
@@ -33,14 +37,25 @@ app = typer.Typer(add_completion=False)
     epilog=examples("quarkctl flash rtos-1.1.0.bin", "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json")
 )
 def flash(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Signed image, or a folder of builds: its newest.")],
+    what: Annotated[
+        list[str], typer.Argument(metavar="WHAT...", help="Signed image, or a folder of builds: its newest.")
+    ],
     device: Device = "",
     board: Board = "",
+    chip: Annotated[str, typer.Option("--chip", metavar="rtos|ar1", help="Only that chip.")] = "",
+    via: Annotated[
+        str,
+        typer.Option("--via", metavar="METHOD", autocompletion=complete_method, help="How; else what fits the files."),
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")] = False,
+    verify_only: Annotated[
+        bool, typer.Option("--verify-only", help="Compare what the device holds; write nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write even what is there already.")] = False,
     allow_downgrade: Annotated[
         bool, typer.Option("--allow-downgrade", help="Accept an older version (never an older security counter).")
     ] = False,
+    yes: Yes = False,
     as_json: Json = False,
     events: Events = "",
     timeout: Timeout = 0.0,
@@ -49,26 +64,36 @@ def flash(
 ) -> None:
     """Put firmware on a device: check, upload, verify, test boot, health check, confirm.
 
-    An image that does not survive its test boot is rolled back by the device, and the reason is told.
+    An image that does not survive its test boot is rolled back by the device, and the reason is told. A flash that was
+    interrupted goes on where the device is.
     """
-    from quarkctl.cli import images
     from quarkctl.cli.choose import choose
-    from quarkctl.flash.plan import Wish
-    from quarkctl.flash.rtos import Session, TestBootFailed
+    from quarkctl.flash import methods, run
+    from quarkctl.flash.journal import Journal
+    from quarkctl.flash.plan import Job, Wish
+    from quarkctl.flash.rtos import TestBootFailed
 
-    data = images.read(image)
-    opener = choose(device)
+    method = methods.select(what, via=via, chip=chip, board=board)
+    prepared = method.prepare(what)
+    opener = choose(device, method.name)
     began = time.monotonic()
-    with show.Reporter(events, quiet=as_json) as progress, bounded(timeout), protocol_log(verbose, log):
-        session = Session(opener, data, Wish(force, allow_downgrade), progress, board, images.program_of(image))
+    with (
+        show.Reporter(events, quiet=as_json) as progress, bounded(timeout), terminable(), protocol_log(verbose, log),
+        opener.hold(),
+    ):  # fmt: skip
+        journal = Journal(opener.identity)
+        wish = Wish(force, allow_downgrade, verify_only)
+        session = prepared(Job(opener, journal, progress, board, wish))
         try:
-            plan = session.plan()
+            plan = run.preflight(session, journal, progress)
             if not as_json and events != "-":
-                show.err.print(_headline(plan, session.port))
+                show.err.print(_headline(plan, session.where))
             if dry_run:
                 _print_plan(plan, as_json=as_json)
                 return
-            result = session.run(plan)
+            for question in plan.questions:
+                insist(question, yes=yes)
+            result = run.carry_out(session, plan, journal, progress)
         except TestBootFailed as error:
             error.hint = _save_crash(error, opener.identity)
             raise
@@ -77,16 +102,13 @@ def flash(
     if as_json:
         show.document("quarkctl.flash/1", {**result.as_dict(), "total_s": round(time.monotonic() - began, 3)})
     elif events != "-":
-        done = f"done in {time.monotonic() - began:.1f} s" if plan.steps else f"nothing to do: {plan.reasons[0]}"
-        show.out.print(done)
+        show.out.print(_summary(result, time.monotonic() - began))
 
 
-def _headline(plan: Plan, port: str) -> str:
-    from quarkctl.flash.plan import slot_name
-
-    old = f"{plan.old_version} -> " if plan.old_version else ""
-    slots = f"slot {slot_name(plan.old_slot)} -> {slot_name(plan.new_slot)}"
-    return f"{plan.device}  {plan.board}  rtos {old}{plan.new_version}  {slots}  serial {port}"
+def _headline(plan: Plan, where: str) -> str:
+    versions = " -> ".join(v for v in (plan.old_version, plan.new_version) if v)
+    slots = f"  slot {plan.facts['old_slot']} -> {plan.facts['new_slot']}" if "new_slot" in plan.facts else ""
+    return f"{plan.device}  {plan.board}  {plan.chip} {versions}{slots}  {where}"
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -95,7 +117,17 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
         return
     for reason in plan.reasons:
         show.out.print(f"because {reason}")
-    show.out.print("would " + (", ".join(plan.steps) if plan.steps else "do nothing"))
+    for step in plan.steps:
+        show.out.print(f"would {step.name:<10} {step.text}".rstrip())
+    if not plan.steps:
+        show.out.print("would do nothing")
+
+
+def _summary(result: Result, seconds: float) -> str:
+    if result.outcome == "unchanged":
+        return f"nothing to do: {result.plan.reasons[0]}"
+    words = "the device holds what the file holds" if result.outcome == "verified" else "done"
+    return f"{words} in {seconds:.1f} s" if result.outcome == "done" else words
 
 
 def _save_crash(error: TestBootFailed, identity: str) -> str:

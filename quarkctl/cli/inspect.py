@@ -13,6 +13,7 @@ from quarkctl.cli import show
 from quarkctl.cli.options import Json, examples
 from quarkctl.errors import InputWrong
 from quarkctl.formats import mcuboot_image, recording
+from quarkctl.formats.signature import PublicKey
 
 app = typer.Typer(add_completion=False)
 
@@ -58,14 +59,13 @@ def _image(data: bytes) -> dict[str, Any]:
     image = mcuboot_image.parse(data)
     signature, trusted = "unknown key", ""
     for name in boards.names():
-        board = boards.load(name)
-        for key, fact in board.facts.items():
-            if (
-                key.startswith("rtos.key.")
-                and mcuboot_image.ed25519_key_hash(bytes.fromhex(fact.value)) == image.key_hash
-            ):
-                why = mcuboot_image.verify_ed25519(image, bytes.fromhex(fact.value))
-                signature, trusted = why or "verified", key.removeprefix("rtos.key.")
+        for fact, value in boards.load(name).facts.items():
+            if not fact.startswith("rtos.key."):
+                continue
+            key = PublicKey.from_raw(bytes.fromhex(value.value))
+            if key.id == image.key_hash:
+                signature = mcuboot_image.verify(image, key) or "verified"
+                trusted = fact.removeprefix("rtos.key.")
     return {
         "kind": "MCUboot image",
         "version": str(image.version),

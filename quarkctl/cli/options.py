@@ -25,6 +25,12 @@ def complete_device(incomplete: str) -> list[str]:
     return [f"sim:{i.name}" for i in folder.running() if f"sim:{i.name}".startswith(incomplete)]
 
 
+def complete_method(incomplete: str) -> list[str]:
+    from quarkctl.flash.methods import METHODS
+
+    return [n for n in METHODS if n.startswith(incomplete)]
+
+
 def complete_glasses(incomplete: str) -> list[str]:
     from quarkctl.sim import folder
 
@@ -35,7 +41,7 @@ Device = Annotated[
     str,
     typer.Option(
         "--device", "-d", envvar="QUARKCTL_DEVICE", metavar="ID", autocompletion=complete_device,
-        help="Serial number, port path, or sim:NAME. Needed only when more than one device fits.",
+        help="Serial number, physical port, path, name in rig.toml, or sim:NAME. Needed when several fit.",
     ),
 ]  # fmt: skip
 Board = Annotated[
@@ -50,6 +56,7 @@ Events = Annotated[
     str,
     typer.Option("--events", metavar="[FILE]", help="Progress as JSON lines, to standard output or --events=FILE."),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="No questions: yes to all of them.")]
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="S", min=0.0, help="Bound for the whole command; 0 means none.")
 ]
@@ -80,6 +87,21 @@ def bounded(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the work like Ctrl-C: the device is left in a known state, which is told."""
+    import signal
+
+    def ended(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

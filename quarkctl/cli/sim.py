@@ -72,14 +72,14 @@ def start(
 ) -> None:
     """Start virtual glasses."""
     from quarkctl.build.rtos import boot_name
-    from quarkctl.cli import images
+    from quarkctl.flash import images
     from quarkctl.formats import mcuboot_image
     from quarkctl.sim import control
 
     if load not in LOADS_MA:
         raise UsageWrong(f"no load {load!r}", hint=f"there are {', '.join(LOADS_MA)}")
     chosen = image or images.newest(Path("build") / board)
-    key_hash = mcuboot_image.parse(images.read(chosen)).key_hash
+    key_hash = mcuboot_image.parse(images.load(chosen)).key_hash
     boot_elf = chosen.parent / boot_name(key_hash)
     if not boot_elf.is_file():
         raise InputWrong(

@@ -1,154 +1,140 @@
-"""Decide what to do before anything is touched: image + board profile + what the device says -> steps, or a refusal."""
+"""What every flash method has in common: the order, the plan, its steps, the result.
+
+A method (``METHODS``) reads its sources and makes a session from a job. The session looks at the device and makes the
+plan; nothing is written before that. Then `quarkctl.flash.run.carry_out` lets it do one step after the other.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
-from quarkctl.boards import Board
-from quarkctl.errors import DeviceRefused, InputWrong
-from quarkctl.flash.device import DeviceState, Health, SlotImage
-from quarkctl.formats import mcuboot_image
-from quarkctl.formats.mcuboot_image import Image, Version
+from quarkctl.events import Progress
 
-SLOT_NAMES = ("A", "B")
+if TYPE_CHECKING:
+    from quarkctl.flash.journal import Journal
+    from quarkctl.link import Opener
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked for."""
+    """What the user asked for, besides what to write.
+
+    ``force``: write even what is there already. ``verify_only``: compare, write nothing.
+    """
 
     force: bool = False
     allow_downgrade: bool = False
+    verify_only: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One order for one device; what to write is known to the session already."""
+
+    opener: Opener
+    journal: Journal
+    progress: Progress
+    board: str = ""
+    wish: Wish = field(default_factory=Wish)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do. ``name`` is what events and result call it; ``text`` is what ``--dry-run`` prints."""
+
+    name: str
+    text: str = ""
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will happen to one device, in order. ``steps`` are names of the steps of `quarkctl.flash.rtos`."""
+    """What will happen to one device, in order. Made without writing anything.
+
+    ``digest`` (hex) stands for everything that is to be on the device at the end: a later run with the same one goes on
+    where this one ended. ``questions`` need a yes before the first step; ``reasons`` tell why steps are left out.
+    ``facts`` are the method's own, for the result.
+    """
 
     device: str
     board: str
-    old_version: Version | None
-    new_version: Version
-    old_slot: int
-    new_slot: int
-    image_bytes: int
-    steps: tuple[str, ...]
-    reasons: tuple[str, ...]
+    chip: str
+    method: str
+    old_version: str
+    new_version: str
+    size_bytes: int
+    digest: str
+    steps: tuple[Step, ...]
+    reasons: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        return tuple(s.name for s in self.steps)
 
     def as_dict(self) -> dict[str, object]:
         return {
             "device": self.device,
             "board": self.board,
-            "old_version": str(self.old_version) if self.old_version else None,
-            "new_version": str(self.new_version),
-            "old_slot": slot_name(self.old_slot),
-            "new_slot": slot_name(self.new_slot),
-            "image_bytes": self.image_bytes,
-            "steps": list(self.steps),
+            "chip": self.chip,
+            "method": self.method,
+            "old_version": self.old_version or None,
+            "new_version": self.new_version or None,
+            "image_bytes": self.size_bytes,
+            "digest": self.digest,
+            "steps": list(self.step_names),
+            "todo": [{"step": s.name, "text": s.text, "size_bytes": s.size_bytes} for s in self.steps],
             "reasons": list(self.reasons),
+            "questions": list(self.questions),
+            **self.facts,
         }
 
 
-def slot_name(slot: int) -> str:
-    return SLOT_NAMES[slot] if 0 <= slot < len(SLOT_NAMES) else "-"
+@dataclass
+class Result:
+    """What was done. ``seconds`` by step; ``resumed`` tells which earlier run this one went on with, if it did."""
+
+    plan: Plan
+    outcome: str = "done"
+    seconds: dict[str, float] = field(default_factory=dict)
+    resumed: str = ""
+    facts: dict[str, object] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            **self.plan.as_dict(),
+            "result": self.outcome,
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+            "resumed": self.resumed or None,
+            **self.facts,
+        }
 
 
-def check_image(image: Image, data: bytes, board: Board) -> None:
-    """What can be known without a device. Raises InputWrong."""
-    if not image.hash_ok:
-        raise InputWrong("the image is damaged: its hash does not match its content", hint="build or download it again")
-    if image.size_bytes != len(data) and data[image.size_bytes :].strip(b"\xff\0"):
-        raise InputWrong(f"{len(data) - image.size_bytes} bytes of something else follow the image")
-    if image.board != board.name:
-        raise InputWrong(
-            f"the image is made for {image.board or 'no board in particular'}, the device is {board.name}",
-            hint=f"quarkctl build rtos --board {board.name}",
-        )
-    limit = board.need("rtos.slot_bytes")
-    if len(data) > limit:
-        raise InputWrong(f"the image has {len(data)} bytes, a slot of {board.name} holds {limit}")
+class Session(Protocol):
+    """One device from the first question to the last answer."""
 
+    @property
+    def where(self) -> str:
+        """The way to the device at the moment, such as ``serial /dev/ttyACM0``."""
+        ...
 
-def check_signature(image: Image, board: Board, device_key_hash: bytes) -> None:
-    """Signed with the key that the device trusts, and soundly so as far as that key is known here. Raises InputWrong."""
-    keys = [bytes.fromhex(v.value) for k, v in board.facts.items() if k.startswith("rtos.key.")]
-    trusted = device_key_hash or (mcuboot_image.ed25519_key_hash(keys[0]) if keys else b"")
-    if trusted and image.key_hash != trusted:
-        raise InputWrong(
-            f"the image is signed with key {image.key_hash.hex()[:12] or 'none'}, the device trusts {trusted.hex()[:12]}",
-            hint="build it with the device's key: quarkctl build rtos --key KEY.pem",
-        )
-    for key in keys:
-        if mcuboot_image.ed25519_key_hash(key) == image.key_hash:
-            why = mcuboot_image.verify_ed25519(image, key)
-            if why:
-                raise InputWrong(f"the image must not be trusted: {why}", hint="build or download it again")
+    def plan(self) -> Plan:
+        """Open the device, ask it, and decide. Writes nothing. Raises what refuses the plan."""
+        ...
 
+    def do(self, step: Step) -> str:
+        """Carry one step of the plan out and return what to tell of it. May report PROGRESS events."""
+        ...
 
-def make(
-    image: Image, data: bytes, board: Board, device: str, state: DeviceState, health: Health | None, wish: Wish
-) -> Plan:
-    """The plan for one device. Raises InputWrong (image), DeviceRefused (state of the device)."""
-    check_image(image, data, board)
-    check_signature(image, board, state.key_hash)
-    if state.slot_bytes and len(data) > state.slot_bytes:
-        raise InputWrong(f"the image has {len(data)} bytes, the device's slot holds {state.slot_bytes}")
-    _check_age(image, state, wish)
-    _check_power(board, health)
+    def facts(self) -> dict[str, object]:
+        """What the result tells besides the plan, after the last step."""
+        ...
 
-    active = state.active
-    spare = _spare(state)
-    steps = ["upload", "verify", "restart", "health", "confirm"]
-    reasons: list[str] = []
-    if active and active.hash == image.digest and not wish.force:
-        if active.confirmed:
-            steps, reasons = [], ["this image runs already and is confirmed"]
-        else:
-            steps, reasons = ["health", "confirm"], ["this image runs already, on trial"]
-        spare = active.slot
-    elif active and not active.confirmed:
-        raise DeviceRefused(
-            f"the device runs {active.version} on trial; the other slot holds the way back",
-            hint="confirm it by flashing it again, or reset the device to go back",
-        )
-    elif not wish.force and any(i.slot == spare and i.hash == image.digest for i in state.images):
-        steps.remove("upload")
-        reasons.append(f"slot {slot_name(spare)} holds this image already")
-    if state.recovery:
-        reasons.append("only the bootloader runs: no image to go back to")
-    return Plan(
-        device, board.name, active.version if active else None, image.version, active.slot if active else -1, spare,
-        len(data), tuple(steps), tuple(reasons),
-    )  # fmt: skip
+    def interrupted(self, step: Step) -> str:
+        """Called when the user stops in this step: bring the device into a known state, quickly, and tell which."""
+        ...
 
-
-def _spare(state: DeviceState) -> int:
-    if state.active:
-        return 1 - state.active.slot
-    confirmed: SlotImage | None = next((i for i in state.images if i.confirmed), None)
-    return 1 - confirmed.slot if confirmed else 0
-
-
-def _check_age(image: Image, state: DeviceState, wish: Wish) -> None:
-    if image.security_counter < state.security_counter:
-        raise InputWrong(
-            f"the image has security counter {image.security_counter}, the device demands {state.security_counter}",
-            hint="the device will never start it: use a newer release",
-        )
-    active = state.active
-    if active and image.version < active.version and not wish.allow_downgrade:
-        raise InputWrong(
-            f"the image is older ({image.version}) than what runs ({active.version})",
-            hint="--allow-downgrade flashes it",
-        )
-
-
-def _check_power(board: Board, health: Health | None) -> None:
-    if health is None or not health.soc_pct:
-        return
-    least = board.get("rtos.soc_pct_min", 0)
-    best = max(health.soc_pct.values())
-    if best < least:
-        raise DeviceRefused(
-            f"the fuller battery has {best} %, an update needs {least} %", hint="charge the glasses or change a battery"
-        )
+    def close(self) -> None: ...

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from pathlib import Path
 
 from quarkctl import boards, schemas
 from quarkctl.boards import Board
@@ -17,17 +17,19 @@ from quarkctl.errors import (
     LinkTimeout,
     ProtocolError,
     QuarkError,
+    UsageWrong,
     VerificationFailed,
 )
-from quarkctl.events import Event, Level, Progress
-from quarkctl.flash import device, plan
+from quarkctl.events import Event, Level
+from quarkctl.flash import device, images, rtos_plan
 from quarkctl.flash.device import DeviceState
-from quarkctl.flash.plan import Plan, Wish, slot_name
+from quarkctl.flash.plan import Job, Plan, Step
+from quarkctl.flash.rtos_plan import slot_name
 from quarkctl.flash.smp import Client
 from quarkctl.flash.upload import upload
 from quarkctl.formats import elf, mcuboot_image, smp
 from quarkctl.formats.schema import Value
-from quarkctl.link import Link, Opener
+from quarkctl.link import Link
 
 #: A quick question to a device that may be in the middle of its start.
 _PEEK_S = 0.25
@@ -42,83 +44,72 @@ class TestBootFailed(VerificationFailed):
         self.fault = fault
 
 
-@dataclass
-class Result:
-    """What was done. ``seconds`` by step; ``repeated`` counts requests that had to be sent again."""
+def accepts(sources: Sequence[str]) -> bool:
+    """A signed image, or a folder of builds that has one."""
+    if len(sources) != 1:
+        return False
+    try:
+        images.load(Path(sources[0]))
+    except QuarkError:
+        return False
+    return True
 
-    plan: Plan
-    seconds: dict[str, float] = field(default_factory=dict)
-    repeated: int = 0
-    start_s: float = 0.0
-    selftest: str = ""
 
-    def as_dict(self) -> dict[str, object]:
-        return {
-            **self.plan.as_dict(),
-            "result": "done" if self.plan.steps else "unchanged",
-            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
-            "repeated_requests": self.repeated,
-            "first_telemetry_s": round(self.start_s, 3),
-            "selftest": self.selftest,
-        }
+def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
+    """Raises InputWrong, UsageWrong for sources that are no image."""
+    if len(sources) != 1:
+        raise UsageWrong(f"one image at a time, not {len(sources)}", hint="a folder of builds means its newest image")
+    path = Path(sources[0])
+    data, program = images.load(path), images.program_of(path)
+    return lambda job: Session(job, data, program)
 
 
 class Session:
     """One device from the first question to the last answer."""
 
-    def __init__(
-        self, opener: Opener, data: bytes, wish: Wish, progress: Progress, board: str = "", program: bytes = b""
-    ) -> None:
+    def __init__(self, job: Job, data: bytes, program: bytes = b"") -> None:
         """``program`` is the ELF file of the image, if there is one: crash reports then name file and line."""
-        self._opener = opener
+        self._opener = job.opener
         self._data = data
         self._image = mcuboot_image.parse(data)
-        self._wish = wish
-        self._progress = progress
-        self._board_name = board
+        self._wish = job.wish
+        self._progress = job.progress
+        self._board_name = job.board
         self._schema = schemas.telemetry()
         self._board: Board | None = None
         self._client: Client | None = None
         self._link: Link | None = None
         self._state = DeviceState()
+        self._plan = Plan("", "", "", "", "", "", 0, "", ())
         self._start_s = 0.0
+        self._selftest = ""
+        self._repeated = 0
+        self._resumed_at = 0
         self._old_fault = b""
         self._program = program
 
     def close(self) -> None:
+        if self._client:
+            self._repeated += self._client.round_trips.repeat_count
         if self._link:
             self._link.close()
         self._link = self._client = None
 
     @property
-    def port(self) -> str:
-        """Where the device is at the moment."""
-        return self._link.name if self._link else ""
+    def where(self) -> str:
+        return f"serial {self._link.name}" if self._link else ""
 
     # --- plan ---------------------------------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        """Open the device, ask it, and decide. Nothing is written."""
-        self._tell("preflight", Level.START)
-        try:
-            made, text = self._plan()
-        except QuarkError as error:
-            self._tell("preflight", Level.FAILED, error.message)
-            raise
-        self._tell("preflight", Level.DONE, text)
-        return made
-
-    def _plan(self) -> tuple[Plan, str]:
         client = self._open()
         self._state = device.probe(client)
         self._board = self._profile()
         health = None if self._state.recovery else device.read_health(client)
-        made = plan.make(self._image, self._data, self._board, self._opener.identity, self._state, health, self._wish)
-        words = [f"signature {self._image.key_hash.hex()[:8]}"]
-        words.append(f"counter {self._image.security_counter} >= {self._state.security_counter}")
-        if health and health.soc_pct:
-            words.insert(0, "battery " + " ".join(f"{k} {v} %" for k, v in health.soc_pct.items()))
-        return made, ", ".join(words)
+        self._plan = rtos_plan.make(
+            self._image, self._data, self._board, self._opener.identity, self._state, health, self._wish
+        )
+        return self._plan
 
     def _profile(self) -> Board:
         """The board that the device says it is; the user's word only where the device says nothing."""
@@ -139,55 +130,67 @@ class Session:
 
     # --- act ----------------------------------------------------------------------------------------------------------
 
-    def run(self, made: Plan) -> Result:
-        """Carry the plan out. Raises TestBootFailed when the new image was rolled back."""
-        steps: dict[str, Callable[[Plan], str]] = {
+    def do(self, step: Step) -> str:
+        return {
             "upload": self._upload,
             "verify": self._verify,
             "restart": self._restart,
             "health": self._health,
             "confirm": self._confirm,
-        }
-        result = Result(made)
-        for name in made.steps:
-            self._tell(name, Level.START, total=len(self._data) if name == "upload" else 0)
-            began = time.monotonic()
-            try:
-                text = steps[name](made)
-            except QuarkError as error:
-                self._tell(name, Level.FAILED, error.message)
-                raise
-            result.seconds[name] = time.monotonic() - began
-            self._tell(name, Level.DONE, text)
-            if name == "health":
-                result.selftest = text
-        result.start_s = self._start_s
-        if self._client:
-            result.repeated = self._client.round_trips.repeat_count
-        return result
+            "compare": self._compare,
+        }[step.name]()
 
-    def _upload(self, _: Plan) -> str:
+    def facts(self) -> dict[str, object]:
+        return {
+            "repeated_requests": self._repeated + (self._client.round_trips.repeat_count if self._client else 0),
+            "resumed_at_bytes": self._resumed_at,
+            "first_telemetry_s": round(self._start_s, 3),
+            "selftest": self._selftest,
+        }
+
+    def interrupted(self, step: Step) -> str:
+        """Before the restart nothing has changed but the spare slot; a trial that nobody watches is ended."""
+        if step.name in ("upload", "verify", "compare"):
+            return "the old image runs; the next flash goes on where the device is"
+        with suppress(QuarkError):
+            self._open().write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
+        return "the device was reset: an image that is not confirmed is rolled back by that"
+
+    def _upload(self) -> str:
         client = self._open()
         total, began = len(self._data), time.monotonic()
 
         def report(done: int, eta_s: float | None) -> None:
             self._progress(Event(self._opener.identity, "upload", Level.PROGRESS, "", done, total, eta_s))
 
-        upload(client, self._data, report)
-        rate = total / 1000 / max(time.monotonic() - began, 1e-6)
-        return f"{total / 1000:.1f} kB at {rate:.0f} kB/s"
+        self._resumed_at = upload(client, self._data, report)
+        sent = total - self._resumed_at
+        rate = sent / 1000 / max(time.monotonic() - began, 1e-6)
+        resumed = f", from byte {self._resumed_at} on" if self._resumed_at else ""
+        return f"{sent / 1000:.1f} kB at {rate:.0f} kB/s{resumed}"
 
-    def _verify(self, made: Plan) -> str:
-        found = next((i for i in device.read_images(self._open()) if i.slot == made.new_slot), None)
+    def _verify(self) -> str:
+        slot = rtos_plan.slot_index(self._plan.facts["new_slot"])
+        found = next((i for i in device.read_images(self._open()) if i.slot == slot), None)
         if found is None or found.hash != self._image.digest:
             raise VerificationFailed(
-                f"slot {slot_name(made.new_slot)} does not hold what was sent",
+                f"slot {slot_name(slot)} does not hold what was sent",
                 hint="flash again; the old image still runs",
             )
         digest = self._image.digest.hex()
-        return f"slot {slot_name(made.new_slot)} sha256 {digest[:4]}..{digest[-4:]}"
+        return f"slot {slot_name(slot)} sha256 {digest[:4]}..{digest[-4:]}"
 
-    def _restart(self, made: Plan) -> str:
+    def _compare(self) -> str:
+        found = next((i for i in self._state.images if i.hash == self._image.digest), None)
+        if found is None:
+            there = (
+                ", ".join(f"{i.version} in slot {slot_name(i.slot)}" for i in self._state.images) or "no sound image"
+            )
+            raise VerificationFailed(f"the device does not hold {self._image.version}: it has {there}", hint="flash it")
+        words = [w for w, is_so in (("runs", found.active), ("confirmed", found.confirmed)) if is_so]
+        return f"{self._image.version} is whole in slot {slot_name(found.slot)}, {', '.join(words) or 'does not run'}"
+
+    def _restart(self) -> str:
         client = self._open()
         self._old_fault = device.read_fault(client)
         client.write(smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": False})
@@ -234,7 +237,11 @@ class Session:
             hint="reset the device: it goes back to the old image by itself",
         )
 
-    def _health(self, _: Plan) -> str:
+    def _health(self) -> str:
+        self._selftest = self._self_test()
+        return self._selftest
+
+    def _self_test(self) -> str:
         limit_s = self._need_ms("rtos.health_ms")
         began = time.monotonic()
         last = device.Health()
@@ -271,14 +278,15 @@ class Session:
         while (left := until - time.monotonic()) > 0:
             self._open().pump(left)
 
-    def _confirm(self, made: Plan) -> str:
+    def _confirm(self) -> str:
         client = self._open()
         client.write(smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": True})
         active = next((i for i in device.read_images(client) if i.active), None)
         if active is None or not active.confirmed or active.hash != self._image.digest:
             raise VerificationFailed("the device did not make the image permanent", hint="flash again")
-        kept = f"; {made.old_version} kept in slot {slot_name(made.old_slot)}" if made.old_version else ""
-        return f"{self._image.version} is permanent{kept if made.old_slot != made.new_slot else ''}"
+        old, slot = self._plan.old_version, self._plan.facts["old_slot"]
+        kept = f"; {old} kept in slot {slot}" if old and slot != self._plan.facts["new_slot"] else ""
+        return f"{self._image.version} is permanent{kept}"
 
     # --- failure ------------------------------------------------------------------------------------------------------
 

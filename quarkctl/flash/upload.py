@@ -26,8 +26,10 @@ Report = Callable[[int, float | None], None]
 """Called with bytes done and the estimated seconds left."""
 
 
-def upload(client: Client, image: bytes, report: Report) -> None:
+def upload(client: Client, image: bytes, report: Report) -> int:
     """Send an image and follow the offsets that the device answers, forwards or backwards.
+
+    Returns the offset at which the device was when this began: what lies before it was not sent.
 
     A device that has part of the same file already (same SHA-256) says so at offset 0, and the rest is sent. Where the
     device has buffers for several frames, chunks are sent ahead; after a loss one at a time, until it goes well again.
@@ -39,12 +41,13 @@ def upload(client: Client, image: bytes, report: Report) -> None:
     answer = client.write(smp.Group.IMAGE, smp.ImageCommand.UPLOAD, {**head, "data": first}, timeout_s=FIRST_TIMEOUT_S)
     transfer = _Transfer(client, image, report)
     transfer.take(answer)
-    transfer.began_at = max(transfer.done - len(first), 0)
+    transfer.began_at = transfer.done if transfer.done > len(first) else 0
     while transfer.done < len(image):
         if transfer.done == 0:  # it has forgotten that we began
             transfer.take(client.write(smp.Group.IMAGE, smp.ImageCommand.UPLOAD, {**head, "data": first}))
         else:
             transfer.step()
+    return transfer.began_at
 
 
 @dataclass

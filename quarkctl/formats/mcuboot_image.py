@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.formats.signature import Algorithm, PublicKey
 
 MAGIC = 0x96F3B83D
 HEADER = struct.Struct("<IIHHIIBBHII")
@@ -23,6 +24,7 @@ FLAG_RAM_LOAD = 0x20
 
 TLV_KEY_HASH = 0x01
 TLV_SHA256 = 0x10
+TLV_ECDSA = 0x22
 TLV_ED25519 = 0x24
 TLV_SECURITY_COUNTER = 0x50
 TLV_BOARD = 0xA0
@@ -34,8 +36,8 @@ TLV_NAMES = {
     0x60: "boot record", TLV_BOARD: "board",
 }  # fmt: skip
 
-#: SubjectPublicKeyInfo of an Ed25519 key is this followed by the 32 bytes of the key (RFC 8410).
-_ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
+#: How keys sign images. Ed25519 signs the SHA-256 of the image as a message, ECDSA the image.
+SIGNATURES = {"ed25519": (TLV_ED25519, Algorithm.ED25519), "ecdsa-p256": (TLV_ECDSA, Algorithm.ECDSA_P256_SHA256)}
 
 
 @dataclass(frozen=True, order=True)
@@ -161,26 +163,19 @@ def _read_area(data: bytes, at: int, magic: int, tlvs: list[Tlv], expected: int 
     return end
 
 
-def ed25519_key_hash(public_key: bytes) -> bytes:
-    """What stands in TLV 0x01 for a raw public key of 32 bytes."""
-    return hashlib.sha256(_ED25519_SPKI + public_key).digest()
-
-
-def verify_ed25519(image: Image, public_key: bytes) -> str:
+def verify(image: Image, key: PublicKey) -> str:
     """Why the image must not be trusted with this key, or an empty text when hash, key and signature hold."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     if not image.hash_ok:
         return "its hash does not match its content"
-    if image.key_hash != ed25519_key_hash(public_key):
+    if image.key_hash != key.id:
         return "it is signed with another key"
-    signature = image.tlv(TLV_ED25519)
+    if key.kind not in SIGNATURES:
+        return f"keys of kind {key.kind} do not sign images"
+    tlv, algorithm = SIGNATURES[key.kind]
+    signature = image.tlv(tlv, protected=False)
     if signature is None:
-        return "it carries no Ed25519 signature"
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, image.digest)
-    except InvalidSignature:
+        return f"it carries no {algorithm.value} signature"
+    if not key.verifies(algorithm, image.digest, signature, prehashed=True):
         return "its signature does not verify"
     return ""
 
@@ -193,10 +188,18 @@ def build(
     header_bytes: int,
     board: str,
     security_counter: int,
-    public_key: bytes,
+    public_key: PublicKey,
     sign: Callable[[bytes], bytes],
 ) -> bytes:
-    """A signed image. ``sign`` gets the 32-byte SHA-256 image hash and returns the Ed25519 signature of it."""
+    """A signed image. ``sign`` gets the message (Ed25519: the image's SHA-256; ECDSA: header to protected TLVs).
+
+    Raises InputWrong for a key of another kind.
+    """
+    if public_key.kind not in SIGNATURES:
+        raise InputWrong(
+            f"a key of kind {public_key.kind} does not sign MCUboot images", hint="Ed25519 and ECDSA P-256 do"
+        )
+    tlv, _ = SIGNATURES[public_key.kind]
     protected = _area(
         TLV_PROTECTED_MAGIC,
         [(TLV_SECURITY_COUNTER, security_counter.to_bytes(4, "little")), (TLV_BOARD, board.encode())],
@@ -210,7 +213,11 @@ def build(
     digest = hashlib.sha256(signed).digest()
     return signed + _area(
         TLV_MAGIC,
-        [(TLV_SHA256, digest), (TLV_KEY_HASH, ed25519_key_hash(public_key)), (TLV_ED25519, sign(digest))],
+        [
+            (TLV_SHA256, digest),
+            (TLV_KEY_HASH, public_key.id),
+            (tlv, sign(digest if tlv == TLV_ED25519 else signed)),
+        ],
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from quarkctl.link.lock import Lock
 
 
 class Link(Protocol):
@@ -28,6 +31,10 @@ class Opener(Protocol):
     @property
     def identity(self) -> str:
         """What stays the same over resets, such as ``sim:s1-0001``."""
+        ...
+
+    def hold(self) -> Lock:
+        """Keep the device to this process while links to it are closed and opened. Raises DeviceBusy."""
         ...
 
     def open(self) -> Link:

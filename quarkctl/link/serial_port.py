@@ -7,11 +7,13 @@ import os
 import select
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quarkctl.errors import DeviceBusy, DeviceMissing, HostUnfit, LinkError, LinkLost, LinkTimeout
+from quarkctl.link.holder import openers_of
+from quarkctl.link.lock import Lock, hold
 
 if TYPE_CHECKING:
     import serial
@@ -28,6 +30,7 @@ class SerialLink:
         self._port = port
         self._fd = port.fileno()
         self.name = path
+        self.lock: Lock | None = None
 
     def read(self, timeout_s: float) -> bytes:
         try:
@@ -66,10 +69,10 @@ class SerialLink:
                 raise LinkLost(f"{self.name} went away: {error.strerror}") from error
 
     def close(self) -> None:
-        try:
+        with suppress(OSError):  # the port is gone already, and so is the reason to complain
             self._port.close()
-        except OSError:  # the port is gone already, and so is the reason to complain
-            return
+        if self.lock:
+            self.lock.release()
 
 
 def open_serial(path: str, baud: int) -> SerialLink:
@@ -79,10 +82,10 @@ def open_serial(path: str, baud: int) -> SerialLink:
     """
     import serial
 
-    holders = holders_of(path)
-    if holders:
+    openers = openers_of(path)
+    if openers:
         raise DeviceBusy(
-            f"{path} is held by {', '.join(str(h) for h in holders)}",
+            f"{path} is held by {', '.join(str(h) for h in openers)}",
             hint="close that program, or choose another device",
         )
     try:
@@ -109,69 +112,31 @@ def _open_error(path: str, error: serial.SerialException) -> Exception:
 
 
 @dataclass(frozen=True)
-class Holder:
-    """A process that has a port open."""
-
-    pid: int
-    command: str
-
-    def __str__(self) -> str:
-        return f"{self.command} (pid {self.pid})"
-
-
-def holders_of(path: str) -> list[Holder]:
-    """Other processes with this port open, as far as /proc shows them; empty on systems without /proc.
-
-    A pseudo-terminal's own emulator does not count: it holds the other end.
-    """
-    try:
-        device = Path(path).stat().st_rdev
-    except OSError:
-        return []
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        if int(entry.name) == os.getpid():
-            continue
-        try:
-            fds = list((entry / "fd").iterdir())
-        except OSError:
-            continue
-        if any(_same_device(fd, device) for fd in fds):
-            found.append(Holder(int(entry.name), _command(entry)))
-    return found
-
-
-def _same_device(fd: Path, device: int) -> bool:
-    try:
-        return str(fd.readlink()).startswith("/dev/") and fd.stat().st_rdev == device
-    except OSError:
-        return False
-
-
-def _command(entry: Path) -> str:
-    try:
-        words = (entry / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return "a process"
-    return " ".join(Path(w.decode("utf-8", "replace")).name if i == 0 else w.decode("utf-8", "replace")
-                    for i, w in enumerate(words[:3])).strip() or "a process"  # fmt: skip
-
-
-@dataclass(frozen=True)
 class SerialOpener:
-    """A port whose path is looked up anew at every opening."""
+    """A device whose port is looked up anew at every opening, and which is locked while a link to it is open."""
 
     identity: str
     resolve: Callable[[], str]
     baud: int
 
+    def hold(self) -> Lock:
+        """Keep the device over several openings. Raises DeviceBusy."""
+        return hold(self.identity)
+
     def open(self) -> SerialLink:
-        return open_serial(self.resolve(), self.baud)
+        lock = hold(self.identity)
+        try:
+            link = open_serial(self.resolve(), self.baud)
+        except BaseException:
+            lock.release()
+            raise
+        link.lock = lock
+        return link
 
 
 @dataclass(frozen=True)
-class SerialDevice:
-    """A port of this computer, as the operating system describes it."""
+class SerialPort:
+    """A USB serial port, as the operating system describes it. ``location``: bus and hub ports, and interface if several."""
 
     path: str
     usb_id: str
@@ -180,12 +145,12 @@ class SerialDevice:
     product: str
 
 
-def list_serial() -> list[SerialDevice]:
+def list_ports() -> list[SerialPort]:
     """USB serial ports; ports without any USB description (such as ttyS0) are left out."""
     from serial.tools.list_ports import comports
 
     return [
-        SerialDevice(
+        SerialPort(
             p.device, f"{p.vid:04x}:{p.pid:04x}", p.serial_number or "", p.location or "", p.product or p.description
         )
         for p in sorted(comports())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from quarkctl import state
 from quarkctl.errors import DeviceMissing, HostUnfit, UsageWrong
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,15}\Z")
@@ -22,13 +22,8 @@ _SOCKET_PATH_MAX = 107
 
 
 def root() -> Path:
-    """Parent of all instances: QUARKCTL_STATE_DIR, or the user's state folder."""
-    given = os.environ.get("QUARKCTL_STATE_DIR")
-    if given:
-        return Path(given).absolute() / "sim"
-    from platformdirs import user_state_path
-
-    return user_state_path("quarkctl") / "sim"
+    """Parent of all instances."""
+    return state.root() / "sim"
 
 
 def folder_of(name: str) -> Path:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quarkctl import schemas
-from quarkctl.build.sign import FileSigner
+from quarkctl.build import sign
 from quarkctl.build.source import development_key
 from quarkctl.formats import frame, mcuboot_image, smp
 from quarkctl.formats.mcuboot_image import Version
@@ -34,7 +34,7 @@ def test_a_line_that_nobody_reads_costs_whole_counted_frames() -> None:
 
 
 def test_every_power_cut_leaves_a_bootable_confirmed_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    signer = FileSigner(development_key())
+    signer = sign.load(development_key())
     images = []
     for version, counter in (("1.0.0", 1), ("1.1.0", 1), ("1.2.0", 2)):
         path = tmp_path / f"{version}.bin"
@@ -42,7 +42,7 @@ def test_every_power_cut_leaves_a_bootable_confirmed_image(tmp_path: Path, capsy
             mcuboot_image.build(
                 bytes((i * 7 + len(images)) % 256 for i in range(5000)), version=Version.parse(version),
                 load_address=0x0100_0000, header_bytes=0x400, board="s1-virtual", security_counter=counter,
-                public_key=signer.public_key, sign=signer.sign,
+                public_key=signer.public_key, sign=lambda message: signer.sign(message, "test"),
             )
         )  # fmt: skip
         images.append(path)

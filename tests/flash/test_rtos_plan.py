@@ -9,39 +9,40 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from quarkctl import boards
-from quarkctl.build.sign import FileSigner
+from quarkctl.build import sign
 from quarkctl.build.source import development_key
 from quarkctl.errors import DeviceRefused, InputWrong, QuarkError
-from quarkctl.flash import plan
+from quarkctl.flash import rtos_plan
 from quarkctl.flash.device import DeviceState, Health, SlotImage
-from quarkctl.flash.plan import Wish
+from quarkctl.flash.plan import Plan, Wish
 from quarkctl.formats import mcuboot_image
 from quarkctl.formats.mcuboot_image import Version
+from quarkctl.formats.signature import PublicKey
 
 BOARD = boards.load("s1-virtual")
-SIGNER = FileSigner(development_key())
+SIGNER = sign.load(development_key())
 OLD = SlotImage(0, Version(1, 0, 0), b"\1" * 32, active=True, confirmed=True, pending=False)
 
 
 def image(version: str = "1.1.0", board: str = "s1-virtual", counter: int = 1, payload: bytes = b"x" * 900) -> bytes:
     return mcuboot_image.build(
         payload, version=Version.parse(version), load_address=0x0100_0000, header_bytes=0x400, board=board,
-        security_counter=counter, public_key=SIGNER.public_key, sign=SIGNER.sign,
+        security_counter=counter, public_key=SIGNER.public_key, sign=lambda message: SIGNER.sign(message, "test"),
     )  # fmt: skip
 
 
 STATE = DeviceState(
     board="s1-virtual", serial="VS1-1", mode="application", boot_id=5, slot=0, security_counter=1,
-    key_hash=mcuboot_image.ed25519_key_hash(SIGNER.public_key), images=(OLD,), slot_bytes=0x100000,
+    key_hash=SIGNER.public_key.id, images=(OLD,), slot_bytes=0x100000,
 )  # fmt: skip
 HEALTHY = Health(9, 9, "", 4000, {"left": 80, "right": 75})
 
 
 def make(
     data: bytes | None = None, state: DeviceState = STATE, health: Health | None = HEALTHY, wish: Wish | None = None
-) -> plan.Plan:
+) -> Plan:
     data = data or image()
-    return plan.make(mcuboot_image.parse(data), data, BOARD, "sim:t", state, health, wish or Wish())
+    return rtos_plan.make(mcuboot_image.parse(data), data, BOARD, "sim:t", state, health, wish or Wish())
 
 
 def refusal(kind: type[QuarkError], **how: object) -> str:
@@ -53,8 +54,8 @@ def refusal(kind: type[QuarkError], **how: object) -> str:
 
 def test_a_newer_image_goes_into_the_other_slot() -> None:
     made = make()
-    assert made.steps == ("upload", "verify", "restart", "health", "confirm")
-    assert (made.old_slot, made.new_slot, str(made.new_version)) == (0, 1, "1.1.0")
+    assert made.step_names == ("upload", "verify", "restart", "health", "confirm")
+    assert (made.facts["old_slot"], made.facts["new_slot"], made.new_version) == ("A", "B", "1.1.0")
 
 
 def test_what_runs_already_is_left_alone_unless_forced() -> None:
@@ -62,13 +63,13 @@ def test_what_runs_already_is_left_alone_unless_forced() -> None:
     running = replace(OLD, version=Version(1, 1, 0), hash=mcuboot_image.parse(data).digest)
     state = replace(STATE, images=(running,))
     assert make(data, state).steps == ()
-    assert make(data, state, wish=Wish(force=True)).steps[0] == "upload"
+    assert make(data, state, wish=Wish(force=True)).step_names[0] == "upload"
 
 
 def test_what_runs_on_trial_is_confirmed_when_flashed_again() -> None:
     data = image()
     running = replace(OLD, version=Version(1, 1, 0), hash=mcuboot_image.parse(data).digest, confirmed=False)
-    assert make(data, replace(STATE, images=(running,))).steps == ("health", "confirm")
+    assert make(data, replace(STATE, images=(running,))).step_names == ("health", "confirm")
 
 
 def test_an_upload_that_is_there_already_is_skipped() -> None:
@@ -76,7 +77,7 @@ def test_an_upload_that_is_there_already_is_skipped() -> None:
     there = SlotImage(
         1, Version(1, 1, 0), mcuboot_image.parse(data).digest, active=False, confirmed=False, pending=False
     )
-    assert make(data, replace(STATE, images=(OLD, there))).steps == ("verify", "restart", "health", "confirm")
+    assert make(data, replace(STATE, images=(OLD, there))).step_names == ("verify", "restart", "health", "confirm")
 
 
 def test_a_trial_of_something_else_is_not_disturbed() -> None:
@@ -102,7 +103,7 @@ def test_another_key_is_refused() -> None:
     key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"other").digest())
     data = mcuboot_image.build(
         b"x" * 900, version=Version(1, 1, 0), load_address=0x0100_0000, header_bytes=0x400, board="s1-virtual",
-        security_counter=1, public_key=key.public_key().public_bytes_raw(), sign=key.sign,
+        security_counter=1, public_key=PublicKey.of(key.public_key()), sign=key.sign,
     )  # fmt: skip
     assert "the device trusts" in refusal(InputWrong, data=data)
 

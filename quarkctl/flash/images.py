@@ -37,7 +37,7 @@ def program_of(image: Path) -> bytes:
         return b""
 
 
-def read(path: Path) -> bytes:
+def load(path: Path) -> bytes:
     """A whole image file, or the newest in a folder. Raises InputWrong, also when it is no image at all."""
     path = newest(path) if path.is_dir() else path
     try:

@@ -1,0 +1,108 @@
+"""What is being written to which device: survives this process, so that the next run goes on and says so.
+
+One file an identity, in the state folder; replaced whole at every change and flushed to disk before the step that it
+announces. It tells what was intended. What is true is asked from the device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from quarkctl import state
+from quarkctl.errors import HostUnfit
+
+_VERSION = 1
+_SIZE_MAX = 1 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A flash that was begun. ``step`` is the step that was under way; ``notes`` are the method's own."""
+
+    identity: str
+    method: str
+    digest: str
+    what: str
+    begun: str
+    step: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"flash of {self.what} begun {self.begun}" + (f", stopped in {self.step}" if self.step else "")
+
+
+class Journal:
+    """The journal of one device. Held under its lock (`quarkctl.link.lock`): there is one writer."""
+
+    def __init__(self, identity: str) -> None:
+        """Raises HostUnfit when the state folder cannot be written."""
+        self.identity = identity
+        self._path = state.folder("journal") / f"{state.file_name(identity)}.json"
+        self._entry: Entry | None = None
+        #: What an earlier run has left; None when it came to its end.
+        self.unfinished = self._load()
+
+    def begin(self, method: str, digest: str, what: str) -> None:
+        """From now on the device is being written. Notes of an unfinished run of the same content are kept."""
+        before = self.unfinished
+        same = before is not None and (before.method, before.digest) == (method, digest)
+        self._store(
+            Entry(self.identity, method, digest, what, time.strftime("%Y-%m-%d %H:%M:%S"), "",
+                  dict(before.notes) if same and before else {})
+        )  # fmt: skip
+
+    def step(self, name: str) -> None:
+        """This step starts now."""
+        if self._entry:
+            self._store(replace(self._entry, step=name))
+
+    def note(self, **facts: Any) -> None:
+        """Remember for the next run; values must be JSON. None removes."""
+        if self._entry:
+            notes = {k: v for k, v in {**self._entry.notes, **facts}.items() if v is not None}
+            self._store(replace(self._entry, notes=notes))
+
+    def end(self) -> None:
+        """Everything is done, or nothing is left half-done: the next run starts afresh."""
+        self._entry = self.unfinished = None
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+            self._sync_folder()
+
+    def _store(self, entry: Entry) -> None:
+        self._entry = entry
+        temporary = self._path.with_suffix(".new")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump({"version": _VERSION, **asdict(entry)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+            self._sync_folder()
+        except OSError as error:
+            raise HostUnfit(f"cannot write {self._path}: {error.strerror}", hint="is the disk full?") from error
+
+    def _sync_folder(self) -> None:
+        """A rename is on disk only when its folder is."""
+        fd = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _load(self) -> Entry | None:
+        """Unreadable or of another version is the same as none: the device is asked anyway."""
+        try:
+            with self._path.open("rb") as file:
+                raw = json.loads(file.read(_SIZE_MAX))
+            if raw.pop("version") != _VERSION or raw["identity"] != self.identity or not isinstance(raw["notes"], dict):
+                return None
+            return Entry(**raw)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None

@@ -1,0 +1,77 @@
+"""The ways to put firmware on a device, by the name that ``--via`` takes.
+
+A method is one line here. Its module is imported when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from quarkctl import boards
+from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.flash.plan import Job, Session
+
+
+@dataclass(frozen=True)
+class Method:
+    """``module`` has ``accepts(sources) -> bool``: is this something that the method writes? It looks into the files, is
+    quick and raises nothing. And ``prepare(sources) -> (Job -> Session)``: reads and checks what can be known without a
+    device, raises InputWrong or UsageWrong, and returns what makes the session."""
+
+    name: str
+    chip: str
+    text: str
+    module: str
+
+    def accepts(self, sources: Sequence[str]) -> bool:
+        return cast(Callable[[Sequence[str]], bool], import_module(self.module).accepts)(sources)
+
+    def prepare(self, sources: Sequence[str]) -> Callable[[Job], Session]:
+        return cast(Callable[[Sequence[str]], Callable[[Job], Session]], import_module(self.module).prepare)(sources)
+
+
+METHODS: dict[str, Method] = {
+    m.name: m
+    for m in (
+        Method("smp", "rtos", "SMP over serial: our bootloader, MCUboot, Zephyr", "quarkctl.flash.rtos"),
+    )
+}  # fmt: skip
+
+
+def select(sources: Sequence[str], *, via: str = "", chip: str = "", board: str = "") -> Method:
+    """The method that is meant: named, or the only one that fits chip, board profile and files.
+
+    Raises UsageWrong (no such method, it is for the other chip, several fit), InputWrong (nothing takes these files).
+    """
+    if via and via not in METHODS:
+        raise UsageWrong(f"there is no flash method {via!r}", hint=f"there are {', '.join(METHODS)}")
+    chips = sorted({m.chip for m in METHODS.values()})
+    if chip and chip not in ("rtos", "ar1"):
+        raise UsageWrong(f"there is no chip {chip!r}", hint="there are rtos and ar1")
+    if via:
+        method = METHODS[via]
+        if chip and method.chip != chip:
+            raise UsageWrong(f"--via {via} flashes the {method.chip}, not the {chip}", hint="leave one of the two out")
+        return method
+    fitting = [m for m in METHODS.values() if not chip or m.chip == chip]
+    if not fitting:
+        raise UsageWrong(f"no flash method for the {chip} yet", hint=f"there are methods for {', '.join(chips)}")
+    if board:
+        profile = boards.load(board)
+        named = [n for c in chips for n in profile.get(f"{c}.methods", [])]
+        fitting = [m for m in fitting if m.name in named]
+        if not fitting:
+            raise UsageWrong(f"no flash method is known for board {board}", hint=f"its profile names {named or 'none'}")
+    for source in sources:  # a missing file is told as such, whatever it should have been
+        path = Path(source.rpartition("@")[0] or source)
+        if not path.exists() and not Path(source).exists():
+            raise InputWrong(f"cannot read {path}: No such file or directory")
+    taking = [m for m in fitting if m.accepts(sources)]
+    if len(taking) > 1:
+        ways = " or ".join(f"--via {m.name}" for m in taking)
+        raise UsageWrong(f"{sources[0]} can be written in {len(taking)} ways", hint=f"choose: {ways}")
+    return taking[0] if taking else fitting[0]  # its own words tell what is wrong with the file
