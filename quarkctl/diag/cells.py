@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ from quarkctl.diag.finding import Finding, Span, judge
 from quarkctl.diag.product import SIDES
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from quarkctl.diag.charge_state import Rest
     from quarkctl.diag.evidence import Flags, Floats, Table
 
@@ -183,7 +182,10 @@ def gauge(case: Case) -> list[Finding]:
         counted = charge_state.counted(p.time_s[first : last + 1], p.ma[first : last + 1])
         rows = t[(t["time_us"] >= p.table["time_us"][first]) & (t["time_us"] <= p.table["time_us"][last])]
         at = np.interp(rows["time_us"] / 1e6, p.time_s[first : last + 1], counted)
-        found = charge_state.gain(at, rows["remaining_mah"][:, i]) if len(rows) > 2 else None
+        noise = charge_state.count_noise(p.time_s[first : last + 1], p.ma[first : last + 1])
+        # the gauge is read less often than the current: each of its rows has added up several samples
+        noise *= math.sqrt((last - first) / max(len(rows), 1))
+        found = charge_state.gain(at, rows["remaining_mah"][:, i], noise) if len(rows) > 2 else None
         flowed = float(np.ptp(counted))
         if found is None or found.n < _TICKS_MIN:
             need = f"only {flowed:.1f} mAh flowed without a gap: record until {_TICKS_MIN + 2} mAh did"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quarkctl.diag.estimate import Estimate
+from quarkctl.diag.estimate import Estimate, expansion
+from quarkctl.diag.ocv import Table
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -18,56 +19,6 @@ Flags = npt.NDArray[np.bool_]
 REST_MV_PER_MIN = 0.1
 REST_S_LONG = 1800.0
 REST_S_WINDOW = 120.0
-
-
-@dataclass(frozen=True)
-class Table:
-    """Open-circuit voltage over state of charge, interpolated by a monotone cubic (Fritsch and Carlson 1980, PCHIP).
-
-    ``soc`` and ``mv`` ascend; ``u_mv`` is the expanded uncertainty of the table itself.
-    """
-
-    soc: tuple[float, ...]
-    mv: tuple[float, ...]
-    u_mv: float
-
-    def dense(self) -> tuple[Floats, Floats]:
-        """(soc, mv) at 2001 points: fine enough that a straight line between two errs by less than 0.001 %."""
-        x, y = np.array(self.soc, float), np.array(self.mv, float)
-        at = np.linspace(x[0], x[-1], 2001)
-        return at, pchip(x, y, at)
-
-    def soc_of(self, mv: float) -> float:
-        at, curve = self.dense()
-        return float(np.interp(mv, curve, at))
-
-    def mv_of(self, soc: float) -> float:
-        at, curve = self.dense()
-        return float(np.interp(soc, at, curve))
-
-    def slope(self, soc: float) -> float:
-        """mV per unit of charge."""
-        return max((self.mv_of(soc + 0.005) - self.mv_of(soc - 0.005)) / 0.01, 1.0)
-
-
-def pchip(x: Floats, y: Floats, at: Floats) -> Floats:
-    """Piecewise cubic Hermite interpolation with slopes that keep a monotone table monotone."""
-    h, d = np.diff(x), np.diff(y) / np.diff(x)
-    m = np.zeros_like(y)
-    w1, w2 = 2 * h[1:] + h[:-1], h[1:] + 2 * h[:-1]
-    same = d[:-1] * d[1:] > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        m[1:-1] = np.where(same, (w1 + w2) / (w1 / d[:-1] + w2 / d[1:]), 0.0)
-    for end, (h0, h1, d0, d1) in ((0, (h[0], h[1], d[0], d[1])), (-1, (h[-1], h[-2], d[-1], d[-2]))):
-        slope = ((2 * h0 + h1) * d0 - h0 * d1) / (h0 + h1)
-        slope = 0.0 if slope * d0 <= 0 else slope
-        m[end] = 3 * d0 if d0 * d1 < 0 and abs(slope) > 3 * abs(d0) else slope
-    i = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(x) - 2)
-    t = (at - x[i]) / h[i]
-    return np.asarray(
-        y[i] * (1 + 2 * t) * (1 - t) ** 2 + h[i] * m[i] * t * (1 - t) ** 2 + y[i + 1] * t**2 * (3 - 2 * t)
-        + h[i] * m[i + 1] * t**2 * (t - 1)
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,7 +37,8 @@ def rests(
     """All windows of `REST_S_WINDOW` in which the pack rested, at most one a minute.
 
     Rested: the current stays within C/20, and what remains of dV/dt when the charge that flows is taken off stays within
-    `REST_MV_PER_MIN` (or the current has been that small for `REST_S_LONG`). The small current's drop is added back with
+    `REST_MV_PER_MIN` (or the current has been that small for `REST_S_LONG`); a pack of half the capacity sinks twice as
+    fast by use, which is no relaxation. The small current's drop is added back with
     ``mohm``, half of which counts as uncertain.
     """
     out: list[Rest] = []
@@ -126,7 +78,7 @@ def _rest(
     soc = table.soc_of(float(fit[0]))
     used = float(c.mean()) / capacity_mah / 3600.0 * table.slope(soc)  # mV/s that discharge explains
     relaxing = abs(float(fit[1]) + used) * 60.0
-    if relaxing > REST_MV_PER_MIN + slope_u + 0.3 * abs(used) * 60.0 and not long:
+    if relaxing > REST_MV_PER_MIN + slope_u + 1.2 * abs(used) * 60.0 and not long:
         return None
     drop = float(c.mean()) * mohm / 1000.0
     middle = float(fit[0]) + drop
@@ -160,11 +112,20 @@ def counted(time_s: Floats, ma: Floats) -> Floats:
     return np.concatenate(([0.0], np.cumsum((ma[:-1] + ma[1:]) / 2 * np.diff(time_s)) / 3600.0))
 
 
-def gain(counted_mah: Floats, register_mah: Sequence[float] | Floats) -> Estimate | None:
+def count_noise(time_s: Floats, ma: Floats) -> float:
+    """Standard deviation in mAh of what one sample adds to the count: from second differences, which no course of the load
+    that lasts for three samples shows; outliers (steps of the load) are cut."""
+    second = np.abs(np.diff(ma, 2))
+    second = second[second <= max(4.0 * 1.4826 * float(np.median(second)), 1.0)] if len(second) else second
+    sd = max(float(np.sqrt(np.mean(second**2) / 6)) if len(second) else 0.0, 0.29)
+    return sd * float(np.median(np.diff(time_s))) / 3600.0
+
+
+def gain(counted_mah: Floats, register_mah: Sequence[float] | Floats, step_mah: float = 0.0) -> Estimate | None:
     """How much a gauge's register moves for each mAh that flowed, from the moments at which it ticks.
 
     Between two ticks of a register in whole mAh flowed exactly as much as it says, so the line through the ticks has no
-    rounding error. None with fewer than four ticks.
+    rounding error. ``step_mah``: noise of one counted sample (`count_noise`). None with fewer than four ticks.
     """
     register = np.asarray(register_mah, float)
     ticks = np.flatnonzero(np.diff(register) != 0)
@@ -178,7 +139,11 @@ def gain(counted_mah: Floats, register_mah: Sequence[float] | Floats) -> Estimat
     spread = float(np.sum((x - x.mean()) ** 2))
     if spread <= 0:
         return None
-    from quarkctl.diag.estimate import expansion
-
-    sd = math.sqrt(max(float(np.sum((y - a @ fit) ** 2)) / df, 1e-4))
-    return Estimate(float(fit[1]), expansion(df) * sd / math.sqrt(spread), len(x), f"{len(x)} ticks of the gauge")
+    rest = y - a @ fit
+    sse = float(rest @ rest)
+    sd = math.sqrt(max(sse / df, 1e-4))
+    # Ticks are seen up to a sample late (white); counting adds up the noise of each sample (a random walk), and the slope
+    # through a walk of n steps scatters by 6/5 n steps over the whole way.
+    variance = sd**2 / spread + 1.2 * len(counted_mah) * step_mah**2 / float(np.ptp(x)) ** 2
+    u = expansion(df) * math.sqrt(variance)
+    return Estimate(float(fit[1]), u, len(x), f"{len(x)} ticks of the gauge")

@@ -38,7 +38,7 @@ def select(area: str, words: Sequence[str]) -> list[Check]:
     for word in words:
         found = [c for c in inside if word in (c.topic, c.name) or word.upper() == c.code]
         if not found:
-            names = [t for t in dict.fromkeys(c.topic for c in inside)]
+            names = list(dict.fromkeys(c.topic for c in inside))
             raise UsageWrong(f"there is no check {word!r}", hint=f"there are {', '.join(names)}; `quarkctl diag list`")
         chosen |= {c.code: c for c in found}
     return [c for c in CHECKS.values() if c.code in chosen]

@@ -72,7 +72,7 @@ class Evidence:
         table = self.of(message)
         if not len(table):
             return table
-        return table[table["boot"] == np.bincount(table["boot"]).argmax()]
+        return np.asarray(table[table["boot"] == np.bincount(table["boot"]).argmax()])
 
     def _empty(self, message: str) -> Table:
         import numpy as np
@@ -141,7 +141,7 @@ def span(message: str, table: Table, first: int = 0, last: int = -1) -> Span | N
 
 
 _NUMPY = {"u8": "u1", "i8": "i1", "u16": "<u2", "i16": "<i2", "u32": "<u4", "i32": "<i4", "u64": "<u8", "i64": "<i8",
-          "f32": "<f4", "f64": "<f8"}  # fmt: skip
+          "f32": "<f4"}  # fmt: skip
 
 
 def head_dtype() -> Any:
@@ -151,11 +151,11 @@ def head_dtype() -> Any:
 
 
 def dtype(schema: Schema, message: str) -> Any:
-    """Row type of one message: four columns of the frame, then its numbers. Texts are left out."""
+    """Row type of one message: four columns of the frame, then its numbers. Texts and the samples of blocks are left out."""
     import numpy as np
 
     fields: list[Any] = list(head_dtype().descr)
     for f in schema.messages[message].fields:
-        if f.type in _NUMPY:
+        if f.type in _NUMPY and not f.samples:
             fields.append((f.name, _NUMPY[f.type], (f.count,)) if f.count else (f.name, _NUMPY[f.type]))
     return np.dtype(fields)

@@ -17,6 +17,8 @@ Floats = npt.NDArray[np.float64]
 BINS = 360
 _TAUS = np.geomspace(2.0, 4000.0, 48)
 _APART = 3
+#: Neighbouring residuals more alike than this mean that the model misses something.
+_ALIKE = 0.3
 #: A record must be so many slow time constants long for a prediction, and for letting BIC choose one term.
 PREDICT_TAUS, CHOOSE_TAUS = 1.0, 3.0
 
@@ -25,7 +27,8 @@ PREDICT_TAUS, CHOOSE_TAUS = 1.0, 3.0
 class Model:
     """T(t) = offset + sum of r[i] * (power filtered by tau[i]) + decay of what was stored before the record.
 
-    ``k_per_w``, ``tau_s``: ascending tau. ``sd_c`` is the scatter of one bin, ``covariance`` belongs to (offset, r...,
+    ``k_per_w``, ``tau_s``: ascending tau. ``sd_c`` is the scatter of one bin, ``rho`` how alike neighbouring ones
+    err, ``covariance`` belongs to (offset, r...,
     ln tau..., decay...).
     """
 
@@ -34,8 +37,10 @@ class Model:
     tau_s: tuple[float, ...]
     decay_c: tuple[float, ...]
     sd_c: float
+    rho: float
     bic: float
     span_s: float
+    bin_count: int
     covariance: Floats
 
     @property
@@ -44,7 +49,7 @@ class Model:
 
     @property
     def df(self) -> int:
-        return BINS - 1 - 2 * self.order
+        return max(self.bin_count - 1 - 2 * self.order, 1)
 
     def resistance(self) -> Estimate:
         """Sum of the terms, K/W: steady rise for each watt."""
@@ -66,7 +71,7 @@ class Model:
 
     def _estimate(self, value: float, gradient: Floats) -> Estimate:
         variance = float(gradient @ self.covariance @ gradient)
-        return Estimate(value, expansion(self.df) * math.sqrt(max(variance, 0.0)), BINS)
+        return Estimate(value, expansion(self.df) * math.sqrt(max(variance, 0.0)), self.bin_count)
 
     def time_to(self, limit_c: float, watts: float, start_c: float, *, draws: int = 400) -> tuple[float, float, float]:
         """Seconds from ``start_c`` in balance until ``limit_c`` at constant power, with its 95 % interval by a
@@ -94,11 +99,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Binned:
-    """A record in equal bins. ``temp_c`` is nan where a bin has no sample."""
+    """A record in equal bins. ``temp_c`` is nan where a bin has no sample. ``moment``: where in its bin the power lay, the
+    mean of power times the place from -0.5 to 0.5; without it a step inside a bin would be half a bin off."""
 
     step_s: float
     temp_c: Floats
     watts: Floats
+    moment: Floats | None = None
 
     @property
     def span_s(self) -> float:
@@ -106,13 +113,17 @@ class Binned:
 
 
 def bins(time_s: Floats, temp_c: Floats, power_time_s: Floats, watts: Floats, count: int = BINS) -> Binned:
-    """Means over equal bins; power is held where none was measured."""
-    start, end = float(time_s[0]), float(time_s[-1])
-    step = (end - start) / count
+    """Means over at most ``count`` equal bins of whole sample periods, so that no bin has its samples elsewhere than its
+    neighbour; power is held where none was measured."""
+    period = float(np.median(np.diff(time_s)))
+    start, end = float(time_s[0]) - period / 2, float(time_s[-1]) + period / 2
+    step = max(int(np.ceil((end - start) / period / count)), 1) * period
+    count = max(int((end - start) / step + 1e-6), 1)
+    end = start + count * step
 
     def mean(t: Floats, v: Floats) -> Floats:
         i = np.clip(((t - start) / step).astype(int), 0, count - 1)
-        keep = (t >= start) & (t <= end) & np.isfinite(v)
+        keep = (t >= start) & (t < end) & np.isfinite(v)
         n = np.bincount(i[keep], minlength=count)
         with np.errstate(invalid="ignore"):
             return np.asarray(np.bincount(i[keep], v[keep], minlength=count) / np.where(n > 0, n, np.nan))
@@ -120,18 +131,29 @@ def bins(time_s: Floats, temp_c: Floats, power_time_s: Floats, watts: Floats, co
     p = mean(power_time_s, watts)
     known = np.flatnonzero(np.isfinite(p))
     p = np.interp(np.arange(count), known, p[known]) if len(known) else np.zeros(count)
-    return Binned(step, mean(time_s, temp_c), p)
+    place = (power_time_s - start) / step % 1.0 - 0.5
+    moment = np.nan_to_num(
+        mean(power_time_s, (watts - np.interp(power_time_s, start + step * (np.arange(count) + 0.5), p)) * place)
+    )
+    return Binned(step, mean(time_s, temp_c), p, moment)
 
 
-def responses(watts: Floats, step_s: float, taus: Floats) -> Floats:
-    """Mean over each bin of power filtered by each tau, from rest; shape (bins, taus). Exact for power constant in a bin."""
+def responses(watts: Floats, step_s: float, taus: Floats, moment: Floats | None = None) -> Floats:
+    """Mean over each bin of power filtered by each tau, from rest; shape (bins, taus). Exact for power constant in a bin;
+    with ``moment``, to first order for any."""
     a = np.exp(-step_s / taus)
     share = (1 - a) * taus / step_s
     out = np.empty((len(watts), len(taus)))
     y = np.zeros(len(taus))
-    for k, p in enumerate(watts):
-        out[k] = p + (y - p) * share
-        y = p + (y - p) * a
+    if moment is None or not moment.any():
+        for k, p in enumerate(watts):
+            out[k] = p + (y - p) * share
+            y = p + (y - p) * a
+        return out
+    late, ahead = 1 - a, (1 - a) ** 2
+    for k, (p, m) in enumerate(zip(watts, moment, strict=True)):
+        out[k] = p + (y - p) * share - m * late
+        y = p + (y - p) * a + m * ahead
     return out
 
 
@@ -143,7 +165,8 @@ def decays(count: int, step_s: float, taus: Floats) -> Floats:
 
 def fit(record: Binned, *, order: int = 2, signed: bool = False, settled: bool = False) -> Model | None:
     """Least squares by variable projection: a grid of log-spaced tau, amplitudes solved in closed form for each, then
-    Gauss-Newton in ln tau around the best. A tau above twice the record is a drift, not a time constant: left out. None when the record cannot tell (constant power, too few samples).
+    Gauss-Newton in ln tau around the best. A tau above twice the record is a drift, not a time constant: left out.
+    None when the record cannot tell (constant power, too few samples).
 
     ``signed`` allows negative amplitudes: right for a zone that is not where the power goes. ``settled``: the record
     begins in thermal balance, so nothing was stored before it.
@@ -153,8 +176,8 @@ def fit(record: Binned, *, order: int = 2, signed: bool = False, settled: bool =
         return None
     y = record.temp_c[good]
     n = len(record.temp_c)
-    grid = _TAUS[_TAUS <= 2 * record.span_s]
-    f = responses(record.watts, record.step_s, grid)[good]
+    grid = _TAUS[2 * record.span_s >= _TAUS]
+    f = responses(record.watts, record.step_s, grid, record.moment)[good]
     e = decays(n, record.step_s, grid)[good]
     taus = _grid(grid, y, f, e, order, signed=signed, settled=settled)
     if taus is None:
@@ -174,6 +197,8 @@ def choose(record: Binned, *, golden_tau_s: float = 0.0, signed: bool = False) -
         one = fit(record, order=1, signed=signed, settled=True)
         if best is None or (one is not None and one.bic < best.bic):
             best = one
+    if best is not None and best.rho < _ALIKE:
+        return best  # nothing is left that stored heat could explain
     stored = fit(record, order=2, signed=signed, settled=False)
     return stored if stored and (best is None or stored.bic < best.bic - 10) else best
 
@@ -207,7 +232,7 @@ def _grid(grid: Floats, y: Floats, f: Floats, e: Floats, order: int, *, signed: 
 
 def _columns(record: Binned, good: npt.NDArray[np.bool_], taus: Floats, *, settled: bool) -> Floats:
     n = len(record.temp_c)
-    parts = [np.ones((n, 1)), responses(record.watts, record.step_s, taus)]
+    parts = [np.ones((n, 1)), responses(record.watts, record.step_s, taus, record.moment)]
     if not settled:
         parts.append(decays(n, record.step_s, taus))
     return np.concatenate(parts, axis=1)[good]
@@ -261,7 +286,7 @@ def _refine(record: Binned, good: npt.NDArray[np.bool_], taus: Floats, *, signed
     bic = len(y) * math.log(max(sse, 1e-12) / len(y)) + full.shape[1] * math.log(len(y))
     return Model(
         float(x[0]), tuple(float(v) for v in x[amplitudes]), tuple(float(v) for v in np.exp(log[order])),
-        tuple(float(x[k]) for k in extra), math.sqrt(s2), bic, record.span_s,
+        tuple(float(x[k]) for k in extra), math.sqrt(s2), rho, bic, record.span_s, len(y),
         s2 * inflation * inverse[np.ix_(index, index)],
     )  # fmt: skip
 
@@ -272,7 +297,7 @@ def _tau_gradient(
     """Change of the model with each ln tau, all in one run over the bins."""
     n = len(log)
     both = np.exp(np.concatenate((log + step, log - step)))
-    f = responses(record.watts, record.step_s, both)[good]
+    f = responses(record.watts, record.step_s, both, record.moment)[good]
     g = x[1 : 1 + n] * (f[:, :n] - f[:, n:]) / (2 * step)
     if not settled:
         e = decays(len(record.temp_c), record.step_s, both)[good]

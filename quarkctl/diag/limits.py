@@ -95,7 +95,8 @@ class Limits:
         if bound not in _BOUNDS:
             raise UsageWrong(f"a limit has no {bound!r}", hint=f"there are {', '.join(_BOUNDS)}")
         if (unit or "1").strip() != limit.unit:
-            raise UsageWrong(f"limit {name} is in {limit.unit!r}, not {unit or 'without a unit'!r}")
+            given = f"in {unit!r}" if unit else "without a unit"
+            raise UsageWrong(f"limit {name} is in {limit.unit!r}, {number} is {given}")
         try:
             value = float(number)
         except ValueError:

@@ -30,7 +30,7 @@ def auth(case: Case) -> list[Finding]:
                     case.finding(Verdict.FAIL, "never proved what it is", subject=side, span=span("battery", packs))
                 )
             else:
-                out.append(case.invalid("no challenge was recorded: record for 10 s or more", subject=side))
+                out.append(case.absent("no challenge was recorded: record for 10 s or more", subject=side))
             continue
         refused = int((mine["accepted"] == 0).sum())
         answers: dict[int, set[int]] = {}

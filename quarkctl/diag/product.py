@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from quarkctl.boards import Board
-from quarkctl.diag.charge_state import Table
+from quarkctl.diag.ocv import Table
 from quarkctl.errors import InputWrong
 
 ZONES = ("ar1", "rtos", "battery_left", "battery_right", "skin")
@@ -73,7 +74,7 @@ def product(board: Board) -> Product:
 
     mv = numbers("cell.ocv_mv")
     soc = tuple(k / (len(mv) - 1) for k in range(len(mv))) if len(mv) > 1 else ()
-    if any(b <= a for a, b in zip(mv, mv[1:], strict=False)):
+    if any(b <= a for a, b in itertools.pairwise(mv)):
         raise InputWrong(f"board {board.name}: cell.ocv_mv must rise")
     return Product(
         board.name,

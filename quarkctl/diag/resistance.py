@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from quarkctl.diag.estimate import Estimate, combined, expansion
+from quarkctl.diag.estimate import Estimate, expansion
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -84,7 +84,7 @@ def active(time_s: Floats, ma: Floats, mv: Floats, valid: Flags, capacity_mah: f
     """
     if len(time_s) < 10:
         return None
-    found: list[tuple[float, float]] = []
+    found: list[tuple[float, float, float]] = []
     jumps = np.flatnonzero(np.diff(ma) >= 0.4 * capacity_mah)
     for j in jumps:
         t0 = time_s[j + 1]
@@ -99,25 +99,28 @@ def active(time_s: Floats, ma: Floats, mv: Floats, valid: Flags, capacity_mah: f
         steady = np.ptp(ma[low]) <= 0.1 * capacity_mah and np.ptp(ma[high]) <= 0.1 * capacity_mah
         if not steady or i2 - i1 < 0.4 * capacity_mah or i2 < 0.6 * capacity_mah or i1 > 0.4 * capacity_mah:
             continue
-        v1, u1 = _line_at(time_s[end], mv[end], float(time_s[j]))
-        v2, u2 = _line_at(time_s[high], mv[high], float(t0 + HIGH_S))
-        found.append((1000.0 * (v1 - v2) / (i2 - i1), 1000.0 * combined(u1, u2) / (i2 - i1)))
+        v1, var1, df1 = _line_at(time_s[end], mv[end], float(time_s[j]))
+        v2, var2, df2 = _line_at(time_s[high], mv[high], float(t0 + HIGH_S))
+        scale = 1000.0 / (i2 - i1)
+        found.append((scale * (v1 - v2), scale**2 * (var1 + var2), scale**4 * (var1**2 / df1 + var2**2 / df2)))
     if not found:
         return None
-    values, us = np.array(found).T
-    weights = 1.0 / us**2
-    value = float(np.sum(values * weights) / np.sum(weights))
+    values, variances, fourths = np.array(found).T
+    weights = (1.0 / variances) / np.sum(1.0 / variances)
+    variance = float(np.sum(weights**2 * variances))
+    df = variance**2 / float(np.sum(weights**4 * fourths))  # Welch and Satterthwaite
     n = len(found)
-    return Estimate(value, float(1.0 / math.sqrt(np.sum(weights))), n, f"{n} pulse{'s' if n > 1 else ''}")
+    value = float(np.sum(values * weights))
+    return Estimate(value, expansion(df) * math.sqrt(variance), n, f"{n} pulse{'s' if n > 1 else ''}")
 
 
-def _line_at(t: Floats, v: Floats, at: float) -> tuple[float, float]:
-    """A straight line through (t, v), its value at ``at`` and the half width of its 95 % interval."""
+def _line_at(t: Floats, v: Floats, at: float) -> tuple[float, float, int]:
+    """A straight line through (t, v): its value at ``at``, the variance of that, and its degrees of freedom."""
     x = np.column_stack((np.ones_like(t), t - at))
     fit, *_ = np.linalg.lstsq(x, v, rcond=None)
     df = len(t) - 2
     s2 = max(float(np.sum((v - x @ fit) ** 2)) / df, 1.0 / 12.0)  # never better than the rounding to 1 mV
-    return float(fit[0]), expansion(df) * math.sqrt(s2 * float(np.linalg.inv(x.T @ x)[0, 0]))
+    return float(fit[0]), s2 * float(np.linalg.inv(x.T @ x)[0, 0]), df
 
 
 def at_25_c(mohm: float, temp_c: float) -> float:

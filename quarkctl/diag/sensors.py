@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import TYPE_CHECKING
 
 from quarkctl.diag.check import Case, Check
@@ -10,7 +10,7 @@ from quarkctl.diag.estimate import Estimate
 from quarkctl.diag.evidence import span
 from quarkctl.diag.finding import Finding, Verdict
 from quarkctl.diag.product import ZONES
-from quarkctl.diag.thermal import Heat, heat
+from quarkctl.diag.thermal import Heat, heat, zone_means
 
 if TYPE_CHECKING:
     from quarkctl.diag.evidence import Floats
@@ -54,11 +54,13 @@ def stuck(case: Case) -> list[Finding]:
     worst: list[Finding] = []
     moved = False
     for i, zone in enumerate(ZONES):
+        if np.isnan(h.zones[:, i]).any():
+            continue
         raw = h.table["zone_decic"][:, i].astype(int)
         edges = np.flatnonzero(np.diff(raw) != 0)
         bounds = np.concatenate(([0], edges + 1, [len(raw)]))
         longest = 0.0
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+        for a, b in pairwise(bounds):
             flat_s = float(h.time_s[b - 1] - h.time_s[a])
             if flat_s < need:
                 continue
@@ -68,8 +70,8 @@ def stuck(case: Case) -> list[Finding]:
             # what counts is how long it stayed flat after the power had changed
             after = float(h.time_s[b - 1] - h.time_s[a + change[0]]) if len(change) else 0.0
             longest = max(longest, after)
-        others = np.delete(h.zones, i, axis=1)
-        if np.nanmax(others.max(axis=0) - others.min(axis=0)) < 3.0:
+        others = [float(np.ptp(z)) for k, z in enumerate(h.zones.T) if k != i and not np.isnan(z).any()]
+        if not others or max(others) < 3.0:
             continue
         moved = True
         worst.append(case.judged(longest, subject=zone, span=span("thermal", h.table), floor=0.0))
@@ -130,7 +132,7 @@ def offset(case: Case) -> list[Finding]:
     ]
     if slopes and max(abs(s) for s in slopes) > 0.35:
         return [case.absent("not in balance yet: let the glasses rest for half an hour, then record")]
-    means = np.nanmean(zones, axis=0)
+    means = zone_means(zones)
     # what the small power warms each zone by is known from the golden unit
     watts = float(h.watts[h.power_time_s <= h.time_s[end - 1]].mean())
     golden = case.evidence.product.golden
@@ -178,12 +180,12 @@ def lag(case: Case) -> list[Finding]:
     out = []
     for i, zone in enumerate(ZONES):
         y, x = measured[i], predicted[i]
-        if not np.isfinite(y).all() or np.ptp(x) < 2.0:
+        if not np.isfinite(y).all() or np.ptp(x) < 5.0:
             continue
         value, u = _lag_s(x, y, step)
         out.append(case.judged(Estimate(value, u, len(y)), subject=zone, span=span("thermal", h.table), floor=0.0))
     if not out:
-        return [case.absent("no zone warmed up by 2 K: change the load and wait")]
+        return [case.absent("no zone should have warmed by 5 K: change the load and wait")]
     return _worst_of(out)
 
 
@@ -258,10 +260,10 @@ CHECKS = (
     ),
     Check(
         "SEN-004", "sensors", "sensors", "lag", "sensor lag", "a late sensor throttles too late",
-        "First-order lag that, applied to what a golden unit would show at this power, fits the sensor best; gain and offset "
-        "free.",
+        "First-order lag that, applied to what a golden unit would show at this power, fits the sensor best; gain and "
+        "offset free.",
         "golden unit of the board profile; limit: project",
-        "A heat path that changed looks like a lag too: see THM-001. Zones that should not move by 2 K are not judged.",
+        "A heat path that changed looks like a lag too: see THM-001. Zones that should not move by 5 K are not judged.",
         lag, "sensor_lag_s", "s", "change the load and wait",
     ),
     Check(

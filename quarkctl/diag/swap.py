@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NO_SWAP = "no pack was removed: pull one while this records"
 PULL = "remove one battery, wait 5 s, put it back"
 _ETA = 0.9
-_CLOCK_WINDOW_US = 2_000_000
+_CLOCK_WINDOW_US = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,8 @@ def droop(case: Case) -> list[Finding]:
         if rate < 16 / w:
             chance = min(1.0, 0.063 * w * rate)
             return [case.invalid(
-                f"{rate:.0f} Hz samples show 90 % of a {w * 1e6:.0f} us dip with a chance of {100 * chance:.1g} %: attach an "
-                f"instrument of {16 / w / 1000:.0f} kS/s, or use firmware that latches the minimum"
+                f"{rate:.0f} Hz samples show 90 % of a {w * 1e6:.0f} us dip with a chance of {100 * chance:.1g} %: attach "
+                f"an instrument of {16 / w / 1000:.0f} kS/s, or use firmware that latches the minimum"
             )]  # fmt: skip
     found = dips(e)
     if not found or any(d.broken for d in found):
@@ -333,7 +333,7 @@ def clock(case: Case) -> list[Finding]:
     t = e.steady("power")
     step_ms, u_ms, row = clock_step(t)
     if row is None:
-        return [case.absent("needs six windows of 2 s or ten frames without a reset: record longer")]
+        return [case.absent("needs six windows of a second or ten frames without a reset: record longer")]
     return [case.judged(Estimate(step_ms, u_ms, len(t)), span=row, floor=0.0)]
 
 
@@ -384,7 +384,8 @@ CHECKS = (
         "where the firmware reports it, else between the two converter samples that showed it.",
         "limit: hold-up time of the bus capacitance at full load, with a factor of two",
         "Without the capture timer the resolution is one converter sample: too coarse for a limit below that, which is "
-        "INVALID unless the fault is larger than the resolution. A removal whose takeover may hide in lost frames is INVALID.",
+        "INVALID unless the fault is larger than the resolution. A removal whose takeover may hide in lost frames "
+        "is INVALID.",
         takeover, "takeover_ms", "ms", PULL,
     ),
     Check(
@@ -423,12 +424,13 @@ CHECKS = (
         "Bus voltage before a removal minus the lowest held by hardware until 250 ms after it: dip = I * t / C + I * R.",
         "formula: TI SLVAE51A, equations 1 and 2; sampling rule by simulation: a linear fall in w/10 and an exponential "
         "recovery with w/2, random phase, 20,000 trials: chance to see 90 % = min(1, 0.063 w fs); always from fs = 16 / w",
-        "Without a latch and below 16 / w samples a second the verdict is INVALID. w is the shortest dip of interest, a fact "
+        "Without a latch and below 16 / w samples a second the verdict is INVALID. w is the shortest dip of interest, "
+        "a fact "
         "of the board (300 us by default).",
         droop, "droop_mv", "mV", PULL,
     ),
     Check(
-        "PWR-010", "battery", "swap", "hold_up", "hold-up reserve", "the bus capacitance feeds both chips until the switchover",
+        "PWR-010", "battery", "swap", "hold_up", "hold-up reserve", "the bus capacitance feeds both chips until then",
         "Hold-up time C (V0^2 - Vuvlo^2) eta / (2 P), eta 0.9, over the measured gap; C from the dip itself (I * t / depth) "
         "where it is deep enough, else from the board profile.",
         "energy of a capacitor; factor 2: project",
@@ -451,12 +453,12 @@ CHECKS = (
     ),
     Check(
         "PWR-013", "battery", "swap", "clock", "clock kept", "a jump of the clock makes alarms late and logs lie",
-        "Largest step between the power path's clock and the microcontroller's, between windows of 2 s (ten frames where those "
-        "are rarer): upper envelope of "
+        "Largest step between the power path's clock and the microcontroller's, between windows of 1 s (ten frames where "
+        "those are rarer): upper envelope of "
         "their difference in each window, less 20 ppm.",
         "project: 20 ppm crystal",
         "Stamps wait for up to one sampling period, which the envelope removes; a step below its scatter is not seen. It "
-        "needs 12 s of one start.",
+        "needs 6 s of one start.",
         clock, "clock_step_ms", "ms",
     ),
     Check(

@@ -102,7 +102,7 @@ def _model(case: Case, zone: str) -> tuple[Model, Binned] | Finding:
     got = _fitted(_Held(case.evidence), zone)
     if got is None or got[1] is None:
         return case.absent("the power never changed enough: change the load while this records", subject=zone)
-    record, model = got
+    record, model = got[0], got[1]
     slow = max(model.tau_s[-1], golden_tau)
     if span_s < slow:
         need = f"{span_s:.0f} s are shorter than one slow time constant ({slow:.0f} s)"
@@ -118,7 +118,7 @@ def step(case: Case) -> list[Finding]:
     found = _model(case, "ar1")
     if isinstance(found, Finding):
         return [found]
-    model, record = found
+    model, _record = found
     h = heat(case.evidence)
     assert h is not None  # a model came from it  # noqa: S101
     details = {"k_per_w": list(model.k_per_w), "tau_s": list(model.tau_s), "offset_c": model.offset_c}
@@ -173,7 +173,7 @@ def soak(case: Case) -> list[Finding]:
             moving.append(f"{zone} {slope:+.1f} K/min")
     if moving:
         return [case.absent(f"not soaked yet: {', '.join(moving)}; wait until all are below {_SOAKED_K_PER_MIN} K/min")]
-    means = np.nanmean(zones, axis=0)
+    means = zone_means(zones)
     watts = float(h.watts[h.power_time_s >= end - _SOAKED_S].mean())
     hot = int(np.nanargmax(means))
     cold = int(np.nanargmin(means))
@@ -183,6 +183,16 @@ def soak(case: Case) -> list[Finding]:
             float(means[hot] - means[cold]), note, subject=ZONES[hot], span=span("thermal", h.table[last]), floor=0.0
         )
     ]
+
+
+def zone_means(zones: Floats) -> Floats:
+    """Of each zone, nan for one whose sensor is missing."""
+    import numpy as np
+
+    good = np.isfinite(zones)
+    return np.asarray(
+        np.where(good.any(axis=0), np.where(good, zones, 0).sum(axis=0) / np.maximum(good.sum(axis=0), 1), np.nan)
+    )
 
 
 def skin(case: Case) -> list[Finding]:
@@ -200,9 +210,7 @@ def skin(case: Case) -> list[Finding]:
     mid = np.median(np.stack([v[k : len(v) - 4 + k] for k in range(5)]), axis=0)
     k = int(mid.argmax())
     note = "held against the skin; values are not recalculated to another ambient"
-    return [
-        case.judged(float(mid[k]), note, subject="skin", span=span("thermal", h.table, int(rows[k]), int(rows[k + 4])))
-    ]
+    return [case.judged(float(mid[k]), note, span=span("thermal", h.table, int(rows[k]), int(rows[k + 4])))]
 
 
 # --- throttling -------------------------------------------------------------------------------------------------------
@@ -253,9 +261,9 @@ def throttle_level(case: Case) -> list[Finding]:
     over = level > may
     dwell = np.convolve(over, np.ones(max(int(12 / period), 1)), "full")[: len(over)] >= max(int(12 / period), 1)
     if dwell.any():
-        k = int(dwell.argmax())
-        note = f"level {level[k]} although no zone asks for more than {may[k]}"
-        return [case.finding(Verdict.FAIL, note, span=span("thermal", h.table, k, k))]
+        row = int(dwell.argmax())
+        note = f"level {level[row]} although no zone asks for more than {may[row]}"
+        return [case.finding(Verdict.FAIL, note, span=span("thermal", h.table, row, row))]
     note = f"highest level {level.max()}, asked for {must.max()}"
     return [case.judged(worst, note, span=span("thermal", h.table, at, at), floor=0.0)]
 
@@ -275,8 +283,8 @@ def throttle_hysteresis(case: Case) -> list[Finding]:
         toggles = int(((edges >= start) & (edges < start + 600)).sum())
         if toggles > 10:
             note = f"{toggles} changes in 10 minutes: it hunts"
-            k = int(np.searchsorted(h.time_s, start))
-            return [case.finding(Verdict.FAIL, note, span=span("thermal", h.table, k, k))]
+            row = int(np.searchsorted(h.time_s, start))
+            return [case.finding(Verdict.FAIL, note, span=span("thermal", h.table, row, row))]
     gaps = []
     for k in np.flatnonzero(change < 0):
         was = level[k]
@@ -284,13 +292,15 @@ def throttle_hysteresis(case: Case) -> list[Finding]:
             (trip[was - 1], i) for i, z in enumerate(ZONES)
             if (trip := case.evidence.product.trip_c.get(z, ())) and len(trip) >= was and trip[was - 1] is not None
         ]  # fmt: skip
-        room = [float(t or 0) - float(np.nanmax(h.zones[max(k - 1, 0) : k + 2, i])) for t, i in trips]
-        if room and not math.isnan(min(room)):
+        # the release lies between two rows: the lower of them is the nearest to it, since power rises right after
+        room = [float(t or 0) - float(np.min(h.zones[k : k + 2, i])) for t, i in trips]
+        room = [r for r in room if not math.isnan(r)]
+        if room:
             gaps.append((min(room), int(k)))
     if not gaps:
         return [case.absent("the throttle was never released: let the glasses cool down while this records")]
-    value, k = min(gaps)
-    return [case.judged(value, f"{len(gaps)} releases", span=span("thermal", h.table, k, k + 1))]
+    value, released = min(gaps)
+    return [case.judged(value, f"{len(gaps)} releases", span=span("thermal", h.table, released, released + 1))]
 
 
 def throttle_effect(case: Case) -> list[Finding]:
@@ -303,6 +313,9 @@ def throttle_effect(case: Case) -> list[Finding]:
     drops = []
     for k in np.flatnonzero(np.diff(level) > 0):
         at = h.time_s[k]
+        near = level[(h.time_s >= at - 4) & (h.time_s <= at + 4.5)]
+        if np.count_nonzero(np.diff(near)) > 1:
+            continue  # it changed again: nobody knows which level the power belongs to
         before = h.watts[(h.power_time_s >= at - 4) & (h.power_time_s <= at - 0.2)]
         after = h.watts[(h.power_time_s >= at + 1.2) & (h.power_time_s <= at + 4)]
         if len(before) >= 3 and len(after) >= 3 and before.mean() > 0.3:
@@ -310,8 +323,8 @@ def throttle_effect(case: Case) -> list[Finding]:
     if not drops:
         return [case.absent("the throttle never rose under load: load the glasses until it does")]
     value = float(np.median([d for d, _ in drops]))
-    k = drops[0][1]
-    return [case.judged(value, f"{len(drops)} times", span=span("thermal", h.table, k, k + 1))]
+    first = drops[0][1]
+    return [case.judged(value, f"{len(drops)} times", span=span("thermal", h.table, first, first + 1))]
 
 
 CHECKS = (
@@ -326,7 +339,7 @@ CHECKS = (
         step, "theta_ar1_k_per_w", "K/W", "switch from sleep to full load and wait",
     ),
     Check(
-        "THM-002", "thermal", "step", "time_to_limit", "time to limit", "how long the glasses work before they must slow down",
+        "THM-002", "thermal", "step", "time_to_limit", "time to limit", "how long the glasses can work at full speed",
         "From the skin's model, balance at 25 C and the highest sustained power of the record: time until the skin limit. "
         "The interval is a parametric bootstrap of the fit.",
         "project",
@@ -341,7 +354,7 @@ CHECKS = (
         soak, "hot_spot_k", "K", "hold one load until nothing warms up any more",
     ),
     Check(
-        "THM-004", "thermal", "throttle", "throttle_level", "throttle latency", "a trip that is passed must slow the AR1 down",
+        "THM-004", "thermal", "throttle", "throttle_level", "throttle latency", "a trip that is passed must slow the AR1",
         "Longest time during which the level was below what the trip table asks for; a level above what the table allows "
         "for more than 12 s is a fault.",
         "project: two periods of the thermal message; trip table of the board profile",
@@ -357,7 +370,7 @@ CHECKS = (
         throttle_hysteresis, "throttle_hysteresis_k", "K", "hold full load until they throttle, then let them cool down",
     ),
     Check(
-        "THM-006", "thermal", "throttle", "throttle_effect", "throttle effect", "a level that changes nothing protects nothing",
+        "THM-006", "thermal", "throttle", "throttle_effect", "throttle effect", "a level that changes nothing is no help",
         "Fall of the bus power from before to after each rise of the level; the median of all.",
         "project",
         "A load that changes in the same seconds hides it.",

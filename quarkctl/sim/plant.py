@@ -35,9 +35,15 @@ SAMPLE_US = 1000
 #: Charging: fast current of a pack, and what is allowed from which temperature on (share of it, voltage). The scheme is
 #: JEITA's, 20 % when cool and 4.0 V when warm are defaults of TI's BQ25882.
 CHARGE_MA = 140.0
-CHARGE_REGIONS = ((-273.0, 0.0, 4450.0), (0.0, 0.2, 4450.0), (10.0, 1.0, 4450.0), (45.0, 1.0, 4000.0), (60.0, 0.0, 4000.0))
+CHARGE_REGIONS = (
+    (-273.0, 0.0, 4450.0),
+    (0.0, 0.2, 4450.0),
+    (10.0, 1.0, 4450.0),
+    (45.0, 1.0, 4000.0),
+    (60.0, 0.0, 4000.0),
+)
 #: Pairs of zones whose channels are swapped by that size of the fault.
-SWAPS = {1: (0, 4), 2: (0, 1), 3: (1, 4)}
+SWAPS = {1: (0, 4), 2: (0, 1), 3: (0, 2)}
 #: What an open thermistor reads, 0.1 degC.
 OPEN_DECIC = -550.0
 #: Least bus voltage at which the displays keep their picture.
@@ -207,6 +213,17 @@ class Plant:
             link["hand_over_us"] = max(link["hand_over_us"], over)
         self._solve()
 
+    def set_charger(self, *, on: bool) -> None:
+        self.charger = on
+        self._solve()
+
+    def set_ambient(self, ambient_c: float, *, soaked: bool = False) -> None:
+        """``soaked``: as after hours at that temperature."""
+        self.ambient_c = ambient_c
+        if soaked:
+            self._temps = [ambient_c] * len(ZONES)
+            self._lagging_c = ambient_c
+
     def switch_fault(self, name: str, size: float | None) -> None:
         """Switch a fault on with a size, or off with None. What it does to the packs themselves is done here."""
         if size is None:
@@ -249,7 +266,10 @@ class Plant:
 
         charge = [self._random.getrandbits(32) for _ in self.cells]
         answers = [self._answer(i, c) for i, c in enumerate(charge)]
-        ids = [c.pack_id + (self.time_us // 1_000_000 if self._counterfeit(i) == 3 else 0) for i, c in enumerate(self.cells)]
+        ids = [
+            c.pack_id + (self.time_us // 1_000_000 if self._counterfeit(i) == 3 else 0)
+            for i, c in enumerate(self.cells)
+        ]
         right = [a == _response(i, c) for a, i, c in zip(answers, ids, charge, strict=True)]
         k = self._link
         out = Registers(

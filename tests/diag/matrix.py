@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from quarkctl.diag.finding import Verdict
 from quarkctl.sim.faults import FAULTS
-from tests.diag.virtual import Unit, charge_run, day_run, judge, swap_run
+from tests.diag.virtual import Unit, charge_run, day_run, hot_day_run, judge, swap_run
 
 Run = Callable[..., Unit]
 
@@ -29,8 +29,10 @@ class Story:
 
 _HOT = ("THM-007", "THM-003", "THM-002")
 STORIES = (
-    Story("late_switchover", swap_run, (150, 300, 900), ("PWR-010", "PWR-002", "PWR-009", "PWR-011", "DSP-001", "PWR-004")),
-    Story("aged_capacitor", swap_run, (60, 75, 90), ("PWR-009", "PWR-002", "PWR-011", "DSP-001", "PWR-004")),
+    Story(
+        "late_switchover", swap_run, (150, 300, 900), ("PWR-010", "PWR-002", "PWR-009", "PWR-011", "DSP-001", "PWR-004")
+    ),
+    Story("aged_capacitor", swap_run, (70, 80, 90), ("PWR-001", "PWR-009", "PWR-002", "PWR-011", "DSP-001", "PWR-004")),
     Story("hard_insertion", swap_run, (2500, 4000, 9000)),
     Story("display_glitch", swap_run, (1, 3, 20)),
     Story("high_resistance", swap_run, (130, 200, 400)),
@@ -38,17 +40,19 @@ STORIES = (
     Story("drifting_gauge", day_run, (5, 10, 20), ("PWR-007", "PWR-014")),
     Story("wrong_capacity", day_run, (25, 35, 50), ("PWR-007", "PWR-014")),
     Story("cross_charging", swap_run, (15, 50, 150)),
-    Story("counterfeit_pack", swap_run, (1, 2, 3), ("PWR-003", "PWR-001")),
+    Story("counterfeit_pack", swap_run, (1, 2, 3), ("PWR-003", "PWR-001", "PWR-002", "PWR-004", "PWR-011", "DSP-001")),
     Story("hot_charging", charge_run, (0.4, 0.7, 1.0)),
-    Story("missing_throttle", day_run, (1, 1, 1), (*_HOT, "THM-004")),
-    Story("detached_spreader", day_run, (25, 50, 80), (*_HOT, "SEN-004", "SEN-006")),
+    Story("missing_throttle", hot_day_run, (1, 1, 1), (*_HOT, "THM-004")),
+    Story("detached_spreader", day_run, (45, 60, 80), (*_HOT, "SEN-004", "SEN-006", "THM-005")),
     Story("stuck_thermistor", day_run, (240, 280, 330), ("SEN-004", "SEN-005", "SEN-006", "THM-002", "THM-003")),
     Story("lagging_thermistor", day_run, (40, 90, 240), ("THM-002", "SEN-006")),
     Story("swapped_thermistors", day_run, (1, 2, 3), ("SEN-004", *_HOT, "THM-001", "THM-005", "THM-004")),
     Story("offset_thermistor", day_run, (35, 60, 120), (*_HOT, "SEN-006")),
-    Story("spiking_thermistor", day_run, (30, 80, 200), ("THM-004", "THM-005", "THM-002", "SEN-004", "SEN-006", "THM-007")),
+    Story(
+        "spiking_thermistor", day_run, (30, 80, 200), ("THM-004", "THM-005", "THM-002", "SEN-004", "SEN-006", "THM-007")
+    ),
     Story("open_thermistor", day_run, (1, 1, 1), ("THM-004", "THM-005", "THM-003")),
-    Story("throttle_without_hysteresis", day_run, (0, 2, 4)),
+    Story("throttle_without_hysteresis", hot_day_run, (0, 2, 4)),
     Story("reset_on_swap", swap_run, (1, 1, 1), ("PWR-001",)),
     Story("lost_telemetry", swap_run, (0.5, 2, 10)),
     Story("clock_jump", swap_run, (100, 500, 5000)),

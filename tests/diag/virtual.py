@@ -28,7 +28,13 @@ from quarkctl.sim.plant import THROTTLE_SHARE, Cell, Plant
 #: (seconds, load, period of the battery and power messages in s)
 Phase = tuple[float, str, float]
 
-SWAP: Sequence[Phase] = ((3, "sleep", 0.1), (3, "display", 0.1), (12, "camera", 0.1), (3, "idle", 0.1), (1, "sleep", 0.1))
+SWAP: Sequence[Phase] = (
+    (3, "sleep", 0.1),
+    (3, "display", 0.1),
+    (12, "camera", 0.1),
+    (3, "idle", 0.1),
+    (1, "sleep", 0.1),
+)
 DAY: Sequence[Phase] = (
     (200, "sleep", 1.0), (2, "camera", 0.1), (2, "idle", 0.1), (2, "camera", 0.1), (1500, "camera", 1.0),
     (600, "sleep", 1.0),
@@ -116,7 +122,9 @@ class Unit:
         else:
             p.insert(side)
             self.swaps[side] += 1
-            self._add("pack_inserted", pack=side, sample_us=p.time_us + 20_000, inrush_ma=min(round(p._inrush_ma), 65535))
+            self._add(
+                "pack_inserted", pack=side, sample_us=p.time_us + 20_000, inrush_ma=min(round(p._inrush_ma), 65535)
+            )
 
     def _reset(self) -> None:
         self.boot += 1
@@ -162,6 +170,7 @@ class Unit:
         if "throttle_without_hysteresis" in self.machine:
             hysteresis = int(self.machine["throttle_without_hysteresis"])
         for r in readings:
+
             def wanted(relief: int, zones: Sequence[int] = r.zone_decic) -> int:
                 return max(
                     (k for i, z in enumerate(ZONES) for k, t in enumerate(trips.get(z, ()), 1)
@@ -214,7 +223,9 @@ class Unit:
                 gone[0] = False
                 lost += int(gone.sum())
                 for k in np.flatnonzero(gone):
-                    losses.append(Loss(int(t["boot"][k]), int(t["time_us"][k]) - 50_000, int(t["time_us"][k]) + 50_000, 1))
+                    losses.append(
+                        Loss(int(t["boot"][k]), int(t["time_us"][k]) - 50_000, int(t["time_us"][k]) + 50_000, 1)
+                    )
                 tables[name] = t[~gone]
         received = sum(len(t) for t in tables.values())
         hello = {
@@ -250,9 +261,16 @@ def swap_run(seed: int, fault: str = "", size: float = 0.0, board: str = "s1-vir
     return u
 
 
-def day_run(seed: int, fault: str = "", size: float = 0.0, board: str = "s1-virtual") -> Unit:
+def hot_day_run(seed: int, fault: str = "", size: float = 0.0, board: str = "s1-virtual") -> Unit:
+    """A day on which every unit must throttle."""
+    return day_run(seed, fault, size, board, ambient_c=24.0 + seed % 4)
+
+
+def day_run(
+    seed: int, fault: str = "", size: float = 0.0, board: str = "s1-virtual", ambient_c: float | None = None
+) -> Unit:
     """Rest, load, soak with throttling, rest: 38 minutes."""
-    u = Unit(seed, board)
+    u = Unit(seed, board, ambient_c=ambient_c)
     if fault:
         u.fault(fault, size)
     return u.run(DAY)

@@ -7,6 +7,7 @@ static const uint8_t public_key[32] = QK_PUBLIC_KEY;
 
 const struct qk_board qk_board = {
     .name = "s1-virtual",
+    .display_count = 2,
     .layout = QK_VIRTUAL_LAYOUT,
     .load_address = QK_VIRTUAL_LOAD_ADDRESS,
     .load_bytes_max = QK_VIRTUAL_LOAD_BYTES_MAX,

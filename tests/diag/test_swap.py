@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from quarkctl import boards, schemas
-from quarkctl.diag import battery, limits
+from quarkctl.diag import checks, columns, limits
 from quarkctl.diag.evidence import Evidence
-from quarkctl.diag.finding import Finding, Verdict, judge, worst
-from quarkctl.errors import InputWrong
+from quarkctl.diag.finding import Finding, Verdict, worst
+from quarkctl.diag.product import product
+from quarkctl.errors import UsageWrong
 from quarkctl.formats.stream import Counts, Gap, Sample
 
 S = schemas.telemetry()
-LIMITS = limits.parse(*boards.limits_text("s1-virtual"))
+PRODUCT = product(boards.load("s1-virtual"))
+LIMITS = limits.parse(*boards.limits_text("s1-virtual"), checks.UNITS)
 BOTH = 0b111111
 
 
@@ -44,8 +47,8 @@ class Story:
     def battery(self, state: int = BOTH, ma: tuple[int, int] = (240, 240)) -> Story:
         return self.add("battery", pack_mv=[4000, 4000], pack_ma=list(ma), pack_soc_pct=[80, 79], pack_state=state)
 
-    def event(self, code: str, pack: int = 0, at_us: int = 0) -> Story:
-        return self.add(code, pack=pack, sample_us=at_us)
+    def event(self, code: str, pack: int = 0, at_us: int = 0, **values: Any) -> Story:
+        return self.add(code, pack=pack, sample_us=at_us, **values)
 
     def reset(self) -> Story:
         self.boot += 1
@@ -53,48 +56,80 @@ class Story:
         return self
 
     def evidence(self, counts: Counts | None = None, gaps: tuple[Gap, ...] = ()) -> Evidence:
-        return Evidence(S, self.samples, counts or Counts(received=len(self.samples)), gaps, "story")
+        counts = counts or Counts(received=len(self.samples))
+        return columns.evidence(S, self.samples, counts, gaps, PRODUCT, "story")
 
 
 def swap() -> Story:
     s = Story().hello().power().battery().power().battery()
-    s.event("pack_removed", 0, 1_000_000).event("takeover", 1, 1_001_000).power(3700).battery(0b101010, (0, 480))
-    return s.event("pack_inserted", 0, 3_000_000).power().battery()
+    s.event("pack_removed", 0, 1_000_000).event("takeover", 1, 1_001_000, switch_us=40, bus_mv_min=3700)
+    s.power(3700).battery(0b101010, (0, 480))
+    return s.event("pack_inserted", 0, 3_000_000, inrush_ma=300).power().battery()
 
 
 def find(story: Story, check: str, **how: Any) -> Finding:
-    return battery.run(story.evidence(**how), LIMITS, check)[0]
+    return checks.run(story.evidence(**how), LIMITS, checks.select("battery", [check]), asked=True)[0]
 
 
 def test_a_good_swap_passes_every_check() -> None:
-    findings = battery.run(swap().evidence(), LIMITS)
-    assert {f.verdict for f in findings} == {Verdict.PASS}
-    assert [f.code for f in findings] == ["PWR-001", "PWR-002", "PWR-003", "PWR-004", "PWR-005"]
-    assert (findings[0].value, findings[1].value) == (1.0, 3700)
+    names = ("takeover", "bus_minimum", "both_packs", "state_kept", "telemetry_whole", "brown_out", "inrush", "droop")
+    found = {n: find(swap(), n) for n in names}
+    assert {f.verdict for f in found.values()} == {Verdict.PASS}
+    assert (found["takeover"].value, found["bus_minimum"].value, found["inrush"].value) == (0.04, 3700, 300)
+    assert found["brown_out"].value == 3700 - 2900 and found["droop"].value == 4050 - 3700
 
 
 def test_without_a_swap_there_is_no_verdict_on_it() -> None:
-    f = find(Story().hello().power().battery().power().battery(), "takeover")
+    quiet = Story().hello().power().battery().power().battery()
+    f = find(quiet, "takeover")
     assert f.verdict is Verdict.INVALID and "pull one while this records" in f.note
+    left_out = checks.run(quiet.evidence(), LIMITS, checks.select("battery", ["takeover"]))[0]
+    assert left_out.verdict is Verdict.SKIP and left_out.note == f.note
 
 
 def test_a_slow_takeover_fails_and_a_missing_one_too() -> None:
-    slow = Story().hello().event("pack_removed", 0, 1_000_000).event("takeover", 1, 1_009_000)
+    slow = Story().hello().event("pack_removed", 0, 1_000_000).event("takeover", 1, 1_000_000, switch_us=300)
     assert find(slow, "takeover").verdict is Verdict.FAIL
-    never = Story().hello().event("pack_removed", 1, 1_000_000).power()
+    never = Story().hello().event("pack_removed", 1, 1_000_000).power().power().power()
     f = find(never, "takeover")
     assert f.verdict is Verdict.FAIL and "after the right one left" in f.note
 
 
+def test_a_capture_timer_that_says_little_does_not_hide_slow_samples() -> None:
+    s = Story().hello().event("pack_removed", 0, 1_000_000).event("takeover", 1, 1_009_000, switch_us=40)
+    f = find(s, "takeover")
+    assert (f.verdict, f.value) == (Verdict.FAIL, 7.5)
+
+
+def test_converter_samples_alone_cannot_time_a_switchover_of_microseconds() -> None:
+    import numpy as np
+
+    s = Story().hello().event("pack_removed", 0, 1_000_000).event("takeover", 1, 1_000_000)
+    e = s.evidence()
+    t = e.tables["takeover"]
+    old = np.zeros(len(t), [d for d in t.dtype.descr if d[0] != "switch_us"])
+    for name in old.dtype.names or ():
+        old[name] = t[name]
+    e = replace(e, tables={**e.tables, "takeover": old})
+    f = checks.run(e, LIMITS, checks.select("battery", ["takeover"]), asked=True)[0]
+    assert f.verdict is Verdict.INVALID and "leaves no room to pass" in f.note
+
+
 def test_the_takeover_of_an_earlier_swap_does_not_count() -> None:
-    s = Story().hello().event("takeover", 1, 500_000).event("pack_removed", 0, 1_000_000)
+    s = Story().hello().event("takeover", 1, 500_000).event("pack_removed", 0, 1_000_000).power().power().power()
     assert find(s, "takeover").verdict is Verdict.FAIL
 
 
-def test_a_swap_after_a_day_of_converter_time_is_judged_like_any_other() -> None:
-    s = Story().hello().event("pack_removed", 0, 86_400_000_000).event("takeover", 1, 86_400_002_000)
+def test_a_record_that_ends_in_the_swap_proves_nothing() -> None:
+    s = Story().hello().event("pack_removed", 0, 1_000_000)
     f = find(s, "takeover")
-    assert (f.verdict, f.value) == (Verdict.PASS, 2.0)
+    assert f.verdict is Verdict.INVALID and "ends in the swap" in f.note
+
+
+def test_a_swap_after_a_day_of_converter_time_is_judged_like_any_other() -> None:
+    s = Story().hello().event("pack_removed", 0, 86_400_000_000).event("takeover", 1, 86_400_002_000, switch_us=20)
+    f = find(s, "takeover")
+    assert (f.verdict, f.value) == (Verdict.FAIL, 0.5)
 
 
 def test_a_takeover_that_may_hide_in_a_gap_is_no_fault() -> None:
@@ -157,7 +192,13 @@ def test_lost_frames_fail_and_corrupt_ones_prove_nothing() -> None:
 
 
 def test_nothing_at_all_is_no_pass() -> None:
-    assert all(f.verdict is Verdict.INVALID for f in battery.run(Story().evidence(), LIMITS))
+    found = checks.run(Story().evidence(), LIMITS, checks.select("all", []))
+    assert {f.verdict for f in found} <= {Verdict.INVALID, Verdict.SKIP}
+    assert checks.verdict(found) is Verdict.INVALID
+
+
+def test_a_run_in_which_nothing_could_be_judged_is_no_pass() -> None:
+    assert checks.verdict([Finding("X", "x", Verdict.SKIP)]) is Verdict.INVALID
 
 
 def test_a_fault_outweighs_missing_evidence_and_that_a_narrow_pass() -> None:
@@ -170,48 +211,17 @@ def test_a_fault_outweighs_missing_evidence_and_that_a_narrow_pass() -> None:
     assert of() is Verdict.SKIP
 
 
-# --- limits files
+def test_words_select_a_topic_a_check_or_a_code_and_nothing_else() -> None:
+    assert [c.code for c in checks.select("battery", ["dcir"])] == ["PWR-006"]
+    assert [c.code for c in checks.select("all", ["pwr-002", "skin"])] == ["PWR-002", "THM-007"]
+    assert {"PWR-001", "PWR-013"} <= {c.code for c in checks.select("battery", ["swap"])}
+    with pytest.raises(UsageWrong, match="no check 'skin'"):
+        checks.select("battery", ["skin"])
 
 
-TEXT = boards.limits_text("s1-virtual")[1]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "told"),
-    [
-        ('unit = "mV"\n', "", "limit bus_mv_min: unit is missing"),
-        ("lsl = 3100", "lsl = nan", "must be a finite number"),
-        ("lsl = 3100", "lsl = 3100\nusl = 3000", "is above usl"),
-        ("lsl = 3100\n", "", "needs lsl or usl"),
-        ('guard = "ilac-g8"', 'guard = "vibes"', "is none of"),
-        ('label = "P"', 'label = "X"', "label 'X' is none of"),
-        ("u = 20", "u = -1", "missing or negative"),
-        ("u = 20", "tolerance = 20", "unknown key 'tolerance'"),
-        ("version = 1", 'version = "1"', "integer version"),
-        ("version = 1", "version = ", "limits.toml"),
-    ],
-)
-def test_a_mistake_in_the_limits_is_named(old: str, new: str, told: str) -> None:
-    with pytest.raises(InputWrong) as error:
-        limits.parse("limits.toml", TEXT.replace(old, new, 1))
-    assert told in error.value.message
-
-
-def test_a_limit_in_another_unit_is_an_error_and_a_missing_one_is_skipped() -> None:
-    volts = limits.parse("x", TEXT.replace('unit = "mV"', 'unit = "V"', 1))
-    with pytest.raises(InputWrong, match="is in 'V', the measurement in 'mV'"):
-        battery.run(swap().evidence(), volts, "bus_minimum")
-    nothing = limits.parse("x", 'version = 1\nsku = "x"\n')
-    skipped = [f for f in battery.run(swap().evidence(), nothing) if f.verdict is Verdict.SKIP]
-    assert {f.code for f in skipped} == {"PWR-001", "PWR-002", "PWR-004", "PWR-005"}
-
-
-def test_a_value_on_the_limit_is_inside_it() -> None:
-    one = LIMITS.limits["reset_count"]
-    assert judge(0, one) is Verdict.PASS and judge(1, one) is Verdict.FAIL
-
-
-def test_every_check_explains_itself() -> None:
-    for c in battery.CHECKS.values():
-        assert c.why and c.run.__doc__ and c.code.startswith("PWR-")
-    assert len({c.code for c in battery.CHECKS.values()}) == len(battery.CHECKS)
+def test_every_check_explains_itself_and_has_a_limit_of_its_own() -> None:
+    for c in checks.CHECKS.values():
+        assert c.why and c.method and c.source and c.doubt and c.code[3] == "-"
+        assert bool(c.measure) == bool(c.unit)
+    measures = [c.measure for c in checks.CHECKS.values() if c.measure]
+    assert len(set(measures)) == len(measures)
