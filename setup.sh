@@ -7,6 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 purpose=${1:-run}
 
+PATH=$PATH:/usr/sbin:/sbin # not in everybody's path, and file system tools are there
 say() { printf 'setup: %s\n' "$*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -35,6 +36,13 @@ if [ "$purpose" = test ]; then
 	have openssl || need openssl openssl openssl openssl
 	# what unzip lists and tests, a release bundle is a ZIP file for everybody
 	have unzip || need unzip unzip unzip unzip
+	# strangers that read what we make for the application processor, or must make the same bytes
+	have img2simg || need img2simg android-sdk-libsparse-utils android-tools android-platform-tools
+	have unpack_bootimg || need unpack_bootimg mkbootimg android-tools ""
+	have veritysetup || need veritysetup cryptsetup-bin veritysetup ""
+	have fdisk || need fdisk fdisk util-linux util-linux
+	have dtc || need dtc device-tree-compiler dtc dtc
+	have cpio || need cpio cpio cpio cpio
 fi
 
 # --- Python 3.11 or newer

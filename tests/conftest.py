@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     state = tempfile.mkdtemp(prefix="qk-", dir="/tmp")
     os.environ["QUARKCTL_STATE_DIR"] = state
     os.environ.pop("QUARKCTL_DEVICE", None)
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # where file system tools are, for those who are not root
     config.add_cleanup(lambda: _remove(Path(state)))
 
 

@@ -201,8 +201,8 @@ def check(manifest: Manifest) -> None:
         raise InputWrong("two components have the same target")
     if set(m.chips) != {c.chip for c in m.components}:
         raise InputWrong("the chips of the manifest are not those of its components")
-    for name, c in m.chips.items():
-        if not set(c.needs) <= set(CHIPS) - {name}:
+    for name, release in m.chips.items():
+        if not set(release.needs) <= set(CHIPS) - {name}:
             raise InputWrong(f"{name}: needs names something else than the other chip")
     new = {name: c.version for name, c in m.chips.items()}
     if not m.allows(new):

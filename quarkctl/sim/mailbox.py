@@ -52,8 +52,8 @@ class Mailbox:
         self._cause_offset = sum(f.size_bytes for f in control.fields[: names.index("reset_cause")])
         self._slow_version = 0
 
-    def reset(self, serial: str, hysteresis_decic: int = NO_VALUE) -> None:
-        """Before power is applied: identity, fresh randomness, calibration, an empty ring."""
+    def reset(self, serial: str, ar1_version: int, hysteresis_decic: int = NO_VALUE) -> None:
+        """Before power is applied: identity, what the AR1 runs, fresh randomness, calibration, an empty ring."""
         self._map[0:RING_OFFSET] = bytes(RING_OFFSET)
         self._map[SLOW_OFFSET:SIZE] = bytes(SIZE - SLOW_OFFSET)
         self._slow_version = 0
@@ -62,6 +62,7 @@ class Mailbox:
             "layout_hash": self._schema.layout_hash,
             "entropy": entropy,
             "serial": serial,
+            "ar1_version": ar1_version,
             "reset_cause": NO_VALUE,
             "hysteresis_decic": hysteresis_decic,
         }

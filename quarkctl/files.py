@@ -1,0 +1,112 @@
+"""Files read by pieces and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+from quarkctl.errors import InputWrong
+from quarkctl.formats.segments import Segment, Span, Zeros, pieces
+
+_COPY_BYTES = 64 << 20
+
+
+class File:
+    """An open file as a `Source`: a slice reads just that. Threads may share it; it never maps memory, so a file that
+    shrinks while it is read is an error and not a crash."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises InputWrong when the file cannot be opened or has no fixed size."""
+        self.path = path
+        try:
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._size = os.lseek(self.fd, 0, os.SEEK_END)
+        except OSError as error:
+            raise InputWrong(f"cannot read {path}: {error.strerror}") from error
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, at: slice, /) -> bytes:
+        start, stop, _ = at.indices(self._size)
+        size = max(stop - start, 0)
+        try:
+            data = os.pread(self.fd, size, start)
+            while len(data) < size:
+                more = os.pread(self.fd, size - len(data), start + len(data))
+                if not more:
+                    raise InputWrong(f"{self.path} shrank while it was read")
+                data += more
+        except OSError as error:
+            raise InputWrong(f"cannot read {self.path}: {error.strerror}") from error
+        return data
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def __enter__(self) -> File:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well, synced to the disk."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        yield temporary
+        fd = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write(path: Path, segments: Iterable[Segment]) -> int:
+    """Write segments into a new file, zeros as holes, parts of files by the kernel. Returns the bytes written."""
+    path.unlink(missing_ok=True)
+    with path.open("xb", buffering=0) as file:
+        at = append(file.fileno(), 0, segments)
+        os.ftruncate(file.fileno(), at)
+    return at
+
+
+def append(fd: int, at: int, segments: Iterable[Segment]) -> int:
+    """Write segments into an open file from offset ``at`` on; returns the offset behind them."""
+    for s in segments:
+        if isinstance(s, Zeros):
+            at += s.size
+        elif isinstance(s, Span) and isinstance(s.source, File):
+            _copy(s.source, s.offset, fd, at, s.size)
+            at += s.size
+        else:
+            for p in pieces([s]):
+                view = memoryview(p)
+                while view:
+                    done = os.pwrite(fd, view, at)
+                    view, at = view[done:], at + done
+    return at
+
+
+def _copy(source: File, offset: int, fd: int, at: int, size: int) -> None:
+    while size:
+        try:
+            done = os.copy_file_range(source.fd, fd, min(size, _COPY_BYTES), offset, at)
+        except (OSError, AttributeError):  # another file system, or no such call on this system
+            view = memoryview(source[offset : offset + min(size, 1 << 20)])
+            done = os.pwrite(fd, view, at)
+        if not done:
+            raise InputWrong(f"{source.path} shrank while it was read")
+        size, offset, at = size - done, offset + done, at + done

@@ -1,0 +1,238 @@
+"""rawprogram and patch XML: which file goes to which sectors, and what is patched there afterwards.
+
+Source: linux-msm/qdl (``program.c``, ``patch.c``) and qualcomm-linux/qcom-ptool (``ptool.py``). One frozen serializer: the
+digest tables of secure boot depend on every byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quarkctl.errors import InputWrong
+from quarkctl.formats.gpt import ENTRY, ENTRY_COUNT, HEADER, Table
+
+#: Longer than any such file; bounds what is given to the XML parser.
+XML_BYTES_MAX = 16 << 20
+_FROM_END = re.compile(r"NUM_DISK_SECTORS-(\d{1,18})\.?")
+_NUMBER = re.compile(r"\d{1,20}|0[xX][0-9a-fA-F]{1,16}")
+
+
+@dataclass(frozen=True, order=True)
+class Sector:
+    """A sector, counted from the start, or back from the end (``NUM_DISK_SECTORS-n.``)."""
+
+    number: int
+    from_end: bool = False
+
+    def __str__(self) -> str:
+        return f"NUM_DISK_SECTORS-{self.number}." if self.from_end else str(self.number)
+
+    def start_byte(self, sector_bytes: int) -> str:
+        """As the attribute start_byte_hex has it."""
+        if self.from_end:
+            return f"({sector_bytes}*NUM_DISK_SECTORS)-{self.number * sector_bytes}."
+        return f"{self.number * sector_bytes:#x}"
+
+    @staticmethod
+    def parse(text: str) -> Sector:
+        """With or without the trailing dot. Raises InputWrong."""
+        symbolic = _FROM_END.fullmatch(text)
+        if symbolic:
+            return Sector(int(symbolic.group(1)), from_end=True)
+        if _NUMBER.fullmatch(text):
+            return Sector(int(text, 0) if text[:2].lower() == "0x" else int(text))
+        raise InputWrong(f"{text!r} is no sector", hint="a number, or NUM_DISK_SECTORS-n.")
+
+
+@dataclass(frozen=True)
+class Program:
+    """One ``<program>``. An empty file name only tells of the partition; 0 sectors mean up to the end of the disk."""
+
+    filename: str
+    label: str
+    lun: int
+    start: Sector
+    sectors: int
+    sector_bytes: int
+    sparse: bool = False
+    file_sector_offset: int = 0
+    read_back: bool = False
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One ``<patch>``: ``size_bytes`` bytes at ``byte_offset`` of a sector become ``value``, an expression."""
+
+    start: Sector
+    byte_offset: int
+    lun: int
+    size_bytes: int
+    value: str
+    what: str
+    sector_bytes: int
+    filename: str = "DISK"
+
+
+def check(programs: Sequence[Program]) -> None:
+    """Raises InputWrong for what tools misread: a sparse file with a symbolic start would land on sector 0."""
+    for p in programs:
+        if p.sparse and p.start.from_end:
+            raise InputWrong(
+                f"rawprogram: {p.filename} is sparse and starts at {p.start}",
+                hint="give the disk's size, so that the start is a number, or a raw image",
+            )
+
+
+def build_programs(programs: Sequence[Program]) -> bytes:
+    """The XML of a list of programs. Raises InputWrong (`check`)."""
+    check(programs)
+    rows = []
+    for p in programs:
+        rows.append(
+            _element(
+                "program",
+                SECTOR_SIZE_IN_BYTES=p.sector_bytes, file_sector_offset=p.file_sector_offset, filename=p.filename,
+                label=p.label, num_partition_sectors=p.sectors, partofsingleimage="false",
+                physical_partition_number=p.lun, readbackverify="true" if p.read_back else "false",
+                size_in_KB=f"{p.sectors * p.sector_bytes / 1024:.1f}", sparse="true" if p.sparse else "false",
+                start_byte_hex=p.start.start_byte(p.sector_bytes), start_sector=p.start,
+            )
+        )  # fmt: skip
+    return _document("data", rows)
+
+
+def build_patches(patches: Sequence[Patch]) -> bytes:
+    """The XML of a list of patches, which are applied in order."""
+    rows = [
+        _element(
+            "patch",
+            SECTOR_SIZE_IN_BYTES=p.sector_bytes, byte_offset=p.byte_offset, filename=p.filename,
+            physical_partition_number=p.lun, size_in_bytes=p.size_bytes, start_sector=p.start, value=p.value, what=p.what,
+        )
+        for p in patches
+    ]  # fmt: skip
+    return _document("patches", rows)
+
+
+def grow_patches(table: Table, lun: int, entry: int) -> list[Patch]:
+    """What makes a table fit a disk of unknown size: entry number ``entry`` grows to its end, and the CRCs follow.
+
+    The order matters: every CRC is taken after what it covers.
+    """
+    size, array = table.sector_bytes, table.array_sectors
+    header, backup, array_bytes = Sector(1), Sector(1, from_end=True), ENTRY_COUNT * ENTRY.size
+    backup_entries = Sector(array + 1, from_end=True)
+
+    def of(field: str) -> int:
+        return HEADER.offset(field)
+
+    per_sector = size // ENTRY.size
+    at, byte = divmod(entry, per_sector)
+    last_lba = byte * ENTRY.size + ENTRY.offset("last_lba")
+    usable = f"NUM_DISK_SECTORS-{array + 2}."
+    rows: list[tuple[Sector, int, int, str, str]] = [
+        (Sector(2 + at), last_lba, 8, usable, "last sector of the partition that grows"),
+        (Sector(array + 1 - at, from_end=True), last_lba, 8, usable, "the same in the backup"),
+        (header, of("last_usable_lba"), 8, usable, "last usable sector"),
+        (backup, of("last_usable_lba"), 8, usable, "the same in the backup"),
+        (header, of("alternate_lba"), 8, "NUM_DISK_SECTORS-1.", "where the backup header is"),
+        (backup, of("my_lba"), 8, "NUM_DISK_SECTORS-1.", "where the backup header is, in itself"),
+        (backup, of("entries_lba"), 8, str(backup_entries), "where the backup entries are"),
+        (header, of("entries_crc32"), 4, f"CRC32(2,{array_bytes})", "CRC of the entries"),
+        (backup, of("entries_crc32"), 4, f"CRC32({backup_entries},{array_bytes})", "CRC of the backup entries"),
+        (header, of("header_crc32"), 4, "0", "clear the header's CRC"),
+        (header, of("header_crc32"), 4, f"CRC32(1,{HEADER.size})", "CRC of the header"),
+        (backup, of("header_crc32"), 4, "0", "clear the backup header's CRC"),
+        (backup, of("header_crc32"), 4, f"CRC32({backup},{HEADER.size})", "CRC of the backup header"),
+    ]
+    return [Patch(where, offset, lun, count, value, what, size) for where, offset, count, value, what in rows]
+
+
+def _element(name: str, **attributes: object) -> str:
+    from xml.sax.saxutils import quoteattr
+
+    return f"  <{name} " + " ".join(f"{k}={quoteattr(str(v))}" for k, v in attributes.items()) + " />"
+
+
+def _document(root: str, rows: list[str]) -> bytes:
+    return "\n".join(['<?xml version="1.0" ?>', f"<{root}>", *rows, f"</{root}>", ""]).encode()
+
+
+def parse_programs(data: bytes) -> list[Program]:
+    """Every ``<program>`` of a rawprogram file. Raises InputWrong."""
+    out = []
+    for n, a in enumerate(_elements(data, "data", "program")):
+        where = f"rawprogram: program {n}"
+        out.append(
+            Program(
+                _word(a, "filename", where, ""), _word(a, "label", where, ""),
+                _number(a, "physical_partition_number", where), _sector(a, "start_sector", where),
+                _number(a, "num_partition_sectors", where), _number(a, "SECTOR_SIZE_IN_BYTES", where),
+                _word(a, "sparse", where, "false").lower() == "true", _number(a, "file_sector_offset", where, 0),
+                _word(a, "readbackverify", where, "false").lower() == "true",
+            )
+        )  # fmt: skip
+    return out
+
+
+def parse_patches(data: bytes) -> list[Patch]:
+    """Every ``<patch>`` of a patch file. Raises InputWrong."""
+    out = []
+    for n, a in enumerate(_elements(data, "patches", "patch")):
+        where = f"patch file: patch {n}"
+        out.append(
+            Patch(
+                _sector(a, "start_sector", where), _number(a, "byte_offset", where),
+                _number(a, "physical_partition_number", where), _number(a, "size_in_bytes", where),
+                _word(a, "value", where), _word(a, "what", where, ""), _number(a, "SECTOR_SIZE_IN_BYTES", where),
+                _word(a, "filename", where),
+            )
+        )  # fmt: skip
+    return out
+
+
+def _elements(data: bytes, root: str, name: str) -> list[dict[str, str]]:
+    from xml.etree import ElementTree
+
+    if len(data) > XML_BYTES_MAX:
+        raise InputWrong(f"{root} XML has {len(data)} bytes, more than {XML_BYTES_MAX}")
+    if b"<!" in data.replace(b"<!--", b""):
+        raise InputWrong(f"{root} XML has a document type at offset {data.index(b'<!')}: such files have none")
+    try:
+        tree = ElementTree.fromstring(data)  # noqa: S314 - without a document type there are no entities to expand
+    except ElementTree.ParseError as error:
+        raise InputWrong(f"{root} XML: {error}") from error
+    if tree.tag != root:
+        raise InputWrong(f"XML with the root {tree.tag!r}, not {root!r}")
+    return [dict(e.attrib) for e in tree.iter(name)]
+
+
+def kind_of(data: bytes) -> str:
+    """``data``, ``patches`` or nothing: which of the two files this is."""
+    found = re.search(rb"<(data|patches)[\s>/]", data[:4096])
+    return found.group(1).decode() if found else ""
+
+
+def _word(attributes: dict[str, str], name: str, where: str, default: str | None = None) -> str:
+    value = attributes.get(name, default)
+    if value is None:
+        raise InputWrong(f"{where} has no {name}")
+    return value
+
+
+def _number(attributes: dict[str, str], name: str, where: str, default: int | None = None) -> int:
+    if name not in attributes and default is not None:
+        return default
+    text = _word(attributes, name, where)
+    if not _NUMBER.fullmatch(text):
+        raise InputWrong(f"{where}: {name} is {text!r}, not a number")
+    return int(text, 0) if text[:2].lower() == "0x" else int(text)
+
+
+def _sector(attributes: dict[str, str], name: str, where: str) -> Sector:
+    try:
+        return Sector.parse(_word(attributes, name, where))
+    except InputWrong as error:
+        raise InputWrong(f"{where}: {name}: {error.message}", error.hint) from error

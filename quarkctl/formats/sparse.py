@@ -1,0 +1,313 @@
+"""Android sparse images: parse, make from raw bytes, split, build.
+
+Source: AOSP system/core/libsparse, ``sparse_format.h``. Little endian. Nothing here holds an image: a `Sparse` is a list
+of chunks that point into their source, and `build` gives segments for a writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from itertools import pairwise
+from typing import Any
+
+from quarkctl.errors import InputWrong
+from quarkctl.formats.record import Damaged, Record, Source
+from quarkctl.formats.segments import Segment, Span, Zeros
+
+MAGIC = 0xED26FF3A
+BLOCK_BYTES = 4096
+HEADER = Record(
+    "sparse image", "<",
+    "magic:I major_version:H minor_version:H file_hdr_sz:H chunk_hdr_sz:H blk_sz:I total_blks:I total_chunks:I "
+    "image_checksum:I",
+)  # fmt: skip
+CHUNK = Record("sparse chunk", "<", "chunk_type:H reserved1:H chunk_sz:I total_sz:I")
+#: ``total_sz`` has 32 bits.
+_RAW_BYTES_MAX = (1 << 32) - 1 - CHUNK.size
+#: How much of a raw image is looked at in one go.
+_WINDOW_BYTES = 4 << 20
+
+
+class Kind(IntEnum):
+    RAW = 0xCAC1
+    FILL = 0xCAC2
+    DONT_CARE = 0xCAC3
+    CRC32 = 0xCAC4
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """``blocks`` blocks from ``first_block`` on. RAW: the source from ``offset`` on; FILL: ``fill``, as a number."""
+
+    kind: Kind
+    first_block: int
+    blocks: int
+    offset: int = 0
+    fill: int = 0
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """An image of ``total_blocks`` blocks. ``tail_bytes`` are missing from the last RAW block (read as zeros)."""
+
+    source: Source
+    block_bytes: int
+    total_blocks: int
+    chunks: tuple[Chunk, ...]
+    tail_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the expanded image."""
+        return self.total_blocks * self.block_bytes
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the sparse file that `build` makes."""
+        return HEADER.size + sum(_chunk_bytes(c, self.block_bytes) for c in self.chunks)
+
+    def read(self, chunk: Chunk) -> Iterator[Segment]:
+        """What a RAW or FILL chunk expands to, in segments of bounded size."""
+        total = chunk.blocks * self.block_bytes
+        if chunk.kind is Kind.RAW:
+            yield from self._raw(chunk)
+        elif chunk.kind is Kind.FILL and chunk.fill:
+            step = min(total, 1 << 20)
+            block = chunk.fill.to_bytes(4, "little") * (step // 4)
+            for at in range(0, total, step):
+                yield block[: min(step, total - at)]
+        elif chunk.kind is Kind.FILL:
+            yield Zeros(total)
+
+    def _raw(self, chunk: Chunk) -> Iterator[Segment]:
+        total = chunk.blocks * self.block_bytes
+        missing = max(chunk.offset + total - len(self.source), 0) if self.tail_bytes else 0
+        yield Span(self.source, chunk.offset, total - missing)
+        if missing:
+            yield bytes(missing)
+
+
+def looks_like(data: Source) -> bool:
+    return len(data) >= 4 and bytes(data[:4]) == MAGIC.to_bytes(4, "little")
+
+
+def parse(data: Source, *, sector_bytes: int = 0, size_bytes_max: int = 0) -> Sparse:
+    """All chunks of a sparse file, every length checked against the file.
+
+    ``sector_bytes`` and ``size_bytes_max`` are those of the target, 0 where none is known. Memory grows with the number
+    of chunks, which the file's size bounds. CRC32 chunks are dropped. Raises Damaged with field and offset.
+    """
+    h = HEADER.parse(data)
+    _check_header(h, sector_bytes, size_bytes_max)
+    chunks: list[Chunk] = []
+    at, block, end = h.file_hdr_sz, 0, len(data)
+    if h.total_chunks * h.chunk_hdr_sz > max(end - at, 0):
+        raise HEADER.wrong("total_chunks", 0, f"is {h.total_chunks}: more than {max(end - at, 0)} bytes can hold")
+    for number in range(h.total_chunks):
+        c = CHUNK.parse(data, at)
+        chunk = _chunk(c, number, at, block, h)
+        if at + c.total_sz > end:
+            raise CHUNK.wrong("total_sz", at, f"is {c.total_sz}: chunk {number} ends behind the file of {end} bytes")
+        if block + c.chunk_sz > h.total_blks:
+            raise CHUNK.wrong(
+                "chunk_sz",
+                at,
+                f"is {c.chunk_sz}: chunks have {block + c.chunk_sz} blocks, the header says {h.total_blks}",
+            )
+        if chunk.kind is Kind.FILL:
+            body = at + h.chunk_hdr_sz
+            chunk = replace(chunk, fill=int.from_bytes(data[body : body + 4], "little"))
+        if chunk.kind is not Kind.CRC32:
+            block += c.chunk_sz
+            if chunk.blocks:
+                chunks.append(chunk)
+        at += c.total_sz
+    if block != h.total_blks:
+        raise HEADER.wrong("total_blks", 0, f"is {h.total_blks}, the chunks have {block} blocks")
+    if at != end:
+        raise Damaged("sparse image", "end", at, f"is followed by {end - at} bytes of something else")
+    return Sparse(data, h.blk_sz, h.total_blks, tuple(chunks))
+
+
+def _check_header(h: Any, sector_bytes: int, size_bytes_max: int) -> None:
+    if h.magic != MAGIC:
+        raise HEADER.wrong("magic", 0, f"is {h.magic:#010x}, not {MAGIC:#010x}")
+    if h.major_version != 1:
+        raise HEADER.wrong("major_version", 0, f"is {h.major_version}, only 1 is known")
+    if h.file_hdr_sz < HEADER.size:
+        raise HEADER.wrong("file_hdr_sz", 0, f"is {h.file_hdr_sz}, less than {HEADER.size}")
+    if h.chunk_hdr_sz < CHUNK.size:
+        raise HEADER.wrong("chunk_hdr_sz", 0, f"is {h.chunk_hdr_sz}, less than {CHUNK.size}")
+    if not h.blk_sz or h.blk_sz % 4:
+        raise HEADER.wrong("blk_sz", 0, f"is {h.blk_sz}, not a multiple of 4")
+    if sector_bytes and h.blk_sz % sector_bytes:
+        raise HEADER.wrong("blk_sz", 0, f"is {h.blk_sz}, not a multiple of the sector of {sector_bytes} bytes")
+    if size_bytes_max and h.total_blks * h.blk_sz > size_bytes_max:
+        raise HEADER.wrong(
+            "total_blks", 0, f"is {h.total_blks}: {h.total_blks * h.blk_sz} bytes, the target holds {size_bytes_max}"
+        )
+
+
+def _chunk(c: Any, number: int, at: int, block: int, h: Any) -> Chunk:
+    if c.chunk_type not in set(Kind):
+        vendor = " (a vendor's own kind, also written by some tools as 'encrypted')" if c.chunk_type == 0xCAC5 else ""
+        raise CHUNK.wrong("chunk_type", at, f"is {c.chunk_type:#06x}{vendor}: chunk {number} is of no known kind")
+    kind = Kind(c.chunk_type)
+    body_bytes = {Kind.RAW: c.chunk_sz * h.blk_sz, Kind.FILL: 4, Kind.DONT_CARE: 0, Kind.CRC32: 4}[kind]
+    if c.total_sz != h.chunk_hdr_sz + body_bytes:
+        raise CHUNK.wrong(
+            "total_sz", at, f"is {c.total_sz}, chunk {number} ({kind.name}) needs {h.chunk_hdr_sz + body_bytes}"
+        )
+    if kind is Kind.CRC32 and c.chunk_sz:
+        raise CHUNK.wrong("chunk_sz", at, f"is {c.chunk_sz}: a CRC32 chunk has no blocks")
+    return Chunk(kind, block, c.chunk_sz, at + h.chunk_hdr_sz if kind is Kind.RAW else 0)
+
+
+def scan(source: Source, block_bytes: int = BLOCK_BYTES) -> Sparse:
+    """A raw image as chunks: blocks of one repeated 32-bit word are FILL, the rest is RAW; neighbours are joined.
+
+    The same chunks as AOSP's img2simg. Zeros are FILL 0, never DONT_CARE: what lies on the target is not known.
+    """
+    import numpy as np
+
+    if block_bytes < 16 or block_bytes % 16:
+        raise InputWrong(f"a sparse image of blocks of {block_bytes} bytes is not possible", hint="a multiple of 16")
+    whole, tail = divmod(len(source), block_bytes)
+    window = max(_WINDOW_BYTES // block_bytes, 1)
+    runs: list[Chunk] = []
+    for first in range(0, whole, window):
+        count = min(window, whole - first)
+        words = np.frombuffer(source[first * block_bytes : (first + count) * block_bytes], "<u4")
+        words = words.reshape(count, block_bytes // 4)
+        constant = constant_rows(words)
+        key = np.where(constant, words[:, 0].astype(np.int64), -1)
+        edges = [0, *(np.flatnonzero(np.diff(key)) + 1).tolist(), count]
+        for low, high in pairwise(edges):
+            _append(runs, int(key[low]), first + low, high - low, block_bytes)
+    if tail:
+        _append(runs, -1, whole, 1, block_bytes)
+    return Sparse(source, block_bytes, whole + bool(tail), tuple(runs), block_bytes - tail if tail else 0)
+
+
+def constant_rows(words: Any) -> Any:
+    """Which rows of a 2-D array of words hold one repeated word: probes three words, then compares what is left."""
+    import numpy as np
+
+    width = words.shape[1]
+    probe = (words[:, 0] == words[:, width // 2 - 1]) & (words[:, 0] == words[:, width - 1])
+    found = np.zeros(len(words), bool)
+    candidates = np.flatnonzero(probe)
+    if not len(candidates):
+        return found
+    for run in np.split(candidates, np.flatnonzero(np.diff(candidates) != 1) + 1):
+        for at in range(int(run[0]), int(run[-1]) + 1, 32):
+            rows = words[at : min(at + 32, int(run[-1]) + 1)]
+            found[at : at + len(rows)] = (rows == rows[:, :1]).all(axis=1)
+    return found
+
+
+def _append(runs: list[Chunk], key: int, first: int, blocks: int, block_bytes: int) -> None:
+    kind = Kind.RAW if key < 0 else Kind.FILL
+    fill = max(key, 0)
+    last = runs[-1] if runs else None
+    if last and (last.kind, last.fill) == (kind, fill) and (
+        kind is not Kind.RAW or (last.blocks + blocks) * block_bytes <= _RAW_BYTES_MAX
+    ):  # fmt: skip
+        runs[-1] = replace(last, blocks=last.blocks + blocks)
+    else:
+        runs.append(Chunk(kind, first, blocks, first * block_bytes if kind is Kind.RAW else 0, fill))
+
+
+def without_holes(image: Sparse) -> Sparse:
+    """The image with FILL 0 turned into DONT_CARE: only for a target that is known to be erased."""
+    return replace(
+        image,
+        chunks=tuple(
+            replace(c, kind=Kind.DONT_CARE) if c.kind is Kind.FILL and not c.fill else c for c in image.chunks
+        ),
+    )
+
+
+def build(image: Sparse) -> Iterator[Segment]:
+    """The sparse file, segment by segment."""
+    head = HEADER.build(
+        magic=MAGIC, major_version=1, file_hdr_sz=HEADER.size, chunk_hdr_sz=CHUNK.size, blk_sz=image.block_bytes,
+        total_blks=image.total_blocks, total_chunks=len(image.chunks),
+    )  # fmt: skip
+    for chunk in image.chunks:
+        head += CHUNK.build(
+            chunk_type=chunk.kind, chunk_sz=chunk.blocks, total_sz=_chunk_bytes(chunk, image.block_bytes)
+        )
+        if chunk.kind is Kind.RAW:
+            yield head
+            yield from image.read(chunk)
+            head = b""
+        elif chunk.kind is Kind.FILL:
+            head += chunk.fill.to_bytes(4, "little")
+    if head:
+        yield head
+
+
+def _chunk_bytes(chunk: Chunk, block_bytes: int) -> int:
+    body = {Kind.RAW: chunk.blocks * block_bytes, Kind.FILL: 4}.get(chunk.kind, 0)
+    return CHUNK.size + body
+
+
+def split(image: Sparse, size_bytes_max: int) -> list[Sparse]:
+    """Pieces whose files have at most ``size_bytes_max`` bytes each, as fastboot's max-download-size asks.
+
+    Every piece is a whole sparse image that claims all blocks; what belongs to other pieces is DONT_CARE. A chunk that
+    does not fit is cut only if more than 1/8 of the piece is left, as libsparse does. Raises InputWrong when not even
+    one block fits.
+    """
+    frame = HEADER.size + 2 * CHUNK.size  # header, leading and trailing DONT_CARE
+    room_max = size_bytes_max - frame
+    if room_max < CHUNK.size + image.block_bytes:
+        raise InputWrong(
+            f"a piece of {size_bytes_max} bytes cannot hold a block",
+            hint=f"at least {frame + CHUNK.size + image.block_bytes} bytes",
+        )
+    pieces: list[list[Chunk]] = [[]]
+    room = room_max
+    todo: list[Chunk] = [c for c in reversed(image.chunks) if c.kind in (Kind.RAW, Kind.FILL)]
+    while todo:
+        chunk = todo.pop()
+        gap = CHUNK.size if pieces[-1] and _end(pieces[-1][-1]) != chunk.first_block else 0
+        need = gap + _chunk_bytes(chunk, image.block_bytes)
+        if need <= room:
+            pieces[-1].append(chunk)
+            room -= need
+            continue
+        fitting = max(room - gap - CHUNK.size, 0) // image.block_bytes
+        if chunk.kind is Kind.RAW and fitting and (room > room_max // 8 or not pieces[-1]):
+            pieces[-1].append(replace(chunk, blocks=fitting))
+            todo.append(
+                replace(
+                    chunk, first_block=chunk.first_block + fitting, blocks=chunk.blocks - fitting,
+                    offset=chunk.offset + fitting * image.block_bytes,
+                )
+            )  # fmt: skip
+        else:
+            todo.append(chunk)
+        pieces.append([])
+        room = room_max
+    return [replace(image, chunks=_framed(p, image.total_blocks)) for p in pieces]
+
+
+def _end(chunk: Chunk) -> int:
+    return chunk.first_block + chunk.blocks
+
+
+def _framed(chunks: Sequence[Chunk], total_blocks: int) -> tuple[Chunk, ...]:
+    out: list[Chunk] = []
+    at = 0
+    for c in chunks:
+        if c.first_block > at:
+            out.append(Chunk(Kind.DONT_CARE, at, c.first_block - at))
+        out.append(c)
+        at = _end(c)
+    if at < total_blocks:
+        out.append(Chunk(Kind.DONT_CARE, at, total_blocks - at))
+    return tuple(out)
