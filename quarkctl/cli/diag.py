@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,6 +86,10 @@ Strict = Annotated[bool, typer.Option("--strict", help="MARGINAL counts as a fau
 Operator = Annotated[
     str, typer.Option(metavar="NAME", help="Who runs this: kept in the report, and for a gauge study.")
 ]
+Schemas = Annotated[
+    list[Path] | None,
+    typer.Option("--schemas", metavar="DIR", help="Schemas of other firmware releases; may be given often."),
+]
 Fixture = Annotated[
     str, typer.Option(metavar="NAME", help="Rig or instrument with its calibration: kept in the report.")
 ]
@@ -117,13 +120,15 @@ def _command(area: str, text: str, live: str, *, example: tuple[str, str]) -> No
         strict: Strict = False,
         operator: Operator = "",
         fixture: Fixture = "",
+        schemas: Schemas = None,
         as_json: Json = False,
         events: Events = "",
     ) -> int:
         with bounded(timeout):
             request = _Request(
                 area, check or [], device, recording or [], board, limits, limit or [], report or [], repeat,
-                guided or bool(actuator), actuator, step_timeout, seconds, strict, operator, fixture, as_json, events,
+                guided or bool(actuator), actuator, step_timeout, seconds, strict, operator, fixture, schemas or [],
+                as_json, events,
             )  # fmt: skip
             return request.run()
 
@@ -137,7 +142,8 @@ class _Request:
     def __init__(
         self, area: str, words: Sequence[str], device: str, recordings: Sequence[Path], board: str, limits: Path | None,
         overrides: Sequence[str], reports: Sequence[Path], repeat: int, guided: bool, actuator: str, step_timeout: float,
-        seconds: float | None, strict: bool, operator: str, fixture: str, as_json: bool, events: str,
+        seconds: float | None, strict: bool, operator: str, fixture: str, schemas: Sequence[Path], as_json: bool,
+        events: str,
     ) -> None:  # fmt: skip
         from quarkctl.diag import checks
         from quarkctl.diag.report import KINDS
@@ -148,7 +154,7 @@ class _Request:
         self.limits_file, self.overrides, self.reports = limits, overrides, reports
         self.repeat, self.guided, self.actuator, self.step_timeout = repeat, guided, actuator, step_timeout
         self.seconds, self.strict, self.operator, self.fixture = seconds, strict, operator, fixture
-        self.as_json, self.events = as_json, events
+        self.schemas, self.as_json, self.events = schemas, as_json, events
         for path in reports:
             if path.suffix not in KINDS:
                 kinds = ", ".join(f"{k} ({v})" for k, v in KINDS.items())
@@ -198,7 +204,8 @@ class _Request:
         from quarkctl.diag import guide
 
         if self.recordings:
-            return listen.from_recording(self.recordings[number], self._product)
+            with show.Reporter(self.events, quiet=self.as_json) as progress:
+                return listen.from_recording(self.recordings[number], self._product, progress, self.schemas)
         steps = guide.script(self.chosen) if self.guided else []
         if self.guided and not steps:
             raise UsageWrong("there is nothing to guide through", hint=f"steps exist for {', '.join(guide.SCRIPTS)}")
@@ -208,9 +215,10 @@ class _Request:
         ))  # fmt: skip
 
     def _product(self, board: str) -> Product:
-        return _product_of(self.board or board)
+        from quarkctl.diag.product import product_of
 
-    @cache  # noqa: B019 - one request a process
+        return product_of(self.board or board)
+
     def _limits(self, board: str) -> Limits:
         from quarkctl.diag import checks, limits
 
@@ -266,14 +274,6 @@ class _Request:
 
             return sheet.build(result)
         return json.dumps({"schema": "quarkctl.diag/2", **result.as_dict()}, indent=1, default=str) + "\n"
-
-
-@cache
-def _product_of(board: str) -> Product:
-    from quarkctl import boards
-    from quarkctl.diag.product import Product, product
-
-    return product(boards.load(board)) if board in boards.names() else Product(board or "unknown")
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quarkctl.cli import show
-from quarkctl.errors import HostUnfit, InputWrong, UsageWrong
+from quarkctl.errors import HostUnfit, UsageWrong
 from quarkctl.events import Event, Level
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from quarkctl.diag.guide import Step
     from quarkctl.diag.limits import Limits
     from quarkctl.diag.product import Product
-    from quarkctl.formats.stream import Decoder, Sample
+    from quarkctl.formats.stream import Sample
 
 #: A removal whose takeover has not come after this long will not come.
 _VERDICT_AFTER_S = 0.5
 _ACTUATOR_TIMEOUT_S = 30.0
+_SWAP_EVENTS = ("pack_removed", "pack_inserted")
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,17 @@ class Listening:
     quiet: bool
 
 
-def from_recording(path: Path, product_of: Callable[[str], Product]) -> Evidence:
+def from_recording(
+    path: Path, product_of: Callable[[str], Product], progress: show.Reporter, schema_folders: Sequence[Path] = ()
+) -> Evidence:
     from quarkctl.diag import columns
-    from quarkctl.telemetry import recorder
+    from quarkctl.telemetry.store import Recording
 
-    r = recorder.load(path)
-    if not r.samples:
-        raise InputWrong(f"{path} holds no samples ({r.ending}, {r.wire_bytes} wire bytes)")
-    board = next((s.text("board") for s in reversed(r.samples) if s.message.name == "hello"), "")
-    return columns.evidence(r.schema, r.samples, r.counts, r.gaps, product_of(board), str(path), r.sha256, r.ending)
+    progress(Event(str(path), "decode", Level.START))
+    return columns.recorded(
+        Recording(path, schema_folders), product_of,
+        lambda frames: progress(Event(str(path), "decode", Level.PROGRESS, f"{frames} frames")),
+    )  # fmt: skip
 
 
 class _Live:
@@ -60,16 +63,20 @@ class _Live:
 
     def __init__(self, how: Listening, name: str, progress: show.Reporter) -> None:
         from quarkctl import schemas
+        from quarkctl.diag.columns import Columns
         from quarkctl.formats.stream import Decoder
 
         self.how, self.name, self.progress = how, name, progress
-        self.decoder: Decoder = Decoder(schemas.telemetry())
-        self.samples: list[Sample] = []
+        self.decoder, self.columns = Decoder(schemas.telemetry()), Columns()
         self._due: list[tuple[float, Sample]] = []
 
     def feed(self, data: bytes, host_ns: int) -> list[Sample]:
-        new = self.decoder.feed(data, host_ns)
-        self.samples += new
+        """Takes one read; returns the packs' comings and goings in it."""
+        from quarkctl.diag import columns
+
+        batch = self.decoder.batch(data, [len(data)], [host_ns])
+        self.columns.add(batch)
+        new = columns.events(batch, _SWAP_EVENTS)
         for text in swaps(new):
             self.note(text)
         now = time.monotonic()
@@ -81,30 +88,29 @@ class _Live:
     def note(self, text: str) -> None:
         self.progress(Event(self.name, "listen", Level.NOTE, text))
 
-    def evidence(self, since_us: int = 0, boot: int = 0) -> Evidence:
-        from quarkctl.diag import columns
-
-        samples = [s for s in self.samples if (s.boot, s.time_us) >= (boot, since_us)]
+    def evidence(self) -> Evidence:
         d = self.decoder
-        return columns.evidence(d.schema, samples, d.counts, d.gaps, self.how.product_of(self.board), self.name)
+        return self.columns.evidence(
+            d.schema, d.counts, d.account.losses, self.how.product_of(self.board), self.name, "", "open"
+        )
 
     @property
     def board(self) -> str:
-        return next((s.text("board") for s in reversed(self.samples) if s.message.name == "hello"), "")
+        return self.columns.board
 
     def _tell(self, removal: Sample) -> None:
         """The verdict on one swap, within a second of it. The whole record is judged at the end."""
-        from quarkctl.diag import check
+        from quarkctl.diag import check, columns
 
-        if not self.board or not self.how.chosen:
+        chosen = [c for c in self.how.chosen if c.name in ("takeover", "droop")]
+        if not self.board or not chosen:
             return
-        recent = self.evidence(removal.time_us - 1_500_000, removal.boot)
+        recent = columns.since(self.evidence(), removal.boot, removal.time_us - 1_500_000)
         limits = self.how.limits_of(self.board)
-        for c in self.how.chosen:
-            if c.name in ("takeover", "droop"):
-                for f in check.run(c, recent, limits):
-                    if f.value is not None:
-                        self.note(f"{f.code} {f.name} {f.value:.3g} {f.unit}: {f.verdict.value}")
+        for c in chosen:
+            for f in check.run(c, recent, limits):
+                if f.value is not None:
+                    self.note(f"{f.code} {f.name} {f.value:.3g} {f.unit}: {f.verdict.value}")
 
 
 def from_device(how: Listening) -> Evidence:
@@ -129,7 +135,11 @@ def from_device(how: Listening) -> Evidence:
                     got.feed(chunk.data, chunk.host_ns)
                     progress(
                         Event(
-                            opener.identity, "listen", Level.PROGRESS, f"{len(got.samples)} frames", eta_s=until.left_s
+                            opener.identity,
+                            "listen",
+                            Level.PROGRESS,
+                            f"{got.columns.frames} frames",
+                            eta_s=until.left_s,
                         )
                     )
     finally:
@@ -151,7 +161,7 @@ def _lead(got: _Live, step: Step, chunks: Callable[[Callable[[], bool]], Iterato
         for s in got.feed(chunk.data, chunk.host_ns):  # type: ignore[attr-defined]
             if not seen and s.message.name == step.event and s.number("pack") == step.pack:
                 seen, until = True, Until(step.hold_s)
-        got.progress(Event(got.name, "listen", Level.PROGRESS, f"{len(got.samples)} frames", eta_s=until.left_s))
+        got.progress(Event(got.name, "listen", Level.PROGRESS, f"{got.columns.frames} frames", eta_s=until.left_s))
         if until():
             break
     if not seen:

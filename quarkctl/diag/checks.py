@@ -11,12 +11,14 @@ from quarkctl.diag.finding import Finding, Verdict, worst
 from quarkctl.diag.limits import Limits
 from quarkctl.errors import UsageWrong
 
-_AREAS = ("battery", "thermal", "sensors", "link")
+#: What `diag AREA` and `rig diag AREA` take; `all` is every one.
+_ORDER = ("battery", "thermal", "sensors", "link")
+AREAS = (*_ORDER, "all")
 _ALL = [*swap.CHECKS, *cells.CHECKS, *pack.CHECKS, *thermal.CHECKS, *sensors.CHECKS, *link.CHECKS]
 
 #: By code, in the order of areas and codes.
 CHECKS: Mapping[str, Check] = {
-    c.code: c for c in sorted(_ALL, key=lambda c: (_AREAS.index(c.area), c.code != "DSP-001", c.code))
+    c.code: c for c in sorted(_ALL, key=lambda c: (_ORDER.index(c.area), c.code != "DSP-001", c.code))
 }
 #: Unit of every measurement that a limits file may name.
 UNITS: Mapping[str, str] = {c.measure: c.unit for c in CHECKS.values() if c.measure}

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from quarkctl.diag.finding import Span
+from quarkctl.formats.account import Counts, Loss
 from quarkctl.formats.schema import Schema
-from quarkctl.formats.stream import Counts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,22 +26,14 @@ ZONE_DECIC = (-500, 1500)
 
 
 @dataclass(frozen=True)
-class Loss:
-    """Frames missing from the sequence somewhere in (``from_us``, ``to_us``] of start ``boot``."""
-
-    boot: int
-    from_us: int
-    to_us: int
-    count: int
-
-
-@dataclass(frozen=True)
 class Evidence:
     """Columns of one device.
 
     ``tables``: message name -> structured array with ``boot`` (number of the start in this record, from 0), ``seq``,
     ``time_us`` (device time since that start), ``host_ns`` (arrival, 0 unknown), then the message's own fields as raw
-    numbers in the units of the schema. Rows are in device time within a boot. ``source`` names a recording or a device,
+    numbers in the units of the schema. Rows are in device time within a boot; ``losses`` are
+    those of the sequence. ``frames``: all that were received, also of messages that no check looks at.
+    ``source`` names a recording or a device,
     ``sha256`` the recording's hash (empty for a live device).
     """
 
@@ -54,6 +46,7 @@ class Evidence:
     sha256: str = ""
     ending: str = "complete"
     hello: Mapping[str, object] = field(default_factory=dict)
+    frames: int = 0
 
     def of(self, message: str) -> Table:
         """All rows; an empty array with the right fields when there are none."""
@@ -103,7 +96,7 @@ class Evidence:
 
     @property
     def rows(self) -> int:
-        return sum(len(t) for t in self.tables.values())
+        return sum(len(t) for t in self.tables.values()) or self.frames
 
     def span_s(self) -> float:
         """Seconds of device time that the rows cover, over all starts."""

@@ -193,9 +193,10 @@ def choose(record: Binned, *, golden_tau_s: float = 0.0, signed: bool = False) -
     record both explain the same, and the interval would tell nothing.
     """
     best = fit(record, order=2, signed=signed, settled=True)
-    if best is None or record.span_s >= CHOOSE_TAUS * max(best.tau_s[-1], golden_tau_s):
+    if best is None or record.span_s >= CHOOSE_TAUS * golden_tau_s:
         one = fit(record, order=1, signed=signed, settled=True)
-        if best is None or (one is not None and one.bic < best.bic):
+        long = one is not None and record.span_s >= CHOOSE_TAUS * one.tau_s[-1]
+        if best is None or (one is not None and long and one.bic < best.bic):
             best = one
     if best is not None and best.rho < _ALIKE:
         return best  # nothing is left that stored heat could explain

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from quarkctl import boards
 from quarkctl.boards import Board
 from quarkctl.diag.ocv import Table
 from quarkctl.errors import InputWrong
@@ -55,6 +56,11 @@ class Product:
     jeita: tuple[Region, ...] = ()
     charge_ma: float | None = None
     rail: str = "bus"
+
+
+def product_of(name: str) -> Product:
+    """Of the board that a device says it is; without facts where no profile is known."""
+    return product(boards.load(name)) if name in boards.names() else Product(name or "unknown")
 
 
 def product(board: Board) -> Product:

@@ -43,7 +43,7 @@ PLANT_FAULTS: Mapping[str, Fault] = {
         Fault("offset_thermistor", "the skin sensor shows that much more", "0.1 degC", 60.0, ("SEN-005",), 35.0),
         Fault("spiking_thermistor", "the skin sensor jumps by that much now and then", "0.1 degC", 80.0, ("SEN-003",), 30.0),
         Fault("open_thermistor", "the skin sensor has no contact", "", 1.0, ("SEN-002",), 1.0),
-        Fault("clock_jump", "the power path's clock jumps by that much", "ms", 500.0, ("PWR-013",), 100.0),
+        Fault("clock_jump", "the power path's clock jumps by that much", "ms", 500.0, ("PWR-013",), 200.0),
         Fault("slow_link", "the AR1 answers after that time", "ms", 80.0, ("LNK-001",), 40.0),
         Fault("lossy_link", "so many requests to the AR1 stay unanswered", "%", 5.0, ("LNK-002",), 3.0),
         Fault("slow_wake", "the AR1 wakes after that time", "ms", 900.0, ("LNK-003",), 600.0),

@@ -55,7 +55,7 @@ STORIES = (
     Story("throttle_without_hysteresis", hot_day_run, (0, 2, 4)),
     Story("reset_on_swap", swap_run, (1, 1, 1), ("PWR-001",)),
     Story("lost_telemetry", swap_run, (0.5, 2, 10)),
-    Story("clock_jump", swap_run, (100, 500, 5000)),
+    Story("clock_jump", swap_run, (200, 500, 5000)),
     Story("slow_link", swap_run, (40, 80, 300)),
     Story("lossy_link", swap_run, (3, 5, 20)),
     Story("slow_wake", swap_run, (600, 900, 3000)),
@@ -81,10 +81,7 @@ def failing(unit: Unit) -> set[str]:
 def cell(story: Story, size: float, seeds: Iterable[int]) -> Cell:
     out = Cell()
     for seed in seeds:
-        if story.fault == "clock_jump":
-            u = jumping(seed, size)
-        else:
-            u = story.run(seed, story.fault, size)
+        u = jumping(seed, size) if story.fault == "clock_jump" else story.run(seed, story.fault, size)
         bad = failing(u)
         out.runs += 1
         hit = bool(bad & set(story.codes))

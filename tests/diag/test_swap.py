@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from quarkctl import boards, schemas
-from quarkctl.diag import checks, columns, limits
+from quarkctl.diag import checks, limits
 from quarkctl.diag.evidence import Evidence
 from quarkctl.diag.finding import Finding, Verdict, worst
 from quarkctl.diag.product import product
 from quarkctl.errors import UsageWrong
-from quarkctl.formats.stream import Counts, Gap, Sample
+from quarkctl.formats.account import Counts, Loss
+from quarkctl.formats.stream import Sample
+from tests.diag.virtual import table
 
 S = schemas.telemetry()
 PRODUCT = product(boards.load("s1-virtual"))
@@ -55,9 +57,15 @@ class Story:
         self.last_power = 0
         return self
 
-    def evidence(self, counts: Counts | None = None, gaps: tuple[Gap, ...] = ()) -> Evidence:
+    def evidence(self, counts: Counts | None = None, losses: tuple[Loss, ...] = ()) -> Evidence:
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for x in self.samples:
+            numbers = {k: v for k, v in x.values.items() if not isinstance(v, str)}
+            rows.setdefault(x.message.name, []).append({"boot": x.boot, "seq": x.seq, "time_us": x.time_us, **numbers})
+        tables = {name: table(S, name, found) for name, found in rows.items() if name != "hello"}
+        hello = next((x.values for x in reversed(self.samples) if x.message.name == "hello"), {})
         counts = counts or Counts(received=len(self.samples))
-        return columns.evidence(S, self.samples, counts, gaps, PRODUCT, "story")
+        return Evidence(S, tables, counts, losses, PRODUCT, "story", hello=hello, frames=len(self.samples))
 
 
 def swap() -> Story:
@@ -134,8 +142,9 @@ def test_a_swap_after_a_day_of_converter_time_is_judged_like_any_other() -> None
 
 def test_a_takeover_that_may_hide_in_a_gap_is_no_fault() -> None:
     s = Story().hello().event("pack_removed", 0, 1_000_000)
-    gap = Gap(0, s.samples[-1].time_us + 1, 2)
-    assert find(s, "takeover", gaps=(gap,)).verdict is Verdict.INVALID
+    at = s.samples[-1].time_us
+    gap = Loss("lost", 1, 0, 2, at, at + 1, 0, 0)
+    assert find(s, "takeover", losses=(gap,)).verdict is Verdict.INVALID
 
 
 @pytest.mark.parametrize(
@@ -186,7 +195,10 @@ def test_a_pack_that_rests_while_the_fuller_one_supplies_is_no_fault() -> None:
 
 def test_lost_frames_fail_and_corrupt_ones_prove_nothing() -> None:
     lost = Counts(received=90, lost=2)
-    assert find(swap(), "telemetry_whole", counts=lost, gaps=(Gap(0, 5, 2),)).verdict is Verdict.FAIL
+    assert (
+        find(swap(), "telemetry_whole", counts=lost, losses=(Loss("lost", 1, 0, 2, 0, 5, 0, 0),)).verdict
+        is Verdict.FAIL
+    )
     corrupt = Counts(received=90, lost=2, corrupt=1)
     assert find(swap(), "telemetry_whole", counts=corrupt).verdict is Verdict.INVALID
 

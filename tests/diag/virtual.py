@@ -17,11 +17,11 @@ import numpy as np
 
 from quarkctl import boards, schemas
 from quarkctl.diag import checks, limits
-from quarkctl.diag.evidence import Evidence, Loss, dtype
+from quarkctl.diag.evidence import Evidence, dtype
 from quarkctl.diag.finding import Finding
 from quarkctl.diag.limits import Limits
 from quarkctl.diag.product import ZONES, Product, product
-from quarkctl.formats.stream import Counts
+from quarkctl.formats.account import Counts, Loss
 from quarkctl.sim import faults
 from quarkctl.sim.plant import THROTTLE_SHARE, Cell, Plant
 
@@ -235,7 +235,7 @@ class Unit:
         }  # fmt: skip
         body = {
             "schema": schema, "tables": tables, "counts": Counts(received=received, lost=lost), "losses": losses,
-            "product": profile(self.board)[0], "source": f"unit {self.seed}", "hello": hello,
+            "product": profile(self.board)[0], "frames": received, "source": f"unit {self.seed}", "hello": hello,
         }  # fmt: skip
         return Evidence(**(body | changes))
 

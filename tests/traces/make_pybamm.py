@@ -84,7 +84,8 @@ def pulses(name: str, parameters: str, soc: float) -> None:
     coarse = slice(None, None, 10)
     mv, ma = seen(1, fine["mv"][coarse], fine["ma"][coarse])
     save(name, {"time_s": fine["t"][coarse], "ma": ma, "mv": mv},
-         {"capacity_mah": 1000 * ah, "active_mohm": float(np.mean(active)), "passive_mohm": float(np.mean(passive))})  # fmt: skip
+         {"capacity_mah": 1000 * ah, "active_mohm": float(np.mean(active)),
+          "passive_mohm": float(np.mean(passive))})  # fmt: skip
 
 
 def rest(name: str, parameters: str) -> None:
