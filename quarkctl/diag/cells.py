@@ -108,7 +108,8 @@ def _gauge_soc(case: Case, side: int, at_us: int, boot: int) -> tuple[float, str
         if not e.has(message, field):
             continue
         t = e.of(message)
-        t = t[t["boot"] == boot]
+        here = t["design_mah"][:, side] > 0 if message == "gauge" else (t["pack_state"] >> side) & 1 == 1
+        t = t[(t["boot"] == boot) & here]  # a gauge whose pack is out says nothing
         if not len(t):
             continue
         k = int(np.abs(t["time_us"].astype(np.int64) - at_us).argmin())

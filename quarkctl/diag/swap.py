@@ -38,7 +38,8 @@ def removals(evidence: Evidence) -> list[Removal]:
     takeovers = evidence.of("takeover")
     period_us = 1e6 / (evidence.product.converter_hz or 1000.0)
     captures = "switch_us" in (takeovers.dtype.names or ())
-    for event in evidence.of("pack_removed"):
+    events = evidence.of("pack_removed")
+    for event in events[events["pack"] < 2] if len(events) else events:
         pack = int(event["pack"])
         after = takeovers[
             (takeovers["boot"] == event["boot"]) & (takeovers["pack"] == 1 - pack)
@@ -316,6 +317,12 @@ def both_packs(case: Case) -> list[Finding]:
             fakes.append(side)
         elif not (t["pack_ma"][here, i] > 0).any():
             resting.append(side)
+    for message in ("pack_removed", "pack_inserted", "takeover"):
+        events = case.evidence.of(message)
+        if len(events) and (events["pack"] > 1).any():
+            k = int((events["pack"] > 1).argmax())
+            note = f"{message} names pack {events['pack'][k]}, which there is not"
+            return [case.finding(Verdict.FAIL, note, span=span(message, events, k, k))]
     if fakes:
         return [case.finding(Verdict.FAIL, f"not authentic: {', '.join(fakes)}", span=span("battery", t))]
     if missing:

@@ -58,7 +58,7 @@ NO_HYSTERESIS = Fault(
     "throttle_without_hysteresis", "the calibration in flash sets that hysteresis; takes effect at the next start",
     "0.1 degC", 0.0, ("THM-005",), 0.0,
 )  # fmt: skip
-LOST_TELEMETRY = Fault("lost_telemetry", "that share of whole frames never arrives", "%", 2.0, ("PWR-005",), 0.5)
+LOST_TELEMETRY = Fault("lost_telemetry", "that share of whole frames never arrives", "%", 2.0, ("PWR-005",), 1.0)
 
 FAULTS: Mapping[str, Fault] = {
     **PLANT_FAULTS,

@@ -54,7 +54,7 @@ STORIES = (
     Story("open_thermistor", day_run, (1, 1, 1), ("THM-004", "THM-005", "THM-003")),
     Story("throttle_without_hysteresis", hot_day_run, (0, 2, 4)),
     Story("reset_on_swap", swap_run, (1, 1, 1), ("PWR-001",)),
-    Story("lost_telemetry", swap_run, (0.5, 2, 10)),
+    Story("lost_telemetry", swap_run, (1, 2, 10)),
     Story("clock_jump", swap_run, (200, 500, 5000)),
     Story("slow_link", swap_run, (40, 80, 300)),
     Story("lossy_link", swap_run, (3, 5, 20)),

@@ -223,9 +223,8 @@ class Unit:
                 gone[0] = False
                 lost += int(gone.sum())
                 for k in np.flatnonzero(gone):
-                    losses.append(
-                        Loss(int(t["boot"][k]), int(t["time_us"][k]) - 50_000, int(t["time_us"][k]) + 50_000, 1)
-                    )
+                    at = int(t["time_us"][k])
+                    losses.append(Loss("lost", 1, int(t["boot"][k]), 1, at - 50_000, at + 50_000, 0, 0))
                 tables[name] = t[~gone]
         received = sum(len(t) for t in tables.values())
         hello = {
