@@ -43,6 +43,8 @@ if [ "$purpose" = test ]; then
 	have fdisk || need fdisk fdisk util-linux util-linux
 	have dtc || need dtc device-tree-compiler dtc dtc
 	have cpio || need cpio cpio cpio cpio
+	# draws the diagnostic report, light, dark and for paper
+	have chromium || have google-chrome || need chromium chromium chromium chromium
 fi
 
 # --- Python 3.11 or newer
