@@ -8,7 +8,7 @@ from pathlib import Path
 from quarkctl.formats.schema import Schema, parse
 
 #: Sets that travel in telemetry frames.
-TELEMETRY_SETS = ("stream", "power", "thermal", "motion")
+TELEMETRY_SETS = ("stream", "power", "thermal", "motion", "ar1")
 #: The set of the virtual glasses' mailbox.
 PLANT_SETS = ("plant",)
 
