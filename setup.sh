@@ -34,6 +34,8 @@ if [ "$purpose" = test ]; then
 	have softhsm2-util || need softhsm2-util softhsm2 softhsm softhsm
 	# what openssl verifies, it verifies with code that is not ours
 	have openssl || need openssl openssl openssl openssl
+	# what unzip lists and tests, a release bundle is a ZIP file for everybody
+	have unzip || need unzip unzip unzip unzip
 	# strangers that read what we make for the application processor, or must make the same bytes
 	have img2simg || need img2simg android-sdk-libsparse-utils android-tools android-platform-tools
 	have unpack_bootimg || need unpack_bootimg mkbootimg android-tools ""

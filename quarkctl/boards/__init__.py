@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def names() -> list[str]:
     return sorted(found, key=lambda n: (not n.endswith("-virtual"), n))
 
 
+@cache
 def load(name: str) -> Board:
-    """Read one profile. Raises UsageWrong for an unknown board, InputWrong for a damaged file."""
+    """Read one profile, once. Raises UsageWrong for an unknown board, InputWrong for a damaged file."""
     path = _FOLDER / f"{name}.toml"
     if name not in names():
         raise UsageWrong(f"there is no board {name!r}", hint=f"known are {', '.join(names())}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from quarkctl.cli import show
 from quarkctl.cli.options import Board, Events, Json, Out, examples
+from quarkctl.errors import UsageWrong
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build firmware and sign it.")
 
@@ -64,6 +66,59 @@ def rtos(
         ("program", "flash, bytes", "RAM, bytes", "deepest stack"),
         ((name, s.flash, s.ram, _worst(built.stacks, boot=name == "bootloader")) for name, s in built.sizes.items()),
     )
+
+
+@app.command(
+    epilog=examples(
+        "quarkctl build bundle release.toml --out release.qfw",
+        "quarkctl build bundle release.toml --builds build/s1 --key 'pkcs11:token=T;object=O'",
+    )
+)
+def bundle(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML: product, versions, images.")],
+    builds: Annotated[
+        Path | None, typer.Option("--builds", metavar="DIR", help="Where the images are; default: beside the recipe.")
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key", metavar="KEY", help="Signs it; may be repeated. Default for virtual boards: development."
+        ),
+    ] = None,
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="To be signed later: quarkctl bundle sign.")] = False,
+    out: Out = None,
+    as_json: Json = False,
+    events: Events = "",
+) -> None:
+    """Put the images of both chips into one signed file (.qfw). The same inputs give the same bytes."""
+    from quarkctl.build import bundle as bundle_build
+    from quarkctl.build import sign, source
+    from quarkctl.formats import bundle as bundle_format
+
+    if unsigned and key:
+        raise UsageWrong("--unsigned and --key contradict each other", hint="leave one of the two out")
+    names = [] if unsigned else key or [str(source.development_key())]
+    target = out or recipe.with_suffix(bundle_format.SUFFIX)
+    if target.is_dir():
+        target = target / recipe.with_suffix(bundle_format.SUFFIX).name
+    request = bundle_build.Request(recipe, builds or recipe.parent, target, [sign.load(n) for n in names])
+    with show.Reporter(events, quiet=as_json) as progress:
+        built = bundle_build.build(request, progress)
+    if as_json:
+        show.document("quarkctl.build/1", {"kind": "bundle", **built.as_dict()})
+        return
+    if events == "-":
+        return
+    versions = ", ".join(f"{chip} {c.version}" for chip, c in built.manifest.chips.items())
+    show.out.print(
+        f"{built.path}  {built.size_bytes} bytes  {built.manifest.product} {built.manifest.version}: {versions}"
+    )
+    if unsigned:
+        show.err.print(
+            f"not signed: nothing takes it before `quarkctl bundle sign {built.path} --key KEY`", style="yellow"
+        )
+    if built.development_key:
+        show.err.print("signed with a development key: for virtual devices only", style="yellow")
 
 
 def _worst(stacks: dict[str, tuple[int, int]], *, boot: bool) -> str:

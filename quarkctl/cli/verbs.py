@@ -11,6 +11,8 @@ VERBS = {
     "inspect": "explain a file: image, recording, crash report",
     "devices": "list what can be flashed",
     "boards": "list the board profiles, or show one with its sources",
+    "bundle": "look into release bundles, and sign them",
+    "keys": "make keys, see who is trusted, hand over to new ones",
     "sim": "start, stop and torment virtual glasses",
     "doctor": "check this computer and print the cure",
 }

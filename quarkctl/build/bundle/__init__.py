@@ -1,0 +1,149 @@
+"""Build a release bundle: images of both chips, manifest, signatures, SBOM and provenance in one file.
+
+The same inputs give the same bytes (with a token that signs with ECDSA: all but the signatures).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarkctl import __version__
+from quarkctl.boards import trust
+from quarkctl.build.bundle import papers, recipe, seal, write
+from quarkctl.build.bundle.recipe import Recipe
+from quarkctl.build.bundle.write import Content
+from quarkctl.build.sign import Signer
+from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.events import Event, Level, Progress, silent
+from quarkctl.formats import archive, bundle
+from quarkctl.formats.bundle import HASH_BYTES, Component, Extent, Manifest, Member
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to build. Without signers the bundle is unsigned: nothing takes it before ``bundle sign``."""
+
+    recipe: Path
+    builds: Path
+    out: Path
+    signers: Sequence[Signer] = ()
+
+
+@dataclass(frozen=True)
+class Built:
+    path: Path
+    size_bytes: int
+    manifest: Manifest
+    manifest_sha256: str
+    signed_by: tuple[str, ...]
+    development_key: bool
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "file": str(self.path),
+            "size_bytes": self.size_bytes,
+            "product": self.manifest.product,
+            "version": self.manifest.version,
+            "chips": {name: str(c.version) for name, c in self.manifest.chips.items()},
+            "manifest_sha256": self.manifest_sha256,
+            "signed_by": list(self.signed_by),
+            "development_key": self.development_key,
+        }
+
+
+def build(request: Request, progress: Progress = silent) -> Built:
+    """One pass over the images. Raises InputWrong, HostUnfit, SignaturesWanted; then there is no output."""
+    made = recipe.load(request.recipe, request.builds)
+    _refuse_development(made, request.signers)
+    epoch = source_date_epoch()
+    progress(Event(request.out.name, "write", Level.START, "", 0, sum(p.path.stat().st_size for p in made.parts)))
+    contents = [write.of_file(f"{p.chip}/{p.path.name}", p.path) for p in made.parts]
+    components = tuple(
+        Component(p.chip, p.target, p.format, c.size_bytes, (Extent(c.name, 0),))
+        for p, c in zip(made.parts, contents, strict=True)
+    )
+    blank = [_blank(c) for c in contents]
+    with write.Output(request.out) as output:
+        room = len(_front(made, components, blank, epoch, request.signers)[0])
+        members, end = write.payload(output, room, contents, progress)
+        manifest = _manifest(made, components, members, epoch)
+        front, entries = _sealed(made, manifest, request.signers)
+        for signer in request.signers:
+            signer.finish()
+        if len(front) != room:  # an ECDSA signature in DER came out shorter than most
+            output.move(room, end, len(front))
+            end += len(front) - room
+        output.put(0, front)
+        tail = archive.directory([*entries, *(m.entry for m in members)])
+        output.put(end, tail)
+        output.publish(end + len(tail))
+    progress(Event(request.out.name, "write", Level.DONE, f"{(end + len(tail)) / 1e6:.1f} MB"))
+    known = trust.development_key_ids()
+    key_ids = tuple(s.public_key.id.hex() for s in request.signers)
+    return Built(
+        request.out, end + len(tail), manifest, seal.digest(manifest), key_ids,
+        any(k in known for k in key_ids) or any(seal.is_marked(s) for s in request.signers),
+    )  # fmt: skip
+
+
+def source_date_epoch() -> int:
+    """The time that the outputs carry: SOURCE_DATE_EPOCH, else 1970. Raises UsageWrong."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= 11):
+        raise UsageWrong(f"SOURCE_DATE_EPOCH is {text!r}, no number of seconds")
+    return int(text)
+
+
+def _refuse_development(made: Recipe, signers: Sequence[Signer]) -> None:
+    if not trust.is_production(made.product):
+        return
+    known = trust.development_key_ids()
+    for signer in signers:
+        seal.refuse_development(signer, made.product)
+    if made.rtos_image and made.rtos_image.key_hash.hex() in known:
+        raise InputWrong(
+            f"the image of the microcontroller is signed with a development key; {made.product} is a product for sale",
+            hint="build it with its own key: quarkctl build rtos --key KEY",
+        )
+
+
+def _blank(content: Content) -> Member:
+    """A member whose hashes are not known yet: as long in the manifest as the real one."""
+    chunks = bytes(HASH_BYTES * bundle.chunk_count(content.size_bytes))
+    return Member(content.name, content.size_bytes, 0, bytes(HASH_BYTES), chunks)
+
+
+def _manifest(made: Recipe, components: tuple[Component, ...], images: Sequence[Member], epoch: int) -> Manifest:
+    paper = papers.sbom(made, components, {m.name: m.sha256 for m in images}, epoch)
+    manifest = Manifest(
+        made.product, made.version, made.hardware, made.chips, components,
+        (bundle.member_of(bundle.SBOM_NAME, paper), *images), __version__, epoch, made.notes,
+    )  # fmt: skip
+    bundle.check(manifest)
+    return manifest
+
+
+def _sealed(made: Recipe, manifest: Manifest, signers: Sequence[Signer]) -> tuple[bytes, list[archive.Entry]]:
+    body = bundle.build(manifest)
+    sealed = seal.Seal.new(body, papers.provenance(made, manifest, body))
+    for signer in signers:
+        sealed = sealed.signed(signer, f"{made.product}-{made.version}")
+    images = {m.name: m.sha256 for m in manifest.members}
+    sbom = papers.sbom(made, manifest.components, images, manifest.source_date_epoch)
+    return write.head([*sealed.parts(), (bundle.SBOM_NAME, sbom)])
+
+
+def _front(
+    made: Recipe, components: tuple[Component, ...], images: Sequence[Member], epoch: int, signers: Sequence[Signer]
+) -> tuple[bytes, list[archive.Entry]]:
+    """All that stands before the images, with hashes and signatures that are zero: only its length counts."""
+    manifest = _manifest(made, components, images, epoch)
+    body = bundle.build(manifest)
+    sealed = seal.Seal.new(body, papers.provenance(made, manifest, body))
+    for signer in signers:
+        sealed = sealed.reserved(signer)
+    sbom = papers.sbom(made, components, {m.name: m.sha256 for m in images}, epoch)
+    return write.head([*sealed.parts(), (bundle.SBOM_NAME, sbom)])

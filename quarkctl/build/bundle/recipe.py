@@ -1,0 +1,165 @@
+"""What goes into a bundle, from one TOML file and a folder of builds:
+
+    product = "s1-virtual"
+    version = "2026.11"
+    hardware = ["rev-b"]                # optional: only these board revisions
+
+    [rtos]
+    image = "rtos-1.1.0.bin"            # version and security counter are those of the image
+    needs = { ar1 = "1.0.0" }           # runs beside an AR1 of at least this version
+
+    [ar1]
+    version = "1.0.3"
+    rollback_index = 2
+    needs = { rtos = "1.0.0" }
+    [[ar1.image]]
+    target = "boot"                     # partition, without its slot
+    file = "boot.img"                   # raw, or Android sparse where the format says so
+
+    [[contains]]                        # optional: what the images are made of, for the SBOM
+    name = "monocypher"
+    version = "4.0.3"
+    license = "BSD-2-Clause OR CC0-1.0"
+
+Without ``needs`` a chip runs only beside the other's version of the same bundle.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.formats import mcuboot_image
+from quarkctl.formats.bundle import ChipRelease
+from quarkctl.formats.fields import Fields
+from quarkctl.formats.mcuboot_image import Image, Version
+
+_RTOS_BYTES_MAX = 64 << 20
+_RECIPE_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """One image: a file of the builds for one place of one chip."""
+
+    chip: str
+    target: str
+    format: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A line of the SBOM."""
+
+    name: str
+    version: str
+    license: str = ""
+    purl: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A bundle to be built. ``rtos_image`` is the parsed image of the microcontroller, None when there is none."""
+
+    product: str
+    version: str
+    hardware: tuple[str, ...]
+    chips: Mapping[str, ChipRelease]
+    parts: tuple[Part, ...]
+    contains: tuple[Ingredient, ...]
+    notes: Mapping[str, str]
+    rtos_image: Image | None
+    source: bytes
+
+
+def load(path: Path, builds: Path) -> Recipe:
+    """Read a recipe; its files are looked up in ``builds``. Raises InputWrong."""
+    try:
+        with path.open("rb") as file:
+            source = file.read(_RECIPE_BYTES_MAX)
+        raw = Fields(tomllib.loads(source.decode("utf-8")), path.name)
+    except OSError as error:
+        raise InputWrong(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputWrong(f"{path}: {error}") from error
+    chips: dict[str, ChipRelease] = {}
+    parts: list[Part] = []
+    image = None
+    if "rtos" in raw.names():
+        part, image = _rtos(raw.object("rtos"), builds, chips)
+        parts.append(part)
+    if "ar1" in raw.names():
+        parts += _ar1(raw.object("ar1"), builds, chips)
+    if not parts:
+        raise InputWrong(f"{path.name} names no image", hint="give it a table [rtos] or [ar1]")
+    recipe = Recipe(
+        raw.text("product"), raw.text("version"), raw.texts("hardware"), chips, tuple(parts),
+        tuple(_ingredient(c) for c in raw.objects("contains")), raw.table("notes"), image, source,
+    )  # fmt: skip
+    raw.end()
+    if image and image.board != recipe.product:
+        raise InputWrong(
+            f"{parts[0].path.name} is made for {image.board or 'no board'}, the bundle for {recipe.product}",
+            hint=f"quarkctl build rtos --board {recipe.product}",
+        )
+    return recipe
+
+
+def _rtos(raw: Fields, builds: Path, chips: dict[str, ChipRelease]) -> tuple[Part, Image]:
+    path = _file(builds, raw.text("image"))
+    if path.stat().st_size > _RTOS_BYTES_MAX:
+        raise InputWrong(f"{path} is larger than 64 MiB: no image of a microcontroller")
+    try:
+        image = mcuboot_image.parse(path.read_bytes())
+    except InputWrong as error:
+        raise InputWrong(f"{path}: {error.message}", error.hint) from error
+    if not image.hash_ok:
+        raise InputWrong(f"{path} is damaged: its hash does not match its content", hint="build it again")
+    chips["rtos"] = ChipRelease(image.version, image.security_counter, _needs(raw))
+    raw.end()
+    return Part("rtos", "slot", "mcuboot", path), image
+
+
+def _ar1(raw: Fields, builds: Path, chips: dict[str, ChipRelease]) -> list[Part]:
+    chips["ar1"] = ChipRelease(
+        _version(raw.text("version"), raw.where),
+        raw.number("rollback_index", most=(1 << 32) - 1, default=0),
+        _needs(raw),
+    )
+    parts = []
+    for image in raw.objects("image"):
+        path = _file(builds, image.text("file"))
+        parts.append(Part("ar1", image.text("target"), image.text("format", "raw"), path))
+        image.end()
+    raw.end()
+    if not parts:
+        raise InputWrong(f"{raw.where} names no image", hint="give it a table [[ar1.image]]")
+    return parts
+
+
+def _ingredient(raw: Fields) -> Ingredient:
+    found = Ingredient(raw.text("name"), raw.text("version"), raw.text("license", ""), raw.text("purl", ""))
+    raw.end()
+    return found
+
+
+def _needs(raw: Fields) -> dict[str, Version]:
+    return {chip: _version(text, raw.where) for chip, text in raw.table("needs").items()}
+
+
+def _version(text: str, where: str) -> Version:
+    try:
+        return Version.parse(text)
+    except UsageWrong as error:
+        raise InputWrong(f"{where}: {error.message}", error.hint) from error
+
+
+def _file(builds: Path, name: str) -> Path:
+    path = builds / name
+    if not path.is_file():
+        raise InputWrong(f"there is no file {path}", hint="--builds DIR names the folder of the builds")
+    return path

@@ -1,0 +1,156 @@
+"""Write a bundle in one pass: every image is read once, hashed in two ways beside each other while it is written.
+
+The manifest stands in front and holds the hashes of what comes after it. Its length is known before they are (hashes have
+fixed lengths), so room is left for it and it is put there at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from quarkctl.errors import HostUnfit, InputWrong
+from quarkctl.events import Event, Level, Progress
+from quarkctl.formats import archive
+from quarkctl.formats.archive import Entry
+from quarkctl.formats.bundle import CHUNK_BYTES, Member
+
+#: Several chunks: hashing, checking and writing each have enough to do before they meet again.
+BLOCK_BYTES = 8 * CHUNK_BYTES
+
+
+@dataclass(frozen=True)
+class Content:
+    """A member to be written: ``blocks`` gives its bytes in blocks of `BLOCK_BYTES`, the last may be shorter."""
+
+    name: str
+    size_bytes: int
+    blocks: Callable[[], Iterator[bytes]]
+
+
+def of_file(name: str, path: Path) -> Content:
+    """A whole file. Raises InputWrong."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputWrong(f"cannot read {path}: {error.strerror}") from error
+
+    def blocks() -> Iterator[bytes]:
+        try:
+            with path.open("rb", buffering=0) as file:
+                left = size
+                while left and (data := _read(file, min(BLOCK_BYTES, left))):
+                    left -= len(data)
+                    yield data
+        except OSError as error:
+            raise InputWrong(f"cannot read {path}: {error.strerror}") from error
+
+    return Content(name, size, blocks)
+
+
+def _read(file: IO[bytes], size: int) -> bytes:
+    data = file.read(size)
+    while 0 < len(data) < size and (more := file.read(size - len(data))):
+        data += more
+    return data
+
+
+class Output:
+    """A bundle that is being written: it appears under its name at `publish`, or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._temporary.open("wb+", buffering=0)
+        except OSError as error:
+            raise HostUnfit(f"cannot write {path}: {error.strerror}") from error
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._temporary.unlink()
+
+    def put(self, at: int, data: bytes) -> None:
+        """Raises HostUnfit, as when the disk is full."""
+        try:
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(self._file.fileno(), view, at)
+                view, at = view[written:], at + written
+        except OSError as error:
+            raise HostUnfit(f"cannot write {self.path}: {error.strerror}", hint="is the disk full?") from error
+
+    def move(self, start: int, end: int, to: int) -> None:
+        """Shift what lies between two offsets; the parts may overlap."""
+        step = BLOCK_BYTES
+        ats = list(range(start, end, step))
+        for at in ats if to < start else reversed(ats):
+            self.put(at - start + to, os.pread(self._file.fileno(), min(step, end - at), at))
+
+    def publish(self, size: int) -> None:
+        """The whole file is there: give it its name."""
+        try:
+            self._file.truncate(size)
+            self._temporary.replace(self.path)
+        except OSError as error:
+            raise HostUnfit(f"cannot write {self.path}: {error.strerror}") from error
+
+
+def payload(output: Output, at: int, contents: Sequence[Content], progress: Progress) -> tuple[list[Member], int]:
+    """Write the images from an offset on. Returns what they are, and the offset behind the last.
+
+    Raises InputWrong when a file changes its size meanwhile, HostUnfit.
+    """
+    total = sum(c.size_bytes for c in contents)
+    members: list[Member] = []
+    done = 0
+    with ThreadPoolExecutor(2) as pool:
+        for content in contents:
+            whole, crc, chunks, count = hashlib.sha256(), 0, bytearray(), 0
+            start = at + archive.local_header_bytes(content.name, content.size_bytes)
+            for data in content.blocks():
+                flat = pool.submit(whole.update, data)
+                parts: Future[tuple[bytes, int]] = pool.submit(_chunks_and_crc, data, crc)
+                output.put(start + count, data)
+                count += len(data)
+                flat.result()
+                more, crc = parts.result()
+                chunks += more
+                progress(Event(output.path.name, "write", Level.PROGRESS, "", done + count, total))
+            if count != content.size_bytes:
+                raise InputWrong(f"{content.name} changed its size while it was read", hint="build again")
+            member = Member(content.name, count, crc, whole.digest(), bytes(chunks))
+            output.put(at, archive.local_header(member.entry))
+            members.append(member)
+            done += count
+            at = start + count
+    return members, at
+
+
+def _chunks_and_crc(data: bytes, crc: int) -> tuple[bytes, int]:
+    view = memoryview(data)
+    hashes = b"".join(hashlib.sha256(view[at : at + CHUNK_BYTES]).digest() for at in range(0, len(data), CHUNK_BYTES))
+    return hashes, zlib.crc32(data, crc)
+
+
+def head(parts: Sequence[tuple[str, bytes]]) -> tuple[bytes, list[Entry]]:
+    """The small members in front, ready to be written."""
+    out = bytearray()
+    entries = []
+    for name, data in parts:
+        entry = Entry(name, len(data), zlib.crc32(data))
+        entries.append(entry)
+        out += archive.local_header(entry) + data
+    return bytes(out), entries

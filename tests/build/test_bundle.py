@@ -1,0 +1,305 @@
+"""``build bundle``, ``bundle ...`` and ``keys ...``: what a release engineer does."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from quarkctl import boards, state
+from quarkctl.boards import trust
+from quarkctl.build import bundle, keys, sign
+from quarkctl.build.bundle import change, write
+from quarkctl.errors import InputWrong, QuarkError
+from quarkctl.formats.trust import Untrusted
+from tests import bundles
+from tests.conftest import Quarkctl
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test trusts only what it installed itself."""
+    monkeypatch.setenv("QUARKCTL_STATE_DIR", str(tmp_path / "state"))
+    return state.root()
+
+
+def check(path: Path) -> change.Opened:
+    with change.opened(path) as one:
+        change.verify(one)
+    return one
+
+
+def test_two_builds_in_two_folders_give_the_same_bytes(tmp_path: Path) -> None:
+    content = {"boot": b"b" * 5000, "system": bytes(3 << 20)}
+    one, two = (bundles.make(tmp_path / name, ar1=content).path.read_bytes() for name in "ab")
+    assert one == two
+    assert check(tmp_path / "a" / "release.qfw").signed[0].development
+
+
+def test_the_time_in_the_bundle_is_that_of_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    made = bundles.make(tmp_path)
+    assert made.manifest.source_date_epoch == 1700000000
+    assert b"2023-11-14T22:13:20Z" in made.path.read_bytes()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(QuarkError, match="SOURCE_DATE_EPOCH"):
+        bundles.make(tmp_path)
+
+
+def test_a_signature_that_is_shorter_than_the_room_for_it_moves_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DER leaves leading zeros out: one ECDSA signature in some hundred is shorter by more than base64 hides."""
+    real = bundle.seal.Seal.reserved
+    for extra in (b"x" * 9, b""):  # room for more, then for less than is needed
+
+        def reserved(self: bundle.seal.Seal, signer: sign.Signer, extra: bytes = extra) -> bundle.seal.Seal:
+            made = real(self, signer)
+            key_id = signer.public_key.id.hex()
+            return bundle.seal.Seal(
+                made.manifest.with_signature(key_id, bytes(64) + extra if extra else b""), made.provenance
+            )
+
+        monkeypatch.setattr(bundle.seal.Seal, "reserved", reserved)
+        made = bundles.make(tmp_path, ar1={"boot": b"b" * (3 * write.BLOCK_BYTES // 2)})
+        monkeypatch.undo()
+        monkeypatch.setenv("QUARKCTL_STATE_DIR", str(tmp_path / "state"))
+        check(made.path)
+
+
+def test_a_build_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    made = bundles.make(tmp_path)
+    before = made.path.read_bytes()
+    (tmp_path / "rtos.bin").write_bytes(b"no image")
+    with pytest.raises(InputWrong, match="not an MCUboot image"):
+        bundle.build(bundle.Request(tmp_path / "release.toml", tmp_path, made.path, [sign.load(bundles.DEVELOPMENT)]))
+    assert made.path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("", "names no image"),
+        ("product = [", "release.toml"),
+        ('product="s1-virtual"\nversion="1"\n[rtos]\nimage="gone.bin"', "there is no file"),
+        ('product="g1-virtual"\nversion="1"\n[rtos]\nimage="rtos.bin"', "is made for s1-virtual"),
+        ('product="s1-virtual"\nversion="1"\n[rtos]\nimage="rtos.bin"\ncolour="red"', "colour"),
+        ('product="s1-virtual"\nversion="1"\n[rtos]\nimage="rtos.bin"\nneeds={gpu="1.0"}', "needs"),
+        ('product="s1-virtual"\nversion="1"\n[rtos]\nimage="rtos.bin"\nneeds={ar1="new"}', "is not a version"),
+        ('product="s1-virtual"\nversion="1"\n[ar1]\nversion="1.0.0"', "names no image"),
+        ('product="s1-virtual"\nversion="a b"\n[rtos]\nimage="rtos.bin"', "is no version"),
+    ],
+)
+def test_a_recipe_that_is_wrong_is_named(tmp_path: Path, recipe: str, told: str) -> None:
+    (tmp_path / "rtos.bin").write_bytes(bundles.rtos_image())
+    (tmp_path / "release.toml").write_text(recipe)
+    with pytest.raises(InputWrong, match=told):
+        bundle.build(bundle.Request(tmp_path / "release.toml", tmp_path, tmp_path / "r.qfw"))
+    assert not (tmp_path / "r.qfw").exists()
+
+
+def test_signing_elsewhere_gives_what_signing_here_gives(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    here = bundles.make(tmp_path / "here").path
+    there = bundles.make(tmp_path / "there", keys=()).path
+    with pytest.raises(Untrusted, match="not signed"):
+        check(there)
+    public = tmp_path / "public.pem"
+    subprocess.run(
+        ["openssl", "pkey", "-in", bundles.DEVELOPMENT, "-pubout", "-out", public], check=True, capture_output=True
+    )
+    wanted = quarkctl("bundle", "digest", there, "--key", public, "--out", "requests", "--json")
+    assert wanted.json["wanted"] == ["s1-virtual-r-1.1.0-manifest", "s1-virtual-r-1.1.0-provenance"]
+    early = quarkctl("bundle", "attach", there, "--key", public, "--from", "requests")
+    assert early.code == 6 and "2 signatures are wanted" in early.err
+    for request in (quarkctl.folder / "requests").glob("*.tbs"):  # the signing room
+        subprocess.run(
+            ["openssl", "pkeyutl", "-sign", "-rawin", "-inkey", bundles.DEVELOPMENT, "-in", request,
+             "-out", request.with_suffix(".sig")], check=True,
+        )  # fmt: skip
+    done = quarkctl("bundle", "attach", there, "--key", public, "--from", "requests")
+    assert done.code == 0, done.err
+    assert there.read_bytes() == here.read_bytes()
+
+
+def test_a_damaged_bundle_is_never_signed(tmp_path: Path) -> None:
+    path = bundles.make(tmp_path).path
+    data = bytearray(path.read_bytes())
+    data[-500] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputWrong):
+        change.sign(path, tmp_path / "out.qfw", [sign.load(bundles.DEVELOPMENT)])
+    assert not (tmp_path / "out.qfw").exists() and path.read_bytes() == data
+
+
+def test_members_are_taken_out_whole_or_not_at_all(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    path = bundles.make(tmp_path, ar1={"boot": b"b" * 100}).path
+    done = quarkctl("bundle", "extract", path, "ar1/boot.img", "--out", "x", "--json")
+    assert done.json["written"] == ["x/ar1/boot.img"]
+    assert (quarkctl.folder / "x/ar1/boot.img").read_bytes() == b"b" * 100
+    assert "exists already" in quarkctl("bundle", "extract", path, "--out", "x").err
+    assert "there is no member" in quarkctl("bundle", "extract", path, "nothing", "--out", "y").err
+    data = path.read_bytes()
+    at = data.index(b"b" * 100)
+    path.write_bytes(data[:at] + b"c" + data[at + 1 :])
+    bad = quarkctl("bundle", "extract", path, "--out", "z")
+    assert bad.code == 6 and "not what was signed" in bad.err
+    assert not (quarkctl.folder / "z/ar1/boot.img").exists()
+
+
+def test_show_diff_and_verify_tell_the_truth(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    one = bundles.make(tmp_path, "1.1.0").path
+    two = bundles.make(tmp_path, "1.2.0", name="two.qfw").path
+    changes = {c["what"]: (c["old"], c["new"]) for c in quarkctl("bundle", "diff", one, two, "--json").json["changes"]}
+    assert changes["rtos version"] == ("1.1.0", "1.2.0") and "product" not in changes
+    assert "1.2.0" in quarkctl("bundle", "diff", one, two).out
+    assert quarkctl("bundle", "diff", one, one).out == "the same content\n"
+    shown = quarkctl("bundle", "show", one, "--json").json
+    assert shown["trusted"] and shown["chips"][0]["version"] == "1.1.0"
+    assert "signed by development" in quarkctl("bundle", "verify", one).out
+    other = bundles.make(tmp_path, "1.1.0", keys=(bundles.key_file(tmp_path / "k.pem"),), name="other.qfw").path
+    shown_other = quarkctl("bundle", "show", other)
+    assert shown_other.code == 0 and "not to be trusted: signed with key" in shown_other.err
+    assert quarkctl("bundle", "verify", other).code == 6
+    assert quarkctl("bundle", "verify", tmp_path / "rtos.bin").code == 6
+    assert quarkctl("bundle", "verify", tmp_path / "gone.qfw").code == 6
+
+
+# --- keys and trust -----------------------------------------------------------------------------------------------------
+
+
+def handed_over(tmp_path: Path, *signers: Path, product: str = "s1-virtual", **what: object) -> bytes:
+    _, data = keys.rotate(product, [sign.load(k) for k in signers], **what)  # type: ignore[arg-type]
+    return data
+
+
+def added(path: Path) -> keys.TrustedKey:
+    return keys.trusted_key(path.with_name(path.name + ".pub"))
+
+
+def test_keys_are_handed_over_by_those_who_hold_the_old_ones(tmp_path: Path) -> None:
+    new = bundles.key_file(tmp_path / "new.pem")
+    old = bundles.make(tmp_path, keys=(bundles.DEVELOPMENT,), name="old.qfw").path
+    by_new = bundles.make(tmp_path, keys=(new,), name="new.qfw").path
+    with pytest.raises(Untrusted, match="not trusted for s1-virtual"):
+        check(by_new)
+    for signers in ((new,), (bundles.DEVELOPMENT,)):  # each alone: nobody consented, or nobody holds the new key
+        with pytest.raises(Untrusted):
+            trust.install(handed_over(tmp_path, *signers, add=[added(new)], remove=["development"]))
+    document = handed_over(tmp_path, bundles.DEVELOPMENT, new, add=[added(new)], revoke=["development"])
+    trust.install(document)
+    check(by_new)
+    with pytest.raises(Untrusted, match="which is revoked"):
+        check(old)
+    with pytest.raises(Untrusted, match="cannot follow"):
+        trust.install(document)
+    with pytest.raises(Untrusted, match="revoked"):
+        change.sign(old, tmp_path / "x.qfw", [sign.load(bundles.DEVELOPMENT)])
+        check(tmp_path / "x.qfw")
+
+
+def test_a_threshold_of_two_takes_two(tmp_path: Path) -> None:
+    second = bundles.key_file(tmp_path / "second.pem", "ecdsa-p256")
+    trust.install(handed_over(tmp_path, bundles.DEVELOPMENT, second, add=[added(second)], threshold=2))
+    path = bundles.make(tmp_path).path
+    with pytest.raises(Untrusted, match="1 of the 2 keys"):
+        check(path)
+    change.sign(path, path, [sign.load(second)])
+    assert len(check(path).signed) == 2
+    with pytest.raises(InputWrong, match="cannot be met"):
+        handed_over(tmp_path, bundles.DEVELOPMENT, threshold=3)
+
+
+def test_trust_that_expired_says_what_to_do_and_can_still_hand_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    today = trust.today()
+    trust.install(handed_over(tmp_path, bundles.DEVELOPMENT, expires=today))
+    path = bundles.make(tmp_path).path
+    check(path)
+    monkeypatch.setattr(trust, "today", lambda: today + timedelta(days=1))
+    with pytest.raises(Untrusted, match="valid until"):
+        check(path)
+    trust.install(handed_over(tmp_path, bundles.DEVELOPMENT))
+    check(path)
+    with pytest.raises(Untrusted, match="valid until"):
+        trust.install(handed_over(tmp_path, bundles.DEVELOPMENT, expires=date(2020, 1, 1)))
+
+
+def test_a_document_changed_in_the_store_is_found(tmp_path: Path, store: Path) -> None:
+    trust.install(handed_over(tmp_path, bundles.DEVELOPMENT))
+    document = store / "trust" / "s1-virtual" / "2.json"
+    data = document.read_bytes()
+    document.write_bytes(data.replace(b'"sig":"A', b'"sig":"B').replace(b'"sig":"E', b'"sig":"F'))
+    for at in range(0, len(data), 7):
+        document.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(InputWrong):
+            trust.load("s1-virtual")
+
+
+def test_development_keys_do_not_reach_products_for_sale(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    assert trust.is_production("s1") and not trust.is_production("s1-virtual")
+    image = tmp_path / "rtos.bin"
+    image.write_bytes(bundles.rtos_image(board="s1"))
+    recipe = tmp_path / "s1.toml"
+    recipe.write_text('product = "s1"\nversion = "1"\n[rtos]\nimage = "rtos.bin"\n')
+    assert quarkctl("keys", "new", "trial.pem", "--development").code == 0
+    assert quarkctl("keys", "new", "real.pem").code == 0
+    for key in (bundles.DEVELOPMENT, "trial.pem"):
+        done = quarkctl("build", "bundle", recipe, "--key", key)
+        assert done.code == 6 and "is a development key" in done.err
+    by_image = quarkctl("build", "bundle", recipe, "--key", "real.pem")
+    assert by_image.code == 6 and "the image of the microcontroller is signed with a development key" in by_image.err
+    marked = quarkctl("keys", "rotate", "--product", "s1", "--add", "trial.pem.pub", "--key", "real.pem")
+    assert marked.code == 6 and "is a development key" in marked.err
+
+
+def test_the_first_keys_of_a_product_are_pinned_with_a_yes(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    quarkctl("keys", "new", "k.pem")
+    made = quarkctl("keys", "rotate", "--product", "s1", "--add", "k.pem.pub=release", "--key", "k.pem", "-o", "t.json")
+    assert made.code == 0, made.err
+    refused = quarkctl("keys", "trust", "t.json")
+    assert refused.code == 2 and "--yes" in refused.err
+    assert quarkctl("keys", "show", "--product", "s1").code == 6
+    assert quarkctl("keys", "trust", "t.json", "--yes").code == 0
+    shown = quarkctl("keys", "show", "--product", "s1", "--json").json["products"][0]
+    assert (shown["number"], shown["keys"][0]["name"]) == (1, "release")
+    other = quarkctl("keys", "new", "other.pem")
+    assert other.code == 0
+    # A second document from the first person, the signature of the second added elsewhere.
+    partly = quarkctl(
+        "keys",
+        "rotate",
+        "--product",
+        "s1",
+        "--add",
+        "other.pem.pub",
+        "--remove",
+        "release",
+        "--key",
+        "k.pem",
+        "-o",
+        "2.json",
+    )
+    assert partly.code == 0, partly.err
+    assert quarkctl("keys", "trust", "2.json").code == 6
+    assert quarkctl("keys", "rotate", "--document", "2.json", "--key", "other.pem").code == 0
+    assert quarkctl("keys", "trust", "2.json").code == 0
+    assert "document 2 of s1" in quarkctl("keys", "show", "2.json").out
+
+
+def test_keys_are_private_and_never_replaced(quarkctl: Quarkctl) -> None:
+    made = quarkctl("keys", "new", "k.pem", "--kind", "ecdsa-p256", "--json")
+    assert (quarkctl.folder / "k.pem").stat().st_mode & 0o777 == 0o600
+    again = quarkctl("keys", "new", "k.pem")
+    assert again.code == 2 and "never replaced" in again.err
+    shown = quarkctl("keys", "show", "k.pem", "k.pem.pub", "--json").json["keys"]
+    assert {k["key_id"] for k in shown} == {made.json["key_id"]}
+    assert quarkctl("keys", "new", "x.pem", "--kind", "rsa").code == 2
+
+
+def test_every_board_pins_keys_or_is_for_sale() -> None:
+    for name in boards.names():
+        assert name == "esp32-devkit" or trust.is_production(name) or trust.load(name).keys
