@@ -75,7 +75,7 @@ static void show_system(void)
 int main(void)
 {
 	struct qk_hashtree trees[TREES_MAX];
-	char device[64], once[8];
+	char device[64], name[16], once[8];
 	int count, missing;
 
 	mkdir("/dev", 0755);
@@ -90,13 +90,8 @@ int main(void)
 	qk_cmdline("androidboot.slot_suffix", suffix, sizeof suffix);
 	printf("agent link %d modules-missing %d\n", qk_link_open(), missing);
 	qk_report_hello();
-	snprintf(once, sizeof once, "vbmeta%s", "");
-	{
-		char name[16];
-
-		snprintf(name, sizeof name, "vbmeta%s", suffix);
-		count = qk_block_find(name, device, sizeof device);
-	}
+	snprintf(name, sizeof name, "vbmeta%s", suffix);
+	count = qk_block_find(name, device, sizeof device);
 	if (!count) {
 		count = qk_vbmeta_read(device, trees, TREES_MAX);
 	}

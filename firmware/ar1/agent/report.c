@@ -49,7 +49,8 @@ int qk_link_open(void)
 void qk_link_send(uint8_t type, const void *payload, size_t size)
 {
 	uint8_t wire[QK_FRAME_WIRE_MAX];
-	size_t length = qk_frame_build(wire, type, qk_frame_source(QK_CHIP_AR1, boot_id), seq++, qk_time_us(), payload, size);
+	size_t length =
+	    qk_frame_build(wire, type, qk_frame_source(QK_CHIP_AR1, boot_id), seq++, qk_time_us(), payload, size);
 	size_t done = 0;
 
 	for (int tries = 0; link_fd >= 0 && done < length && tries < 200; tries++) {
@@ -88,15 +89,15 @@ void qk_link_poll(void)
 void qk_report_hello(void)
 {
 	struct qk_wire_hello hello = {
-		.layout_hash = QK_TELEMETRY_LAYOUT_HASH,
-		.protocol_version = 1,
-		.boot_id = boot_id,
-		.boot_count = 1,
-		.board = QK_BOARD,
-		.version_major = QK_VERSION_MAJOR,
-		.version_minor = QK_VERSION_MINOR,
-		.version_revision = QK_VERSION_REVISION,
-		.uptime_ms = (uint32_t)(qk_time_us() / 1000u),
+	    .layout_hash = QK_TELEMETRY_LAYOUT_HASH,
+	    .protocol_version = 1,
+	    .boot_id = boot_id,
+	    .boot_count = 1,
+	    .board = QK_BOARD,
+	    .version_major = QK_VERSION_MAJOR,
+	    .version_minor = QK_VERSION_MINOR,
+	    .version_revision = QK_VERSION_REVISION,
+	    .uptime_ms = (uint32_t)(qk_time_us() / 1000u),
 	};
 	char serial[sizeof hello.serial + 1] = "VAR1-1", slot[4] = "_a";
 

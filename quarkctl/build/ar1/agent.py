@@ -9,8 +9,8 @@ from quarkctl.build import source, tools
 
 TOOLS = {"aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"}
 FLAGS = (
-    "-std=c11", "-Os", "-static", "-Wall", "-Wextra", "-Werror", "-fno-ident", "-ffile-prefix-map=/=", "-Wl,--build-id=sha1",
-    "-Wl,-s", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections",
+    "-std=gnu11", "-D_GNU_SOURCE", "-Os", "-static", "-Wall", "-Wextra", "-Werror", "-Wno-format-truncation", "-fno-ident",
+    "-Wl,--build-id=sha1", "-Wl,-s", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections",
 )  # fmt: skip
 
 
@@ -19,8 +19,8 @@ def sources() -> list[Path]:
     folder = source.root() / "firmware" / "ar1" / "agent"
     core = source.rtos() / "core"
     return [
-        *sorted(folder.glob("*.c")), core / "frame.c", core / "crc.c", core / "sha2.c", *sorted(folder.glob("*.h")),
-        *sorted((source.root() / "firmware" / "ar1" / "wire").glob("*.h")),
+        *sorted(folder.glob("*.c")), core / "frame.c", core / "crc.c", *sorted(folder.glob("*.h")),
+        core / "qk_frame.h", core / "qk_crc.h", source.rtos() / "wire" / "qk_telemetry.h",
     ]  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def build(work: Path, product: str, version: str) -> bytes:
             "aarch64-linux-gnu-gcc", *FLAGS, f'-DQK_BOARD="{product}"', f"-DQK_VERSION_MAJOR={major}",
             f"-DQK_VERSION_MINOR={minor}", f"-DQK_VERSION_REVISION={revision}",
             f"-ffile-prefix-map={root}=.", f"-I{root / 'firmware/ar1/agent'}", f"-I{root / 'firmware/rtos/core'}",
-            f"-I{root / 'firmware/ar1/wire'}", "-o", target, *(p for p in sources() if p.suffix == ".c"),
+            f"-I{root / 'firmware/rtos/wire'}", "-o", target, *(p for p in sources() if p.suffix == ".c"),
         ], log,
     )  # fmt: skip
     return target.read_bytes()

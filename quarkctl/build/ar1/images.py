@@ -5,13 +5,14 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from uuid import uuid5
 
 from quarkctl.build.ar1 import agent, filesystem, manifest
 from quarkctl.build.ar1.compress import compress
-from quarkctl.build.ar1.inputs import Inputs
+from quarkctl.build.ar1.inputs import LARGE_BYTES, Inputs
 from quarkctl.build.ar1.kernel import Kernel
-from quarkctl.build.ar1.spec import Fragment, Image, Protection, Ramdisk, Spec
+from quarkctl.build.ar1.spec import NAMESPACE, Fragment, Image, Protection, Ramdisk, Spec
 from quarkctl.errors import InputWrong
 from quarkctl.files import File
 from quarkctl.formats import avb, bootimg, cpio, dtbo, verity
@@ -82,17 +83,11 @@ def content_id(image: Image, s: Sources, inputs: Inputs) -> list[str]:
             out.append(agent.content_id(s.spec.product, s.spec.version))
     if image.file:
         p = image.protection
-        if p and p.footer == "hashtree" and image.file.stat().st_size >= filesystem_large():
+        if p and p.footer == "hashtree" and image.file.stat().st_size >= LARGE_BYTES:
             out.append(inputs.large(image.file, p.salt, p.hash_algorithm))
         else:
             out.append(inputs.file(image.file))
     return out
-
-
-def filesystem_large() -> int:
-    from quarkctl.build.ar1 import inputs
-
-    return inputs.LARGE_BYTES
 
 
 def _ramdisk_id(r: Ramdisk, s: Sources, inputs: Inputs) -> list[str]:
@@ -157,8 +152,8 @@ def ramdisk(r: Ramdisk, s: Sources) -> bytes:
         if stat.S_ISLNK(f.mode):
             content = str(f.path.readlink()).encode()
         elif stat.S_ISREG(f.mode):
-            with File(f.path) as data:
-                content = data[: len(data)]
+            with File(f.path) as opened:
+                content = opened[: len(opened)]
         entries[f.name] = cpio.Entry(f.name, f.mode, content, f.uid, f.gid)
     for node in rules.nodes:
         entries[node.name] = node
@@ -173,9 +168,9 @@ def ramdisk(r: Ramdisk, s: Sources) -> bytes:
         order = "".join(f"{name}\n" for name, _ in files).encode()
         entries[f"{r.modules}/modules.load"] = cpio.Entry(f"{r.modules}/modules.load", stat.S_IFREG | 0o644, order)
     for name in list(entries):  # the kernel makes no folders by itself
-        while "/" in name:
-            name = name.rpartition("/")[0]
-            entries.setdefault(name, cpio.Entry(name, stat.S_IFDIR | 0o755))
+        for parent in PurePosixPath(name).parents:
+            if parent.name:
+                entries.setdefault(str(parent), cpio.Entry(str(parent), stat.S_IFDIR | 0o755))
     return compress(cpio.build(entries.values(), s.epoch), r.compress)
 
 
@@ -184,10 +179,6 @@ def make_filesystem(image: Image, s: Sources, target: Path) -> None:
     if image.folder is None:
         raise InputWrong(f"{image.name} has no folder")
     files = manifest.owned(image.folder, manifest.load(image.manifest))
-    from uuid import uuid5
-
-    from quarkctl.build.ar1.spec import NAMESPACE
-
     uuid = uuid5(NAMESPACE, f"{s.spec.product}/filesystem/{image.name}")
     if image.kind == "ext4":
         filesystem.ext4(image.folder, files, target, image.size_bytes, image.label, uuid, s.epoch)

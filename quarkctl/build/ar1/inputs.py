@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -104,7 +103,7 @@ class Inputs:
         for f in files:
             content = digests.get(f.path, "")
             if stat.S_ISLNK(f.mode):
-                content = os.readlink(f.path)
+                content = str(f.path.readlink())
             h.update(f"{f.name}\0{f.mode}\0{f.uid}\0{f.gid}\0{content}\n".encode("utf-8", "surrogateescape"))
         return h.hexdigest()
 

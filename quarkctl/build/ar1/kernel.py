@@ -1,7 +1,7 @@
 """The kernel of the virtual glasses: Debian's arm64 cloud kernel, fetched without touching this system's packages.
 
-``python -m quarkctl.build.ar1.kernel`` fetches it (``make kernel``). apt works with lists and caches of its own in a folder of
-ours, checks Debian's signatures as always, and installs nothing.
+``python -m quarkctl.build.ar1.kernel`` fetches it (``make kernel``). apt works with lists and caches of its own in a folder
+of ours, checks Debian's signatures as always, and installs nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What must hold before anything is signed. Each refusal has a name, a size, a limit and a cure.
 
-The rules that need no more than the specification are here; those about sizes stand where the sizes are known: `images.check_fit`
-(avb-size), `storage` (gpt-overlap, gpt-ab-type, xml-fit), ``formats.lp.check`` (super-fit), ``formats.rawprogram.check``
-(xml-sparse-symbolic), ``formats.bootimg`` (boot-header), ``formats.dtbo`` (dtbo-table).
+The rules that need no more than the specification are here; those about sizes stand where the sizes are known:
+`images.check_fit` (avb-size), `storage` (gpt-overlap, gpt-ab-type, xml-fit), ``formats.lp.check`` (super-fit),
+``formats.rawprogram.check`` (xml-sparse-symbolic), ``formats.bootimg`` (boot-header), ``formats.dtbo`` (dtbo-table).
 """
 
 from __future__ import annotations
@@ -60,9 +60,6 @@ def _vbmeta(spec: Spec, image: Image, *, development: bool) -> None:
             f"avb-minor: {image.name} needs libavb 1.{minor}, the board has 1.{spec.libavb_minor}",
             hint="rollback_index_location = 0, or avb.libavb_minor",
         )
-    for name in image.include:
-        if spec.images[name].protection and not spec.images[name].protection.salt:  # type: ignore[union-attr]
-            raise InputWrong(f"avb-weak: {name} has no salt")
 
 
 def _keys(spec: Spec, keys: Mapping[str, PublicKey]) -> None:
@@ -88,17 +85,12 @@ def _rollback(spec: Spec) -> None:
                     hint="one for each",
                 )
             used[chained] = image.name
-        index = (
-            image.rollback_index
-            if image.kind == "vbmeta"
-            else image.protection.rollback_index
-            if image.protection
-            else 0
-        )
+        own = image.protection.rollback_index if image.protection else 0
+        index = image.rollback_index if image.kind == "vbmeta" else own
         last = spec.last_release.get(image.name, 0)
         if index < last:
             raise InputWrong(
-                f"avb-rollback: {image.name} has rollback index {index}, the last release had {last}; devices would refuse it",
+                f"avb-rollback: {image.name} has rollback index {index}, the last release had {last}: devices would refuse",
                 hint=f"rollback_index = {last} or more",
             )
 
@@ -126,9 +118,9 @@ def _partitions(spec: Spec) -> None:
             names[p.name] = lun.number
     logical = {m.name.removesuffix("_a") for i in spec.images.values() for m in i.members}
     for image in spec.images.values():
-        p = image.protection
-        if p and spec.luns and not {p.partition, f"{p.partition}_a"} & set(names) and p.partition not in logical:
+        bound = image.protection.partition if image.protection else ""
+        if bound and spec.luns and not {bound, f"{bound}_a"} & set(names) and bound not in logical:
             raise InputWrong(
-                f"xml-files: {image.name} protects the partition {p.partition}, which no LUN and no super image has",
+                f"xml-files: {image.name} protects the partition {bound}, which no LUN and no super image has",
                 hint="partition = the name without slot",
             )

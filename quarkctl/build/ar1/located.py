@@ -112,6 +112,13 @@ class Table:
             raise self.wrong(key, f"is {value} bytes; it must be a multiple of {multiple} below 4 EiB")
         return int(value)
 
+    def says(self, key: str, word: str) -> bool:
+        """Whether a value is just this word, where another kind of value is usual."""
+        if self._raw.get(key) != word:
+            return False
+        self._asked.add(key)
+        return True
+
     def texts(self, key: str, default: Any = ()) -> tuple[str, ...]:
         value = self._get(key, list, "a list of texts", default)
         if not all(isinstance(v, str) for v in value):

@@ -100,10 +100,8 @@ def owned(folder: Path, manifest: Manifest) -> list[Owned]:
             raise InputWrong(
                 f"{entry.path} is neither file, folder nor link", hint="device nodes of a ramdisk stand in its manifest"
             )
-        if kind == stat.S_IFLNK:
-            mode = 0o777
-        else:
-            mode = 0o755 if kind == stat.S_IFDIR or st.st_mode & 0o100 else 0o644
+        runnable = kind == stat.S_IFDIR or st.st_mode & 0o100
+        mode = 0o777 if kind == stat.S_IFLNK else 0o755 if runnable else 0o644
         uid = gid = 0
         for pattern, rule_mode, rule_uid, rule_gid in manifest.rules:
             if fnmatchcase(name, pattern):

@@ -211,8 +211,8 @@ class _Build:
             if r is not None
         ]
         what = [
-            self.tool, self.spec.product, self.spec.version, self.spec.release, self.asked["epoch"], repr(plain), repr(shapes),
-            repr([(f.name, f.type) for f in image.fragments]), repr([(t.id, t.rev) for t in image.trees]),
+            self.tool, self.spec.product, self.spec.version, self.spec.release, self.asked["epoch"], repr(plain),
+            repr(shapes), repr([(f.name, f.type) for f in image.fragments]), repr([(t.id, t.rev) for t in image.trees]),
             image.name in self.members, *map(repr, more),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
@@ -225,10 +225,8 @@ class _Build:
             return
         self.tell(image.name, Level.START, image.kind)
         before = signature(image.file) if image.file else None
-        if image.kind in ("ext4", "erofs"):
-            made = self._filesystem(image)
-        else:
-            made = self._content(image)
+        make = self._filesystem if image.kind in ("ext4", "erofs") else self._content
+        made = make(image)
         if not all(ids) and image.file and p and before is not None:
             root = made[1].descriptor
             if isinstance(root, avb.Hashtree):
@@ -322,8 +320,8 @@ class _Build:
         contents = []
         for m in image.members:
             for s in slots:
-                segments = self.made[m.image].segments if m.image and s in ("", "_a") else ()
-                contents.append(lp.Content(m.name + s, m.group + s, segments))
+                held = self.made[m.image].segments if m.image and s in ("", "_a") else ()
+                contents.append(lp.Content(m.name + s, m.group + s, held))
         try:
             metadata = lp.place(
                 contents, groups, image.size_bytes, minor=image.metadata_minor, flags=int(image.virtual_ab),
@@ -427,10 +425,9 @@ class _Build:
         for image in self.spec.images.values():
             if image.kind == "super":
                 self._verify_super(image, keys, bound, changed=image.name in fresh)
-            elif image.protection and image.name not in self.members:
-                if image.name in fresh:
-                    with self._reader(image) as source:
-                        bound[image.name] = verify.partition(image.name, source, self._modulus(image, keys))
+            elif image.protection and image.name not in self.members and image.name in fresh:
+                with self._reader(image) as source:
+                    bound[image.name] = verify.partition(image.name, source, self._modulus(image, keys))
         for image in self.spec.images.values():
             if image.kind == "vbmeta":
                 data = self.now(f"{image.name}.img").read_bytes()
@@ -486,7 +483,7 @@ class _Build:
                 d = next((d for tag, d in found if tag == 4 and d[92 : 92 + len(partition)] == partition), b"")
                 verify.chained(f"{image.name}: {name}", d, keys[key].native.public_numbers().n)
             elif name in bound and bound[name] not in here:
-                raise verify._fail(image.name, f"the descriptor of {name} is not the one in its footer")
+                raise verify.failed(image.name, f"the descriptor of {name} is not the one in its footer")
 
     def publish(self) -> Built:
         """Move everything staged into its place, then write the record: without it nothing counts as built."""

@@ -50,7 +50,7 @@ class Protection:
 
 @dataclass(frozen=True)
 class Ramdisk:
-    """A cpio archive: made of a folder (with a manifest of owners and modes), or given. ``agent`` and ``modules`` are paths."""
+    """A cpio archive: made of a folder with a manifest, or given. ``agent`` and ``modules`` are paths in it."""
 
     folder: Path | None
     manifest: Path | None
@@ -355,7 +355,8 @@ class _Reader:
     def vbmeta(self, name: str, t: Table) -> dict[str, Any]:
         return {
             "key": t.text("key"), "include": t.texts("include"), "rollback_index": t.integer("rollback_index", 0),
-            "rollback_index_location": t.integer("rollback_index_location", 0, high=31), "flags": t.integer("flags", 0, high=3),
+            "rollback_index_location": t.integer("rollback_index_location", 0, high=31),
+            "flags": t.integer("flags", 0, high=3),
             "properties": t.words("properties"),
         }  # fmt: skip
 
@@ -410,8 +411,7 @@ class _Reader:
             image = p.text("image", "")
             if image and image not in images:
                 raise p.wrong("image", f"is {image!r}", hint=f"[image.{image}] is missing")
-            grow = p.text("size", "") == "grow" if isinstance(p._raw.get("size"), str) else False
-            length = 0 if grow else p.size("size", multiple=sector_bytes)
+            length = 0 if p.says("size", "grow") else p.size("size", multiple=sector_bytes)
             ab = p.flag("ab", False)
             both = p.text("slots", "a", among=["a", "both"])
             extra = gpt.attributes(read_only=int(p.flag("read_only", False)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def tool_id() -> str:
             h.update(path.read_bytes())
     for program in _PROGRAMS:
         found = shutil.which(program, path=tools.search_path())
-        st = os.stat(found) if found else None
+        st = Path(found).stat() if found else None
         h.update(f"{program} {st.st_size if st else 0} {st.st_mtime_ns if st else 0}\n".encode())
     return h.hexdigest()
 

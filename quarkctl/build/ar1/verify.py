@@ -1,8 +1,8 @@
 """What was built, read back by readers written a second time.
 
-They share nothing with the writers but the definitions of the formats: numbers are taken out of the files by offset, RSA is a
-power, hash trees are hashed block by block, and code words are tested by their syndromes. Every hash-tree block is checked;
-of the code words, evenly spread samples.
+They share nothing with the writers but the definitions of the formats: numbers are taken out of the files by offset, RSA is
+a power, hash trees are hashed block by block, and code words are tested by their syndromes. Every hash-tree block is
+checked; of the code words, evenly spread samples.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FEC_SAMPLES = 32
 Told = Callable[[int], None]
 
 
-def _fail(what: str, told: str) -> VerificationFailed:
+def failed(what: str, told: str) -> VerificationFailed:
     return VerificationFailed(
         f"{what}: what was built does not verify: {told}", hint="this is a bug in quarkctl: report it"
     )
@@ -39,7 +39,7 @@ def _le(data: bytes, at: int, width: int) -> int:
 
 def _need(condition: bool, what: str, told: str) -> None:
     if not condition:
-        raise _fail(what, told)
+        raise failed(what, told)
 
 
 def vbmeta(what: str, data: bytes, modulus: int | None) -> list[tuple[int, bytes]]:
@@ -82,7 +82,7 @@ def partition(what: str, image: Source, modulus: int | None, told: Told | None =
     tag, d = bound[0]
     if tag == 2:
         length, algorithm = _be(d, 16, 8), d[24:56].rstrip(b"\0").decode()
-        name, salt, digest = _tail(d, 132, 56)
+        _, salt, digest = _tail(d, 132, 56)
         h = hashlib.new(algorithm, salt)
         for begin in range(0, length, 1 << 20):
             h.update(image[begin : min(begin + (1 << 20), length)])
