@@ -79,8 +79,6 @@ def content_id(image: Image, s: Sources, inputs: Inputs) -> list[str]:
         out.append(inputs.folder(image.folder, manifest.owned(image.folder, rules)))
         if image.manifest:
             inputs.file(image.manifest)
-        if image.agent:
-            out.append(agent.content_id(s.spec.product, s.spec.version))
     if image.file:
         p = image.protection
         if p and p.footer == "hashtree" and image.file.stat().st_size >= LARGE_BYTES:

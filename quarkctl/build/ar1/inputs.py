@@ -12,6 +12,7 @@ from quarkctl.build.ar1.manifest import Owned, walk
 from quarkctl.errors import InputWrong
 from quarkctl.files import File
 from quarkctl.formats import verity
+from quarkctl.formats.segments import Joined, whole
 
 #: Images from this size on are not hashed before they are built: their hash tree names them.
 LARGE_BYTES = 64 << 20
@@ -79,7 +80,8 @@ class Inputs:
             return ""
         if old[0] != sig:
             with File(path) as data:
-                found = prefix + verity.tree(data, salt, algorithm).root.hex()
+                padding = bytes(-len(data) % verity.BLOCK_BYTES)
+                found = prefix + verity.tree(Joined([whole(data), padding]), salt, algorithm).root.hex()
             if found != old[1]:
                 return ""
             self._known[key] = (sig, found)

@@ -110,7 +110,6 @@ class Image:
     file: Path | None = None
     size_bytes: int = 0
     label: str = ""
-    agent: str = ""
     key: str = ""
     include: tuple[str, ...] = ()
     rollback_index: int = 0
@@ -346,7 +345,6 @@ class _Reader:
             "manifest": self.path(t, "manifest", needed=False),
             "size_bytes": t.size("size", 0, multiple=4096),
             "label": t.text("label", name[:16]),
-            "agent": t.text("agent", ""),
         }
 
     def raw(self, name: str, t: Table) -> dict[str, Any]:
