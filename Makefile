@@ -3,13 +3,14 @@
 # make check   what must hold before a commit: lint, types, layers, format, tests
 # make bench   all measurements; make bench-AREA for one of them
 # make gen     C headers from protocols/
+# make kernel  Debian's arm64 cloud kernel for the virtual AR1, without touching this system's packages
 # make docs    docs/benchmarks.md from the last bench
 PYTHON := build/venv/bin/python
 QUARKCTL := build/venv/bin/quarkctl
 C_SOURCES := $(shell find firmware -name '*.[ch]' -not -path '*/wire/*')
-AREAS := cli rtos-flash
+AREAS := cli rtos-flash serial ar1-images
 
-.PHONY: demo test check lint format bench $(AREAS:%=bench-%) gen docs clean run-tools test-tools
+.PHONY: demo test check lint format bench $(AREAS:%=bench-%) gen kernel docs clean run-tools test-tools
 
 demo: run-tools
 	@./demo.sh $(QUARKCTL)
@@ -41,6 +42,9 @@ gen: run-tools
 
 docs: test-tools
 	$(PYTHON) -m tests.bench.table
+
+kernel: run-tools
+	@$(PYTHON) -m quarkctl.build.ar1.kernel
 
 run-tools:
 	@./setup.sh run

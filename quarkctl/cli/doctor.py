@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -74,9 +74,13 @@ def doctor(
     if udev:
         print(UDEV_RULE, end="")
         return 0
-    checks = [*_programs(), *(c() for c in CHECKS)]
+    return report([*_programs(), *(c() for c in CHECKS)], "quarkctl.doctor/1", as_json=as_json)
+
+
+def report(checks: Sequence[Check], schema: str, *, as_json: bool) -> int:
+    """Show the checks with the cures of those that are not ok; returns the exit code."""
     if as_json:
-        show.document("quarkctl.doctor/1", {"checks": [vars(c) for c in checks]})
+        show.document(schema, {"checks": [vars(c) for c in checks]})
     else:
         for c in checks:
             word, style = ("ok", "green") if c.ok else ("missing", "bold red") if c.needed else ("note", "yellow")

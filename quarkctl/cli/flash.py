@@ -25,6 +25,7 @@ from quarkctl.cli.options import (
     protocol_log,
     terminable,
 )
+from quarkctl.errors import UsageWrong
 
 if TYPE_CHECKING:
     from quarkctl.flash.plan import Plan, Result
@@ -55,6 +56,9 @@ def flash(
     allow_downgrade: Annotated[
         bool, typer.Option("--allow-downgrade", help="Accept an older version (never an older security counter).")
     ] = False,
+    framing: Annotated[
+        str, typer.Option("--framing", metavar="console|raw", help="Of SMP, if not what the board's profile says.")
+    ] = "",
     yes: Yes = False,
     as_json: Json = False,
     events: Events = "",
@@ -72,7 +76,10 @@ def flash(
     from quarkctl.flash.journal import Journal
     from quarkctl.flash.plan import Job, Wish
     from quarkctl.flash.rtos import TestBootFailed
+    from quarkctl.flash.smp import FRAMINGS
 
+    if framing and framing not in FRAMINGS:
+        raise UsageWrong(f"there is no framing {framing!r}", hint=f"there are {' and '.join(FRAMINGS)}")
     method = methods.select(what, via=via, chip=chip, board=board)
     prepared = method.prepare(what)
     opener = choose(device, method.name)
@@ -82,7 +89,7 @@ def flash(
         opener.hold(),
     ):  # fmt: skip
         journal = Journal(opener.identity)
-        wish = Wish(force, allow_downgrade, verify_only)
+        wish = Wish(force, allow_downgrade, verify_only, framing)
         session = prepared(Job(opener, journal, progress, board, wish))
         try:
             plan = run.preflight(session, journal, progress)
@@ -107,8 +114,9 @@ def flash(
 
 def _headline(plan: Plan, where: str) -> str:
     versions = " -> ".join(v for v in (plan.old_version, plan.new_version) if v)
-    slots = f"  slot {plan.facts['old_slot']} -> {plan.facts['new_slot']}" if "new_slot" in plan.facts else ""
-    return f"{plan.device}  {plan.board}  {plan.chip} {versions}{slots}  {where}"
+    slots = f"slot {plan.facts['old_slot']} -> {plan.facts['new_slot']}" if "new_slot" in plan.facts else ""
+    chip = f"{plan.chip} {versions}".strip()
+    return "  ".join(word for word in (plan.device, plan.board, chip, slots, where) if word)
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:

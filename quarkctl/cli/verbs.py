@@ -11,6 +11,7 @@ VERBS = {
     "inspect": "explain a file: image, recording, crash report",
     "devices": "list what can be flashed",
     "boards": "list the board profiles, or show one with its sources",
+    "rig": "flash and judge many glasses at once; history, page, stations",
     "bundle": "look into release bundles, and sign them",
     "keys": "make keys, see who is trusted, hand over to new ones",
     "sim": "start, stop and torment virtual glasses",
@@ -45,5 +46,6 @@ Options:
 Examples:
 {examples}
 
-Exit codes: 0 done, 1 bug, 2 command line, 3 host, 4 link, 5 protocol, 6 input, 7 fault found, 8 no verdict, 130 interrupted
+Exit codes: 0 done, 1 bug, 2 command line, 3 host, 4 link, 5 protocol, 6 input, 7 fault found, 8 no verdict,
+9 some stations failed, 10 none passed, 130 interrupted
 """

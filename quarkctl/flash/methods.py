@@ -38,8 +38,9 @@ METHODS: dict[str, Method] = {
     m.name: m
     for m in (
         Method("smp", "rtos", "SMP over serial: our bootloader, MCUboot, Zephyr", "quarkctl.flash.rtos"),
+        Method("esptool", "rtos", "ESP32 family through esptool", "quarkctl.flash.esp"),
     )
-}  # fmt: skip
+}
 
 
 def select(sources: Sequence[str], *, via: str = "", chip: str = "", board: str = "") -> Method:

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 class Wish:
     """What the user asked for, besides what to write.
 
-    ``force``: write even what is there already. ``verify_only``: compare, write nothing.
+    ``force``: write even what is there already. ``verify_only``: compare, write nothing. ``framing``: of SMP, where it is
+    not what the board's profile says.
     """
 
     force: bool = False
     allow_downgrade: bool = False
     verify_only: bool = False
+    framing: str = ""
 
 
 @dataclass(frozen=True)

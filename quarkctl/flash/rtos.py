@@ -25,7 +25,7 @@ from quarkctl.flash import device, images, rtos_plan
 from quarkctl.flash.device import DeviceState
 from quarkctl.flash.plan import Job, Plan, Step
 from quarkctl.flash.rtos_plan import slot_name
-from quarkctl.flash.smp import Client
+from quarkctl.flash.smp import FRAMINGS, Client
 from quarkctl.flash.upload import upload
 from quarkctl.formats import elf, mcuboot_image, smp
 from quarkctl.formats.schema import Value
@@ -34,6 +34,7 @@ from quarkctl.link import Link
 #: A quick question to a device that may be in the middle of its start.
 _PEEK_S = 0.25
 _HEALTH_EVERY_S = 0.2
+_NO_BOARD = Board("", "", False, {})
 
 
 class TestBootFailed(VerificationFailed):
@@ -87,6 +88,7 @@ class Session:
         self._resumed_at = 0
         self._old_fault = b""
         self._program = program
+        self._framing = job.wish.framing or str(self._profile_of(job.board).get("rtos.framing", FRAMINGS[0]))
 
     def close(self) -> None:
         if self._client:
@@ -111,6 +113,10 @@ class Session:
         )
         return self._plan
 
+    def _profile_of(self, board: str) -> Board:
+        """What is known before the device is asked."""
+        return boards.load(board or self._image.board) if board or self._image.board in boards.names() else _NO_BOARD
+
     def _profile(self) -> Board:
         """The board that the device says it is; the user's word only where the device says nothing."""
         if self._state.board and self._board_name and self._state.board != self._board_name:
@@ -125,7 +131,7 @@ class Session:
     def _open(self) -> Client:
         if self._client is None:
             self._link = self._opener.open()
-            self._client = Client(self._link)
+            self._client = Client(self._link, self._framing)
         return self._client
 
     # --- act ----------------------------------------------------------------------------------------------------------
@@ -226,6 +232,8 @@ class Session:
                         return stranger
                     self._listen(_PEEK_S)
             except LinkTimeout:
+                if self._framing == "raw" and self._client:  # the bootloader took raw frames; an image need not
+                    self._client = Client(self._client.link, FRAMINGS[self._client.framing == FRAMINGS[0]])
                 continue
             except (LinkLost, DeviceMissing):
                 self.close()

@@ -181,8 +181,8 @@ def _boot(data: Source) -> Tree:
     if bytes(data[:8]) == b"VNDRBOOT":
         v = bootimg.parse_vendor(data)
         return {
-            "kind": "vendor_boot image", "header_version": v.header_version, "page_bytes": v.page_bytes, "product": v.product,
-            "cmdline": v.cmdline, "dtb_bytes": len(v.dtb), "dtb_sha256": _digest(v.dtb),
+            "kind": "vendor_boot image", "header_version": v.header_version, "page_bytes": v.page_bytes,
+            "product": v.product, "cmdline": v.cmdline, "dtb_bytes": len(v.dtb), "dtb_sha256": _digest(v.dtb),
             "bootconfig": v.bootconfig.decode("utf-8", "backslashreplace").splitlines() or None,
             "fragments": [
                 {"kind": f.type, "name": f.name or "-", "bytes": len(f.data), "sha256": _digest(f.data)} for f in v.fragments

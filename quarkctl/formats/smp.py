@@ -1,7 +1,9 @@
-"""SMP (Simple Management Protocol) over a serial console.
+"""SMP (Simple Management Protocol) over a serial line.
 
 Source: Zephyr documentation, "SMP protocol specification" and "SMP console transport". A message is an 8-byte header and
-a CBOR map; on a console it travels as lines of base64 around length, message and CRC-16/XMODEM.
+a CBOR map. On a console it travels as lines of base64 around length, message and CRC-16/XMODEM; on a raw UART (MCUboot
+``BOOT_SERIAL_RAW_PROTOCOL``, Zephyr ``UART_MCUMGR_RAW_PROTOCOL``) as it is, with nothing to find its start again but
+silence.
 """
 
 from __future__ import annotations
@@ -19,6 +21,15 @@ LINE_CHARS = 124
 MESSAGE_MAX = 0xFFFF - 2
 #: Length and CRC around a message: what a device's buf_size counts besides it.
 FRAME_EXTRA = 4
+#: A raw receiver forgets half a message after this much silence (MCUboot, Zephyr: 3000 ms).
+RAW_SILENCE_S = 3.0
+
+FIRST_MARK = b"\x06\x09"
+NEXT_MARK = b"\x04\x14"
+#: Text without a line end that is kept: a console line has 127 bytes, what stands before it is of no interest.
+_LINE_MAX = 1024
+#: No SMP message nests deeper.
+_DEPTH_MAX = 8
 
 
 class Op(IntEnum):
@@ -54,6 +65,7 @@ class Quark(IntEnum):
     FAULT = 2
 
 
+BUSY = 10
 #: Return codes of SMP version 1.
 ERRORS = {
     1: "unknown error", 2: "out of memory", 3: "invalid value", 4: "timeout", 5: "no such entry", 6: "wrong state",
@@ -70,10 +82,15 @@ class Response:
     payload: Mapping[str, Any]
 
     @property
+    def code(self) -> object:
+        """The return code, of version 1 or 2; 0 when all is well."""
+        fault = self.payload.get("err")
+        return fault.get("rc", 0) if isinstance(fault, Mapping) else self.payload.get("rc", 0)
+
+    @property
     def error(self) -> str:
         """What the device complains about, in its words where it has any; empty when it does not."""
-        fault = self.payload.get("err")
-        code = fault.get("rc", 0) if isinstance(fault, Mapping) else self.payload.get("rc", 0)
+        code = self.code
         if not code:
             return ""
         reason = self.payload.get("rsn")
@@ -89,7 +106,8 @@ def build_message(op: int, group: int, command: int, sequence: int, payload: Map
 
 
 def parse_message(message: bytes) -> Response | None:
-    """None when the bytes are no SMP response with a CBOR map. Nesting and size are bounded by the message's 64 KiB."""
+    """None when the bytes are no SMP response with a plain CBOR map: no tags, numbers of 64 bits, nested at most 8 deep, so
+    that no device can make the host work or grow by more than the message's own 64 KiB."""
     import cbor2
 
     if len(message) < HEADER.size:
@@ -97,6 +115,8 @@ def parse_message(message: bytes) -> Response | None:
     first, _, size, group, sequence, command = HEADER.unpack_from(message)
     op = first & 7
     if op not in (Op.READ_RESPONSE, Op.WRITE_RESPONSE) or size != len(message) - HEADER.size:
+        return None
+    if not _is_plain(message[HEADER.size :]):
         return None
     try:
         payload = cbor2.loads(message[HEADER.size :])
@@ -107,13 +127,52 @@ def parse_message(message: bytes) -> Response | None:
     return Response(op, group, command, sequence, payload)
 
 
+def _is_plain(body: bytes) -> bool:
+    """One CBOR item (RFC 8949) that is whole, without tags and without indefinite strings. Walks without recursion."""
+    at, end = 0, len(body)
+    left: list[int] = []  # items still to come at each depth; -1 until a break
+    while True:
+        if at >= end:
+            return False
+        if body[at] == 0xFF:  # break
+            if not left or left.pop() != -1:
+                return False
+            at += 1
+        else:
+            major, info = body[at] >> 5, body[at] & 31
+            at += 1
+            argument = info
+            if 24 <= info <= 27:
+                size = 1 << (info - 24)
+                argument = int.from_bytes(body[at : at + size], "big")
+                at += size
+            elif info > 27 and not (info == 31 and major in (4, 5)):
+                return False
+            if major == 6:
+                return False
+            if major in (2, 3):
+                at += argument
+            elif major in (4, 5):
+                count = -1 if info == 31 else argument * (major - 3)
+                if len(left) == _DEPTH_MAX or count > end - at:
+                    return False
+                left.append(count + 1 if count >= 0 else -1)
+        while left and left[-1] != -1:
+            left[-1] -= 1
+            if left[-1]:
+                break
+            left.pop()
+        if not left:
+            return at == end
+
+
 def build_lines(message: bytes) -> bytes:
     """Console lines of one message, newlines included."""
     framed = struct.pack(">H", len(message) + 2) + message + struct.pack(">H", binascii.crc_hqx(message, 0))
     text = base64.b64encode(framed)
     out = bytearray()
     for at in range(0, len(text), LINE_CHARS):
-        out += (b"\x04\x14" if at else b"\x06\x09") + text[at : at + LINE_CHARS] + b"\n"
+        out += (NEXT_MARK if at else FIRST_MARK) + text[at : at + LINE_CHARS] + b"\n"
     return bytes(out)
 
 
@@ -134,10 +193,10 @@ class LineReader:
     def feed(self, line: bytes) -> bytes | None:
         """One line with its marker, without the newline; returns a message whose CRC held."""
         marker, text = line[:2], line[2:]
-        if marker == b"\x06\x09":
+        if marker == FIRST_MARK:
             self._text[:] = text
             self._open = True
-        elif marker == b"\x04\x14" and self._open:
+        elif marker == NEXT_MARK and self._open:
             self._text += text
         else:
             return None
@@ -161,3 +220,62 @@ class LineReader:
     def _give_up(self) -> None:
         self._open = False
         self.bad_count += 1
+
+
+@dataclass
+class ConsoleReader:
+    """Messages from a console that also shows other things: log lines, prompts, telemetry frames. Holds at most one message
+    and one line."""
+
+    _rest: bytearray = field(default_factory=bytearray)
+    _lines: LineReader = field(default_factory=LineReader)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Messages that these bytes completed and whose CRC held."""
+        out = []
+        *lines, rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            # Neither text nor base64 has the marks; what stands before the last one is somebody else's.
+            at = max(line.rfind(FIRST_MARK), line.rfind(NEXT_MARK))
+            message = self._lines.feed(bytes(line[at:]).rstrip(b"\r")) if at >= 0 else None
+            if message is not None:
+                out.append(message)
+        self._rest = bytearray(rest[-_LINE_MAX:])
+        return out
+
+    def silence(self) -> None:
+        """A new first line always starts over: nothing has to be forgotten."""
+
+
+@dataclass
+class RawReader:
+    """Messages from a raw UART. What cannot be a message is passed over until `silence`: there is no other way to find the
+    next start. Holds at most one message."""
+
+    _rest: bytearray = field(default_factory=bytearray)
+    _lost: bool = False
+    bad_count: int = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        out: list[bytes] = []
+        if self._lost:
+            return out
+        self._rest += data
+        while len(self._rest) >= HEADER.size:
+            first, flags, size, _, _, _ = HEADER.unpack_from(self._rest)
+            if first & 0xE0 or first & 7 > Op.WRITE_RESPONSE or flags:
+                self._lost = True
+                self.bad_count += 1
+                self._rest.clear()
+                return out
+            if len(self._rest) < HEADER.size + size:
+                break
+            out.append(bytes(self._rest[: HEADER.size + size]))
+            del self._rest[: HEADER.size + size]
+        return out
+
+    def silence(self) -> None:
+        """Nothing came for a while: whatever comes now is the start of a message."""
+        self.bad_count += bool(self._rest)
+        self._rest.clear()
+        self._lost = False

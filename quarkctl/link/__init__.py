@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ class Opener(Protocol):
     @property
     def identity(self) -> str:
         """What stays the same over resets, such as ``sim:s1-0001``."""
+        ...
+
+    @property
+    def resolve(self) -> Callable[[], str]:
+        """Where the device is now: its port. Raises DeviceMissing."""
         ...
 
     def hold(self) -> Lock:

@@ -49,6 +49,7 @@ class Lock:
         del _held[self.identity]
         with contextlib.suppress(OSError):
             file.truncate(0)
+            fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has the same open file
         file.close()
 
     def __enter__(self) -> Lock:

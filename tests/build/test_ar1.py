@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -54,7 +55,10 @@ avb = { footer = "hash", partition_size = "1 MiB" }
 kind = "vendor_boot"
 dtb = ["board.dtb"]
 bootconfig = ["androidboot.hardware=test"]
-fragment = [{ ramdisk = { folder = "root", compress = "lz4" } }, { type = "dlkm", name = "dlkm", ramdisk = { cpio = "extra.cpio" } }]
+fragment = [
+  { ramdisk = { folder = "root", compress = "lz4" } },
+  { type = "dlkm", name = "dlkm", ramdisk = { cpio = "extra.cpio" } },
+]
 avb = { footer = "hash", partition_size = "1 MiB", key = "vendor", rollback_index = 3, rollback_index_location = 1 }
 
 [image.dtbo]
@@ -272,8 +276,8 @@ def test_strangers_read_the_file_systems_out_of_super_and_their_trees(built: tup
         assert isinstance(d, avb.Hashtree)
         (tmp_path / "fs").write_bytes(image.read_bytes()[: d.image_size])
         assert subprocess.run([*check, tmp_path / "fs"], capture_output=True).returncode == 0
-        verity = ["--no-superblock", "--hash", d.hash_algorithm, "--salt", d.salt.hex(), "--data-blocks", str(d.image_size // 4096),
-                  "--hash-offset", str(d.tree_offset)]  # fmt: skip
+        verity = ["--no-superblock", "--hash", d.hash_algorithm, "--salt", d.salt.hex(), "--data-blocks",
+                  str(d.image_size // 4096), "--hash-offset", str(d.tree_offset)]  # fmt: skip
         subprocess.run(
             ["veritysetup", "verify", *verity, image, image, d.root_digest.hex()], check=True, capture_output=True
         )
@@ -345,22 +349,27 @@ def test_signing_elsewhere_gives_the_images_that_signing_here_gives(tmp_path: Pa
          r"avb-size: boot: image \d+ \+ vbmeta 65536 \+ footer 4096 is \d+ bytes, the partition has 65536"),
         ('partition_size = "4 MiB"', 'partition_size = "1 MiB"', r"avb-size: data: image \d+ \+ tree \d+ \+ codes \d+"),
         ("rollback_index = 7\n", "rollback_index = 7\nflags = 2\n", "avb-flags: vbmeta has flags 2"),
-        ("[image.vbmeta]\n", "[last_release]\nvbmeta = 8\n[image.vbmeta]\n", "avb-rollback: vbmeta has rollback index 7, .* had 8"),
+        ("[image.vbmeta]\n", "[last_release]\nvbmeta = 8\n[image.vbmeta]\n",
+         "avb-rollback: vbmeta has rollback index 7, .* had 8"),
         ('"SHA256_RSA2048"', '"SHA256_RSA4096"', "avb-weak: the key main is rsa2048, its algorithm is SHA256_RSA4096"),
-        ("rollback_index = 7\n", "rollback_index = 7\nrollback_index_location = 1\n", "avb-rollback: vendor_boot and vbmeta both use"),
+        ("rollback_index = 7\n", "rollback_index = 7\nrollback_index_location = 1\n",
+         "avb-rollback: vendor_boot and vbmeta both use"),
         ("[kernel]", "[avb]\nlibavb_minor = 1\n[kernel]", None),
         ('kernel = "kernel"\n', "", "boot-header: boot has no kernel"),
         ('["androidboot.hardware=test"]', '[""]', "bootconfig: vendor_boot has an empty line"),
         ('name = "dlkm"', 'name = "default"', "the fragment name 'default' is reserved"),
         ("id = 2", "id = 1", "dtbo: two device trees have id 0x1"),
-        ('size = "16 MiB", image = "super"', 'size = "15 MiB", image = "super"', r"xml-fit: super.img has 16777216 bytes, super has 15728640"),
+        ('size = "16 MiB", image = "super"', 'size = "15 MiB", image = "super"',
+         r"xml-fit: super.img has 16777216 bytes, super has 15728640"),
         ('maximum_size = "12 MiB"', 'maximum_size = "1 MiB"', r"super-fit: the group main_a holds \d+ bytes"),
         ('size = "16 MiB"\nvirtual', 'size = "2 MiB"\nvirtual', "super-fit: "),
         ('size = "64 MiB"', 'size = "20 MiB"', "gpt-overlap: LUN 0"),
-        ('ab = true, image = "boot"', 'ab = true, image = "boot", type_a = "{0}", type_b = "{0}"'.replace("{0}", "12345678-" + "1" * 4 + "-1111-1111-" + "1" * 12),
+        ('ab = true, image = "boot"', 'ab = true, image = "boot", type_a = "T", type_b = "T"'.replace("T", str(UUID(int=5))),
          "gpt-ab-type: LUN 4: boot_a and boot_b"),
-        ('{ name = "dtbo", size = "1 MiB", ab = true, image = "dtbo" },\n', "", "xml-files: dtbo protects the partition dtbo, which no LUN"),
-        ('footer = "hash", partition_size = "1 MiB", key = "vendor"', 'footer = "hash", partition_size = "1 MiB", key = "nobody"',
+        ('{ name = "dtbo", size = "1 MiB", ab = true, image = "dtbo" },\n', "",
+         "xml-files: dtbo protects the partition dtbo, which no LUN"),
+        ('footer = "hash", partition_size = "1 MiB", key = "vendor"',
+         'footer = "hash", partition_size = "1 MiB", key = "nobody"',
          r"spec.toml:\d+:\d+: image.vendor_boot names the key nobody"),
     ],
 )  # fmt: skip

@@ -66,6 +66,8 @@ LEAVES = [
     ("telemetry", "record"), ("telemetry", "decode"), ("inspect",), ("devices",), ("boards",), ("sim", "start"),
     ("sim", "list"), ("sim", "stop"), ("sim", "battery"), ("sim", "load"), ("sim", "fault"), ("sim", "power"),
     ("sim", "cable"), ("sim", "console"), ("doctor",),
+    ("rig", "flash"), ("rig", "diag"), ("rig", "run"), ("rig", "discover"), ("rig", "doctor"), ("rig", "console"),
+    ("rig", "list"), ("rig", "power-cycle"), ("rig", "quarantine"),
 ]  # fmt: skip
 
 
@@ -78,7 +80,7 @@ def test_every_help_ends_with_two_examples(words: tuple[str, ...], quarkctl: Qua
     assert all(len(line.rstrip()) <= 80 for line in done.out.splitlines())
 
 
-@pytest.mark.parametrize("verb", ["build", "diag", "telemetry", "sim"])
+@pytest.mark.parametrize("verb", ["build", "diag", "telemetry", "sim", "rig"])
 def test_the_help_of_a_group_lists_its_commands_and_ends_with_two_examples(verb: str, quarkctl: Quarkctl) -> None:
     done = quarkctl(verb, "--help")
     assert done.code == 0 and done.out.count(f"$ quarkctl {verb} ") == 2

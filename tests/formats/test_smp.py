@@ -73,3 +73,59 @@ def test_a_cbor_bomb_is_refused(bomb: bytes) -> None:
 )
 def test_errors_are_told_in_the_devices_words(payload: dict[str, object], told: str) -> None:
     assert smp.Response(1, 0, 0, 0, payload).error == told
+
+
+PLAIN = st.recursive(
+    st.one_of(
+        st.integers(-(2**64), 2**64 - 1),
+        st.binary(max_size=40),
+        st.text(max_size=20),
+        st.booleans(),
+        st.none(),
+        st.floats(),
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(body=st.dictionaries(st.text(max_size=6), PLAIN, max_size=5))
+def test_every_plain_map_is_read_back(body: dict[str, object]) -> None:
+    import cbor2
+
+    raw = cbor2.dumps(body)
+    parsed = smp.parse_message(smp.HEADER.pack(0x09, 0, len(raw), 0, 0, 0) + raw)
+    assert parsed is not None and cbor2.dumps(dict(parsed.payload)) == raw
+
+
+def test_maps_of_indefinite_length_are_read() -> None:
+    """MCUboot writes them."""
+    raw = bytes.fromhex("bf62726300636f66661904006566697273749f0102ffff")
+    parsed = smp.parse_message(smp.HEADER.pack(0x0B, 0, len(raw), 1, 5, 1) + raw)
+    assert parsed and parsed.payload == {"rc": 0, "off": 1024, "first": [1, 2]}
+
+
+@given(messages=st.lists(st.binary(max_size=300), max_size=4), cuts=st.lists(st.integers(1, 50), max_size=30))
+def test_console_and_raw_readers_find_messages_whatever_the_pieces(messages: list[bytes], cuts: list[int]) -> None:
+    framed = [smp.HEADER.pack(0x09, 0, len(m), 0, 0, 0) + m for m in messages]
+    for reader, wire in (
+        (smp.ConsoleReader(), b"".join(b"log: x\r\n> " + smp.build_lines(m) for m in framed)),
+        (smp.RawReader(), b"".join(framed)),
+    ):
+        got, at = [], 0
+        for cut in [*cuts, len(wire)]:
+            got += reader.feed(wire[at : at + cut])
+            at += cut
+        assert got == framed
+
+
+@given(data=st.lists(st.binary(max_size=400), max_size=10))
+def test_readers_survive_any_bytes(data: list[bytes]) -> None:
+    for reader in (smp.ConsoleReader(), smp.RawReader()):
+        for piece in data:
+            reader.feed(piece)
+        reader.silence()
+        message = smp.HEADER.pack(0x09, 0, 1, 0, 0, 0) + b"\xa0"
+        assert reader.feed(message if isinstance(reader, smp.RawReader) else b"\n" + smp.build_lines(message)) == [
+            message
+        ]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quarkctl.errors import DeviceAmbiguous, DeviceMissing, InputWrong
-from quarkctl.link import identity, names
+from quarkctl.errors import DeviceAmbiguous, DeviceMissing
+from quarkctl.link import identity
 from quarkctl.link.serial_port import SerialPort
 
 Ports = list[SimpleNamespace]
@@ -101,19 +101,3 @@ def test_identities_are_never_shared(ports: list[SerialPort], places: list[str])
     placed = [SerialPort(p.path, p.usb_id, p.serial, place, "") for p, place in zip(ports, places, strict=False)]
     found = identity.identify(placed)
     assert len(set(found)) == len(placed)
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("[station.a]\nserial = 5\n", "station.a needs serial or port"),
-        ("[station.a]\n", "station.a needs serial or port"),
-        ('[station.a]\nserial = "x"\nport = "1-1"\n', "station.a needs serial or port"),
-        ('[station.a]\nserial = "x"\n[station.b]\nserial = "x"\n', "station.a and station.b are the same device"),
-        ("station = 5\n", "station must be tables"),
-        ("[station.a]\nserial = \n", r"rig.toml: .*line 2, column 10"),
-    ],
-)
-def test_a_mistake_in_the_rig_file_is_named_with_its_place(text: str, told: str) -> None:
-    with pytest.raises(InputWrong, match=told):
-        names.parse("rig.toml", text)

@@ -45,7 +45,7 @@ def _table(lun: Lun, spec: Spec) -> gpt.Table:
             last = shape.last_usable
             if last < at:
                 raise InputWrong(
-                    f"gpt-overlap: LUN {lun.number}: nothing is left for {p.name}: it would start at sector {at}, usable are "
+                    f"gpt-overlap: LUN {lun.number}: nothing is left for {p.name}: it would start at {at}, usable are "
                     f"{shape.first_usable} to {last}",
                     hint="make the LUN larger or a partition smaller",
                 )

@@ -1,0 +1,224 @@
+"""quarkctl rig discover, doctor, console"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quarkctl.cli import show
+from quarkctl.cli.doctor import CHECKS, Check, report
+from quarkctl.cli.options import Json, examples
+from quarkctl.cli.rig_care import StationName, station_called
+from quarkctl.cli.rig_run import RigFile
+from quarkctl.errors import HostUnfit, InputWrong, LinkError, QuarkError
+
+if TYPE_CHECKING:
+    from quarkctl.formats.rig_file import Rig
+    from quarkctl.link.identity import Device
+
+#: Logs and recordings of a night fit into this.
+DISK_FREE_MIN = 1 << 30
+#: Nothing here is older; a clock that says so was never set.
+_BUILT = 1_767_225_600  # 2026-01-01
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=examples("quarkctl rig discover", "quarkctl rig discover --out lab.toml"))(discover)
+    app.command(epilog=examples("quarkctl rig doctor", "quarkctl rig doctor --rig lab.toml --json"))(doctor)
+    app.command(epilog=examples("quarkctl rig console bench-1", "quarkctl rig console bench-1 --seconds 10"))(console)
+
+
+def discover(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write; never overwritten.")] = Path(
+        "rig.toml"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Write a rig.toml with a station for each device that is connected now."""
+    from quarkctl.cli.choose import devices
+
+    found = devices()
+    if not found:
+        raise LinkError("no device found", hint="plug the glasses in, or start virtual ones: quarkctl sim start")
+    text = _rig_text(found)
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputWrong(f"{out} exists already", hint="--out OTHER.toml, then compare") from None
+    except OSError as error:
+        raise HostUnfit(f"cannot write {out}: {error.strerror}") from error
+    if as_json:
+        show.document("quarkctl.rig-discover/1", {"file": str(out), "stations": [d.identity for d in found]})
+    else:
+        show.out.print(f"{out}: {len(found)} stations. Give them names, tags, power and swap; then quarkctl rig doctor")
+
+
+def _rig_text(found: list[Device]) -> str:
+    """By serial number where it is the device's own; by physical port where it is not."""
+    import json
+
+    lines = ["# Written by quarkctl rig discover. docs/rigs.md describes every key.", "[rig]", 'name = "rig"', ""]
+    for number, d in enumerate(found, 1):
+        if d.identity.startswith("sim:"):
+            key, value = "sim", d.identity.removeprefix("sim:")
+        elif d.serial and d.identity.startswith(f"usb:{d.serial}") and sum(d.serial == o.serial for o in found) == 1:
+            key, value = "serial", d.serial
+        else:
+            key, value = "port", d.location or d.port
+        words = "".join(c for c in d.description if c.isprintable())  # a device says of itself what it likes
+        lines += [f"[station.station-{number}]", f"# {words}", f"{key} = {json.dumps(value)}"]
+        if d.board:
+            lines.append(f"board = {json.dumps(d.board)}")
+        if key != "sim":
+            lines.append('# power = { uhubctl = "1-1", port = 1 }      or { command = ["relay", "{action}", "3"] }')
+        lines.append("")
+    return "\n".join(lines)
+
+
+def doctor(rig: RigFile = None, as_json: Json = False) -> int:
+    """Check the rig: file, devices, hubs, power control, permissions, locks, disk, clock. Prints the cures."""
+    from quarkctl.link import names
+
+    checks = [c() for c in CHECKS]
+    file = rig or names.path()
+    if file is None:
+        checks.append(Check("rig file", False, "there is no rig.toml", "quarkctl rig discover"))
+    else:
+        try:
+            loaded = names.load_rig(file)
+            checks.append(Check("rig file", True, f"{file}: {len(loaded.stations)} stations"))
+            checks += [*_stations(loaded), *_power(loaded)]
+        except QuarkError as error:
+            checks.append(Check("rig file", False, error.message, error.hint))
+    checks += [*_hubs(), _disk(), _clock(), _runs()]
+    return report(checks, "quarkctl.rig-doctor/1", as_json=as_json)
+
+
+def _stations(rig: Rig) -> Iterator[Check]:
+    from quarkctl.cli.choose import devices
+    from quarkctl.link.holder import openers_of
+    from quarkctl.link.lock import holder_of
+    from quarkctl.rig import quarantine
+
+    found, out = devices(), quarantine.all_records()
+    for s in rig.stations.values():
+        fitting = [d for d in found if d.is_called(s.word)]
+        if not fitting and s.port.startswith("/") and Path(s.port).exists():
+            yield Check(s.name, os.access(s.port, os.R_OK | os.W_OK), s.port, f"no permission for {s.port}")
+        elif len(fitting) != 1:
+            words = f"{len(fitting)} devices fit {s.word}" if fitting else f"{s} is not connected"
+            yield Check(
+                s.name, False, words, "plug it in, switch it on, or correct rig.toml; quarkctl devices lists all"
+            )
+        else:
+            d = fitting[0]
+            holder = holder_of(d.identity)
+            strangers = [] if holder or d.identity.startswith("sim:") else openers_of(d.port)
+            held = f", held by {holder}" if holder else ""
+            yield Check(s.name, not strangers, f"{d.identity} at {d.port or '-'}{held}"
+                        + (f", opened by {', '.join(map(str, strangers))}" if strangers else ""),
+                        "end that program: it takes bytes away from quarkctl")  # fmt: skip
+        record = out.get(s.name)
+        if record and record.out_of_use:
+            yield Check(f"{s.name} quarantine", False, f"since {record.since}: {record.reason}",
+                        f"quarkctl rig quarantine --release {s.name}", needed=False)  # fmt: skip
+
+
+def _power(rig: Rig) -> Iterator[Check]:
+    programs = {"uhubctl": "apt-get install uhubctl", "labgrid-client": "pip install 'quarkctl[labgrid]'"}
+    for s in rig.stations.values():
+        for what, control in (("power", s.power), ("swap", s.swap)):
+            if not control or control.kind == "sim":
+                continue
+            program = {"uhubctl": "uhubctl", "labgrid": "labgrid-client"}.get(control.kind, control.words[0])
+            path = shutil.which(program)
+            if path is None:
+                cure = programs.get(program, "install it, or correct rig.toml")
+                yield Check(f"{s.name} {what}", False, f"there is no program {program}", cure)
+    without = [s.name for s in rig.stations.values() if not s.power]
+    if without:
+        words = f"no power control: {', '.join(without)}"
+        yield Check("power", False, words, "a hang there needs a person; docs/rigs.md shows how", needed=False)
+
+
+def _hubs() -> Iterator[Check]:
+    """Hubs that say of themselves that they have no supply of their own (configuration attribute, USB 2.0, 9.6.3)."""
+    for entry in sorted(Path("/sys/bus/usb/devices").glob("*-*")):
+        with suppress(OSError, ValueError):
+            if (entry / "bDeviceClass").read_text().strip() != "09":
+                continue
+            own = int((entry / "bmAttributes").read_text().strip(), 16) & 0x40
+            words = f"{entry.name} {'has a supply of its own' if own else 'lives on the power of its host'}"
+            yield Check("hub", bool(own), words, "glasses that charge need a hub with a supply", needed=False)
+
+
+def _disk() -> Check:
+    from quarkctl import state
+
+    place = next(p for p in (state.root(), *state.root().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    return Check("disk", free >= DISK_FREE_MIN, f"{free / 2**30:.1f} GiB free at {place}",
+                 "make room: records of a night need 1 GiB; keep_days in rig.toml says how long runs are kept")  # fmt: skip
+
+
+def _clock() -> Check:
+    """Records are ordered by it, and the certificates of a database are checked against it."""
+    now = time.time()
+    return Check("clock", now >= _BUILT, time.strftime("%Y-%m-%d %H:%M:%S %Z"), "set it: timedatectl set-ntp true")
+
+
+def _runs() -> Check:
+    from quarkctl.rig import runs
+
+    waiting = len(list(runs.outbox().glob("*.json")))
+    words = f"{waiting} runs wait for history" if waiting else "history has everything"
+    return Check(
+        "history", not waiting, words, "quarkctl rig history delivers them, or says what is wrong", needed=False
+    )
+
+
+def console(
+    station: StationName,
+    seconds: Annotated[float | None, typer.Option("--seconds", "-s", metavar="S", min=0.0, help="Then end.")] = None,
+    rig: RigFile = None,
+) -> None:
+    """Print what a station logs until Ctrl-C: the firmware's log, or the text on its serial line."""
+    found = station_called(station, rig)
+    until = None if seconds is None else time.monotonic() + seconds
+    if found.sim:
+        _follow_log(found.sim, until)
+        return
+    from quarkctl.cli.choose import choose
+
+    link = choose(found.word).open()
+    rest = b""
+    try:
+        while until is None or time.monotonic() < until:
+            *lines, rest = (rest + link.read(0.1).replace(b"\0", b"\n"))[-65536:].split(b"\n")
+            for line in lines:
+                text = line.decode("utf-8", "replace").rstrip("\r")
+                if text and text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text:
+                    show.out.print(text, soft_wrap=True)
+    finally:
+        link.close()
+
+
+def _follow_log(name: str, until: float | None) -> None:
+    from quarkctl.sim import folder
+
+    path = folder.folder_of(folder.load(name).name) / "firmware.log"
+    with path.open("r", encoding="utf-8", errors="replace") as file:
+        while True:
+            for line in file:
+                show.out.print(line.rstrip("\n"), soft_wrap=True)
+            if until is not None and time.monotonic() >= until:
+                return
+            time.sleep(0.1)  # a file cannot be waited for without a watcher

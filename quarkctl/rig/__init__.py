@@ -1,0 +1,1 @@
+"""Many glasses and nobody near: stations, a worker each, verdicts, history."""

@@ -1,0 +1,223 @@
+"""What a run leaves on disk, whatever happens to it: a folder of its own.
+
+    run.json        the record (`quarkctl.rig.outcome.Run`), from the start on; replaced whole
+    live.json       where each station is at the moment
+    events.jsonl    every event
+    junit.xml       at the end
+    logs/STATION.log, artifacts/...
+
+``lock`` is held by the process of the run: a record that says "running" without it is that of a run whose process is
+gone. Such a run is closed by the next command that looks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from quarkctl import state
+from quarkctl.errors import HostUnfit, InputWrong
+from quarkctl.rig import junit
+from quarkctl.rig.outcome import Run, StationResult, Verdict
+
+_RECORD_MAX = 64 << 20
+
+
+def root() -> Path:
+    return state.root() / "rig" / "runs"
+
+
+def outbox() -> Path:
+    """Records that history does not have yet."""
+    return state.root() / "rig" / "outbox"
+
+
+def new_id() -> str:
+    """Sorts by time; nobody else has it."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+class Folder:
+    """The folder of a run under way. A full disk costs the logs, told once, and not the run."""
+
+    def __init__(self, run: Run, complain: Callable[[str], None]) -> None:
+        """Raises HostUnfit when nothing can be written at all."""
+        self.path = state.folder("rig/runs") / run.id
+        self.artifacts = self.path / "artifacts"
+        self._complain = complain
+        self._logs: dict[str, IO[str]] = {}
+        try:
+            (self.path / "logs").mkdir(parents=True)
+            self.artifacts.mkdir()
+            self._lock = (self.path / "lock").open("a")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._events = (self.path / "events.jsonl").open("a", encoding="utf-8", buffering=1)
+            save(self.path, run)
+        except OSError as error:
+            raise HostUnfit(f"cannot write {self.path}: {error.strerror}", hint="is the disk full?") from error
+
+    def log_of(self, station: str) -> Path:
+        return self.path / "logs" / f"{station}.log"
+
+    def event(self, line: dict[str, Any]) -> None:
+        with self._told():
+            self._events.write(json.dumps(line) + "\n")
+
+    def log(self, station: str, text: str) -> None:
+        with self._told():
+            if station not in self._logs:
+                self._logs[station] = self.log_of(station).open("a", encoding="utf-8", buffering=1)
+            self._logs[station].write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    def live(self, rows: list[dict[str, Any]]) -> None:
+        with self._told():
+            _replace(self.path / "live.json", json.dumps({"time": time.time(), "stations": rows}))
+
+    def end(self, run: Run) -> None:
+        """Record, report, and a copy for history."""
+        with self._told():
+            save(self.path, run)
+            _replace(self.path / "junit.xml", junit.build(run))
+            post(run)
+
+    def close(self) -> None:
+        for file in (self._events, *self._logs.values()):
+            with contextlib.suppress(OSError):
+                file.close()
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._lock.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._complain(f"cannot write below {self.path}: {error.strerror}; the run goes on without")
+
+
+def save(path: Path, run: Run) -> None:
+    _replace(path / "run.json", json.dumps(run.as_dict()))
+
+
+def post(run: Run) -> None:
+    """Leave the record for history: delivered now or later."""
+    state.folder("rig/outbox")
+    _replace(outbox() / f"{run.id}.json", json.dumps(run.as_dict()))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all, and on disk."""
+    temporary = path.with_suffix(f"{path.suffix}.new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        if path.suffix == ".json" and path.name != "live.json":
+            os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load(path: Path) -> Run:
+    """A record. Raises InputWrong."""
+    try:
+        with path.open("rb") as file:
+            return Run.from_dict(json.loads(file.read(_RECORD_MAX)))
+    except OSError as error:
+        raise InputWrong(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputWrong(f"{path} is damaged: {error}") from error
+
+
+def newest(limit: int = 50) -> list[Run]:
+    """The last runs whose folders are here, newest first; damaged ones are passed over."""
+    out = []
+    for path in _folders()[:limit]:
+        with contextlib.suppress(InputWrong):
+            out.append(load(path / "run.json"))
+    return out
+
+
+def folder_of(run_id: str) -> Path:
+    """The folder of a run by its number, or the beginning of it; ``last`` is the newest. Raises InputWrong."""
+    found = _folders()
+    fitting = found[:1] if run_id == "last" else [p for p in found if p.name.startswith(run_id)]
+    if len(fitting) != 1:
+        raise InputWrong(f"{len(fitting) or 'no'} runs are called {run_id}", hint="`quarkctl rig history` lists them")
+    return fitting[0]
+
+
+def live(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run under way; empty where nothing is known."""
+    try:
+        return list(json.loads((path / "live.json").read_text("utf-8"))["stations"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def alive(path: Path) -> bool:
+    """Is the process of this run there?"""
+    try:
+        with (path / "lock").open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def close_dead() -> list[Run]:
+    """Give a verdict to runs whose process is gone, and leave their records for history."""
+    closed = []
+    for path in _folders():
+        if (path / "junit.xml").exists() or alive(path):
+            continue
+        with contextlib.suppress(InputWrong, OSError):
+            run = load(path / "run.json")
+            if run.verdict == "running":
+                _give_up(path, run)
+                closed.append(run)
+            save(path, run)
+            post(run)
+            _replace(path / "junit.xml", junit.build(run))
+    return closed
+
+
+def _give_up(path: Path, run: Run) -> None:
+    """What its stations had come to is in the last live rows; who had no verdict then gets none better than lost."""
+    run.verdict, run.ended = Verdict.LOST.value, (path / "live.json").stat().st_mtime if live(path) else run.started
+    done = {s.station for s in run.stations}
+    for row in live(path):
+        if row["station"] not in done:
+            why = f"the process of the run was gone in {row.get('step') or 'the queue'}"
+            run.stations.append(
+                StationResult(
+                    row["station"], row.get("device", ""), verdict=Verdict.LOST.value, exit_code=1, error=why,
+                    started=run.started, seconds=round(run.ended - run.started, 3),
+                )
+            )  # fmt: skip
+
+
+def prune(keep_days: int) -> int:
+    """Remove folders of runs that ended longer ago; what history knows stays there. Returns how many."""
+    count = 0
+    for path in _folders():
+        with contextlib.suppress(OSError):
+            ended = (path / "junit.xml").stat().st_mtime
+            if time.time() - ended > keep_days * 86400 and not (outbox() / f"{path.name}.json").exists():
+                shutil.rmtree(path)
+                count += 1
+    return count
+
+
+def _folders() -> list[Path]:
+    """Newest first."""
+    return sorted((p for p in root().glob("*") if p.is_dir()), reverse=True)

@@ -1,0 +1,50 @@
+"""A rig of virtual glasses: the real firmware is flashed, swapped, judged and power-cycled by a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from quarkctl.build import rtos
+from tests.conftest import Glasses, Quarkctl
+
+pytestmark = pytest.mark.qemu
+
+
+def test_a_plan_flashes_swaps_judges_and_reacts_to_a_fault(
+    glasses: Callable[..., Glasses], firmware: Callable[..., rtos.Built], quarkctl: Quarkctl
+) -> None:
+    good, bad = glasses("1.0.0", "camera", name="rig-a"), glasses("1.0.0", "camera", name="rig-b")
+    bad.tell("fault", fault="late_switchover", on=True, size=3000)
+    (quarkctl.folder / "rig.toml").write_text(
+        f'[rig]\nretries = 0\n[station.a]\nsim = "{good.name}"\n[station.b]\nsim = "{bad.name}"\n'
+    )
+    (quarkctl.folder / "plan.toml").write_text(
+        f'[[step]]\ndo = "flash"\nwhat = "{firmware("1.1.0").image}"\n'
+        '[[step]]\ndo = "swap"\nside = "left"\nsettle_s = 2.5\n'
+        '[[step]]\nname = "rescue"\ndo = "power-cycle"\nwhen = "failed"\n'
+    )
+    done = quarkctl("rig", "run", "plan.toml", "--json")
+    found: dict[str, Any] = {s["station"]: s for s in done.json["stations"]}
+    assert done.code == 9, done.out
+    assert (found["a"]["verdict"], [s["step"] for s in found["a"]["steps"]]) == ("passed", ["flash", "swap"])
+    assert (found["b"]["verdict"], [s["step"] for s in found["b"]["steps"]]) == ("failed", ["flash", "swap", "rescue"])
+    assert found["b"]["exit_code"] == 7 and "PWR-00" in found["b"]["error"]
+    takeover = next(m for m in found["a"]["steps"][1]["measurements"] if m["name"] == "PWR-001")
+    assert takeover["usl"] and takeover["value"] < takeover["usl"]
+    assert found["a"]["steps"][1]["artifacts"][0]["kind"] == "recording"
+    listed = quarkctl("rig", "list", "--json").json["stations"]
+    assert [(s["station"], s["state"], s["swap"]) for s in listed] == [("a", "free", "sim"), ("b", "free", "sim")]
+
+
+def test_two_names_for_one_device_are_noticed(glasses: Callable[..., Glasses], quarkctl: Quarkctl) -> None:
+    one = glasses(name="rig-twin")
+    (quarkctl.folder / "rig.toml").write_text(
+        f'[station.a]\nsim = "{one.name}"\n[station.b]\nserial = "{one.instance.serial}"\n'
+    )
+    done = quarkctl("rig", "diag", "battery", "--all", "--seconds", "2.5", "--json")
+    found = {s["station"]: s for s in done.json["stations"]}
+    assert found["b"]["error"] == f"stations a and b are one device: {one.device}"
+    assert quarkctl("devices", "--json").json["devices"][0]["names"]
