@@ -152,19 +152,20 @@ def ar1(
     What did not change is not built again; outputs appear together or not at all; every output is read back.
     """
     from quarkctl.build import source
-    from quarkctl.build.ar1 import pipeline
+    from quarkctl.build.ar1 import request
 
     file = spec or source.root() / "firmware" / "ar1" / f"{board}.toml"
-    request = pipeline.Request(file, out or Path("build") / (spec.stem if spec else board) / "ar1", version, key)
+    wanted = request.Request(file, out or Path("build") / (spec.stem if spec else board) / "ar1", version, key)
     with show.Reporter(events, quiet=as_json) as progress:
-        built = pipeline.build(request, progress)
+        built = request.build(wanted, progress)
     if as_json:
         show.document("quarkctl.build/1", {"chip": "ar1", "board": built.product, **built.as_dict()})
         return
     if events == "-":
         return
     if not built.made:
-        show.err.print("nothing changed", style="dim")
+        show.out.print(f"nothing changed: {len(built.files)} files in {built.out}", soft_wrap=True)
+        return
     show.table(
         ("file", "bytes", "sha256"),
         ((str(built.out / n), f["bytes"], f"{f['sha256'][:16]}.." if f["sha256"] else "(its hash tree names it)")

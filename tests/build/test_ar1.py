@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from quarkctl.build import sign
-from quarkctl.build.ar1 import pipeline, spec
+from quarkctl.build.ar1 import request, spec
 from quarkctl.errors import InputWrong, VerificationFailed
 from quarkctl.events import Event
 from quarkctl.formats import avb, lp, sparse
@@ -173,7 +173,7 @@ def contents(out: Path) -> dict[str, str]:
 def built(tmp_path: Path, keys: Path) -> tuple[Path, Path]:
     """A specification and where it was built."""
     file = workspace(tmp_path / "work", keys)
-    pipeline.build(pipeline.Request(file, tmp_path / "out"))
+    request.build(request.Request(file, tmp_path / "out"))
     return file, tmp_path / "out"
 
 
@@ -195,16 +195,16 @@ def test_two_folders_clocks_locales_and_umasks_give_the_same_bytes(
 
 def test_an_unchanged_build_does_nothing_and_a_change_makes_only_what_depends_on_it(built: tuple[Path, Path]) -> None:
     file, out = built
-    request = pipeline.Request(file, out)
+    wanted = request.Request(file, out)
     before, stamps = contents(out), {n: (out / n).stat().st_mtime_ns for n in OUTPUTS}
-    assert pipeline.build(request).made == []
+    assert request.build(wanted).made == []
     os.utime(file.parent / "Image")  # looks newer, is the same
     os.utime(file.parent / "root/big")
-    again = pipeline.build(request)
+    again = request.build(wanted)
     assert again.made == [] and contents(out) == before
     assert {n: (out / n).stat().st_mtime_ns for n in OUTPUTS} == stamps
     (file.parent / "root/etc/conf").write_bytes(b"x=2\n")
-    changed = pipeline.build(request)
+    changed = request.build(wanted)
     assert set(changed.made) == {"init_boot", "vendor_boot", "system", "vendor", "super", "vbmeta"}
     after = contents(out)
     assert {n for n in OUTPUTS if after[n] != before[n]} == {
@@ -214,7 +214,7 @@ def test_an_unchanged_build_does_nothing_and_a_change_makes_only_what_depends_on
         "vbmeta.img",
     }
     (file.parent / "root/etc/conf").write_bytes(b"x=1\n")
-    pipeline.build(request)
+    request.build(wanted)
     assert contents(out) == before
 
 
@@ -224,7 +224,7 @@ def test_an_output_that_somebody_touched_is_built_again(built: tuple[Path, Path]
     for name in ("super.img", "vbmeta.img", "boot.img", "rawprogram4.xml"):
         with (out / name).open("r+b") as f:
             f.write(b"oops")
-    pipeline.build(pipeline.Request(file, out))
+    request.build(request.Request(file, out))
     assert contents(out) == before
 
 
@@ -238,7 +238,7 @@ def test_inputs_stay_as_they_are(tmp_path: Path, keys: Path) -> None:
         }
 
     before = state()
-    pipeline.build(pipeline.Request(file, tmp_path / "out"))
+    request.build(request.Request(file, tmp_path / "out"))
     assert state() == before
 
 
@@ -254,10 +254,10 @@ def test_a_build_that_fails_leaves_the_last_one_whole(
 
     monkeypatch.setattr("quarkctl.build.ar1.verify.vbmeta", broken)
     with pytest.raises(VerificationFailed):
-        pipeline.build(pipeline.Request(file, out))
+        request.build(request.Request(file, out))
     assert contents(out) == before
     monkeypatch.undo()
-    assert pipeline.build(pipeline.Request(file, out)).made
+    assert request.build(request.Request(file, out)).made
 
 
 def test_strangers_read_the_file_systems_out_of_super_and_their_trees(built: tuple[Path, Path], tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_the_chain_of_trust_is_read_by_openssl(built: tuple[Path, Path], tmp_pat
 
 def test_signing_elsewhere_gives_the_images_that_signing_here_gives(tmp_path: Path, keys: Path) -> None:
     here = workspace(tmp_path / "here", keys)
-    pipeline.build(pipeline.Request(here, tmp_path / "out"))
+    request.build(request.Request(here, tmp_path / "out"))
     for name in ("main", "vendor"):
         key = serialization.load_pem_private_key((keys / f"{name}.pem").read_bytes(), None)
         (tmp_path / f"{name}.pub").write_bytes(
@@ -327,7 +327,7 @@ def test_signing_elsewhere_gives_the_images_that_signing_here_gives(tmp_path: Pa
         text = text.replace(f'"{name}.pem"', f'"detached:{tmp_path}/{name}.pub?folder={tmp_path}/requests"')
     away = workspace(tmp_path / "away", keys, text=text)
     with pytest.raises(sign.SignaturesWanted, match="wanted from elsewhere"):
-        pipeline.build(pipeline.Request(away, tmp_path / "out2"))
+        request.build(request.Request(away, tmp_path / "out2"))
     assert not [p for p in (tmp_path / "out2").iterdir() if not p.name.startswith(".")]
     requests = [json.loads(p.read_text()) for p in (tmp_path / "requests").glob("*.json")]
     assert {r["artifact"] for r in requests} == {"test-board/vbmeta", "test-board/vendor_boot"}
@@ -337,7 +337,7 @@ def test_signing_elsewhere_gives_the_images_that_signing_here_gives(tmp_path: Pa
             ["openssl", "dgst", f"-{r['algorithm'].rpartition('-')[2]}", "-sign", key, "-out", r["signature_file"],
              r["message_file"]], cwd=tmp_path / "requests", check=True,
         )  # fmt: skip
-    done = pipeline.build(pipeline.Request(away, tmp_path / "out2"))
+    done = request.build(request.Request(away, tmp_path / "out2"))
     assert contents(tmp_path / "out") == contents(tmp_path / "out2")
     assert {s["artifact"] for s in done.signatures} == {"test-board/vbmeta", "test-board/vendor_boot"}
 
@@ -376,12 +376,12 @@ def test_signing_elsewhere_gives_the_images_that_signing_here_gives(tmp_path: Pa
 def test_the_linter_says_size_limit_and_cure(old: str, new: str, told: str | None, tmp_path: Path, keys: Path) -> None:
     assert old in SPEC
     file = workspace(tmp_path / "work", keys, text=SPEC.replace(old, new))
-    request = pipeline.Request(file, tmp_path / "out")
+    wanted = request.Request(file, tmp_path / "out")
     if told is None:
-        pipeline.build(request)
+        request.build(wanted)
         return
     with pytest.raises(InputWrong, match=told) as error:
-        pipeline.build(request)
+        request.build(wanted)
     assert error.value.hint
     assert not [p for p in (tmp_path / "out").glob("*") if p.suffix in (".img", ".bin", ".xml")]
 
@@ -415,7 +415,7 @@ def test_a_manifest_that_makes_no_sense_is_told_by_line(tmp_path: Path, keys: Pa
     file = workspace(tmp_path / "work", keys)
     (tmp_path / "work/manifest").write_text("# fine\n0999 0 0 bin\n")
     with pytest.raises(InputWrong, match=r"manifest:2:1: '0999 0 0 bin' is no rule"):
-        pipeline.build(pipeline.Request(file, tmp_path / "out"))
+        request.build(request.Request(file, tmp_path / "out"))
 
 
 def test_a_large_image_is_read_once_and_known_again_by_its_tree(
@@ -423,21 +423,21 @@ def test_a_large_image_is_read_once_and_known_again_by_its_tree(
 ) -> None:
     monkeypatch.setattr("quarkctl.build.ar1.images.LARGE_BYTES", 1 << 20)
     file = workspace(tmp_path / "work", keys)
-    request = pipeline.Request(file, tmp_path / "out")
-    pipeline.build(request)
+    wanted = request.Request(file, tmp_path / "out")
+    request.build(wanted)
     before = contents(tmp_path / "out")
     os.utime(tmp_path / "work/data.img")
-    assert pipeline.build(request).made == []
+    assert request.build(wanted).made == []
     data = bytearray((tmp_path / "work/data.img").read_bytes())
     data[5000] ^= 1
     (tmp_path / "work/data.img").write_bytes(data)
-    assert set(pipeline.build(request).made) >= {"data", "vbmeta"}
+    assert set(request.build(wanted).made) >= {"data", "vbmeta"}
     assert contents(tmp_path / "out") != before
 
 
 def test_progress_is_told_and_names_every_image(tmp_path: Path, keys: Path) -> None:
     events: list[Event] = []
-    pipeline.build(pipeline.Request(workspace(tmp_path / "work", keys), tmp_path / "out"), events.append)
+    request.build(request.Request(workspace(tmp_path / "work", keys), tmp_path / "out"), events.append)
     assert {"boot", "system", "super", "verify"} <= {e.step for e in events}
     assert {e.device for e in events} == {"test-board"}
 

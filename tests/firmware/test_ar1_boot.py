@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from quarkctl import files, schemas
-from quarkctl.build.ar1 import pipeline
+from quarkctl.build.ar1 import request
 from quarkctl.formats import avb, bootimg, gpt, lp, rawprogram, sparse
 from quarkctl.formats.segments import joined, whole
 from quarkctl.formats.stream import Decoder
@@ -27,7 +27,7 @@ def built() -> Path:
     out.mkdir(parents=True, exist_ok=True)
     with (BUILD / "lock.ar1").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        pipeline.build(pipeline.Request(ROOT / "firmware/ar1" / f"{BOARD}.toml", out))
+        request.build(request.Request(ROOT / "firmware/ar1" / f"{BOARD}.toml", out))
     return out
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from quarkctl.build.ar1.manifest import Owned, walk
+from quarkctl.build.ar1.manifest import Owned
+from quarkctl.build.ar1.untouched import Signature, folder_signature, signature
 from quarkctl.errors import InputWrong
 from quarkctl.files import File
 from quarkctl.formats import verity
@@ -16,32 +17,6 @@ from quarkctl.formats.segments import Joined, whole
 
 #: Images from this size on are not hashed before they are built: their hash tree names them.
 LARGE_BYTES = 64 << 20
-Signature = list[int]
-
-
-def signature(path: Path) -> Signature:
-    """Size, times and identity of a file: as long as they stay, its content does. Raises InputWrong."""
-    try:
-        st = path.stat()
-    except OSError as error:
-        raise InputWrong(f"cannot read {path}: {error.strerror}") from error
-    return [st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino]
-
-
-def intact(path: Path, known: Signature) -> bool:
-    try:
-        return signature(path) == known
-    except InputWrong:
-        return False
-
-
-def folder_signature(folder: Path) -> str:
-    """One digest over names, kinds, sizes and times of everything below a folder; no file is read."""
-    h = hashlib.sha256()
-    for name, entry in walk(folder):
-        st = entry.stat(follow_symlinks=False)
-        h.update(f"{name}\0{st.st_mode}\0{st.st_size}\0{st.st_mtime_ns}\0{st.st_ctime_ns}\0{st.st_ino}\n".encode())
-    return h.hexdigest()
 
 
 class Inputs:

@@ -7,13 +7,12 @@ without a leading slash; `*` crosses slashes). Without a rule a folder is 0755, 
 
 from __future__ import annotations
 
-import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from quarkctl.build.ar1.untouched import walk
 from quarkctl.errors import InputWrong
 from quarkctl.formats.cpio import Entry
 
@@ -76,18 +75,6 @@ def _id(text: str) -> int:
     if not 0 <= number < 2**32 - 1:
         raise ValueError(text)
     return number
-
-
-def walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every entry below a folder, folders before what is in them, in the order of their names."""
-    todo = [("", str(folder))]
-    while todo:
-        prefix, path = todo.pop()
-        with os.scandir(path) as found:
-            entries = sorted(found, key=lambda e: e.name)
-        for e in entries:
-            yield prefix + e.name, e
-        todo += [(f"{prefix}{e.name}/", e.path) for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
 
 
 def owned(folder: Path, manifest: Manifest) -> list[Owned]:

@@ -5,56 +5,29 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from quarkctl import files
 from quarkctl.build import sign
 from quarkctl.build.ar1 import images, kernel, lint, spec, stamp, storage, verify
-from quarkctl.build.ar1.inputs import Inputs, intact, signature
+from quarkctl.build.ar1.inputs import Inputs
+from quarkctl.build.ar1.request import Built, Request
 from quarkctl.build.ar1.spec import Image, Protection, Spec
 from quarkctl.build.ar1.storage import Written
+from quarkctl.build.ar1.untouched import intact, signature
 from quarkctl.errors import HostUnfit, InputWrong
-from quarkctl.events import Event, Level, Progress, silent
+from quarkctl.events import Event, Level, Progress
 from quarkctl.files import File
 from quarkctl.formats import avb, gpt, lp, sparse
 from quarkctl.formats.segments import Joined, Segment, Span, size
 
 _DIGEST_BYTES_MAX = 64 << 20
 _DEVELOPMENT = "development"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to build. ``key`` names a signer that takes the place of every key of the specification."""
-
-    spec: Path
-    out: Path
-    version: str = ""
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class Built:
-    """What a build left in ``out``. ``files``: {name: {"bytes": ..., "sha256": ... or None}}."""
-
-    product: str
-    version: str
-    out: Path
-    files: Mapping[str, Mapping[str, Any]]
-    partitions: Mapping[str, Mapping[str, Any]]
-    signatures: list[dict[str, str]]
-    kernel: Mapping[str, str]
-    development_key: bool
-    made: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "out": str(self.out)}
 
 
 @dataclass(frozen=True)
@@ -71,30 +44,11 @@ class Made:
         return size(self.segments)
 
 
-def build(request: Request, progress: Progress = silent) -> Built:
-    """Build what changed. Outputs appear together, or none of them.
-
-    Raises InputWrong (specification, inputs, keys), HostUnfit (tools), BuildFailed, SignaturesWanted, VerificationFailed.
-    """
-    record = stamp.load(request.out)
-    asked = _asked(request)
-    if stamp.unchanged(record, asked, request.spec):
-        return _built(record, request.out, [])
+def build(request: Request, asked: dict[str, str], record: dict[str, Any], progress: Progress) -> Built:
+    """Build what changed since ``record``. See `quarkctl.build.ar1.request.build`."""
     request.out.mkdir(parents=True, exist_ok=True)
     with _only_one(request.out):
         return _Build(request, asked, record, progress).run()
-
-
-def _asked(request: Request) -> dict[str, str]:
-    return {
-        "spec": str(request.spec.absolute()), "version": request.version, "key": request.key,
-        "epoch": os.environ.get("SOURCE_DATE_EPOCH", "0"),
-    }  # fmt: skip
-
-
-def _built(record: dict[str, Any], out: Path, made: list[str]) -> Built:
-    names = ("product", "version", "files", "partitions", "signatures", "kernel", "development_key")
-    return Built(out=out, made=made, **{n: record[n] for n in names})
 
 
 @contextmanager
@@ -513,7 +467,7 @@ class _Build:
         temporary = out / f".{stamp.RECORD}.new"
         temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", "utf-8")
         temporary.replace(out / stamp.RECORD)
-        return _built(record, out, self.fresh)
+        return Built.of(record, out, self.fresh)
 
     def _kernel_told(self) -> dict[str, str]:
         k = self.sources.kernel

@@ -14,7 +14,7 @@ from typing import Any
 
 from quarkctl import __version__
 from quarkctl.build import tools
-from quarkctl.build.ar1.inputs import folder_signature, intact
+from quarkctl.build.ar1.untouched import folder_signature, intact
 
 SCHEMA = "quarkctl.ar1-build/1"
 RECORD = "ar1.json"

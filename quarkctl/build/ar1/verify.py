@@ -105,11 +105,18 @@ def _hashtree(what: str, image: Source, d: bytes, told: Told | None) -> None:
     slot = 32 if len(root) <= 32 else 64
     base = hashlib.new(algorithm, salt)
 
-    def hashed(data: bytes | memoryview) -> bytes:
-        view, out = memoryview(data), []
-        for at in range(0, len(view), _BLOCK):
+    nothing = bytes(_BLOCK)
+    of_nothing = hashlib.new(algorithm, salt + nothing).digest().ljust(slot, b"\0")
+
+    def hashed(data: bytes) -> bytes:
+        out = []
+        for at in range(0, len(data), _BLOCK):
+            block = data[at : at + _BLOCK]
+            if block == nothing:
+                out.append(of_nothing)
+                continue
             h = base.copy()
-            h.update(view[at : at + _BLOCK])
+            h.update(block)
             out.append(h.digest().ljust(slot, b"\0"))
         return b"".join(out)
 
@@ -128,9 +135,9 @@ def _hashtree(what: str, image: Source, d: bytes, told: Told | None) -> None:
             level = levels[end - level_bytes : end]
             end -= level_bytes
             starts = range(0, below_bytes, step)
-            made = pool.map(hashed, (below[a : min(a + step, below_bytes)] for a in starts)) if below is not image else (
-                pool.map(lambda a: hashed(image[a : min(a + step, size)]), starts)
-            )  # fmt: skip
+            made = pool.map(
+                lambda a, source=below, size=below_bytes: hashed(bytes(source[a : min(a + step, size)])), starts
+            )
             at = 0
             for part in made:
                 _need(level[at : at + len(part)] == part, what, "its hash tree is not that of its data")
