@@ -30,6 +30,8 @@ have qemu-system-arm || need qemu-system-arm qemu-system-arm qemu-system-arm qem
 if [ "$purpose" = test ]; then
 	have gcc && printf '#include <stdio.h>\nint main(void){return 0;}' | gcc -xc -o /dev/null - 2>/dev/null ||
 		need gcc "gcc libc6-dev" gcc gcc
+	# serial ports with modem lines that real pyserial drives, without hardware
+	have umockdev-run || need umockdev umockdev umockdev ""
 	# a PKCS#11 token without hardware: keys in it must give the signatures that key files give
 	have softhsm2-util || need softhsm2-util softhsm2 softhsm softhsm
 	# what openssl verifies, it verifies with code that is not ours
@@ -52,6 +54,8 @@ if [ "$purpose" = test ]; then
 	have qemu-system-aarch64 || need qemu-system-aarch64 qemu-system-arm qemu-system-aarch64 qemu
 	# another clock, for builds that must not look at it
 	have faketime || need faketime faketime libfaketime libfaketime
+	# opens the HTML page of `telemetry plot`, and looks at it
+	have chromium || need chromium chromium chromium chromium
 fi
 
 # --- Python 3.11 or newer

@@ -35,11 +35,19 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    epilog=examples("quarkctl flash rtos-1.1.0.bin", "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json")
+    epilog=examples(
+        "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json",
+        "quarkctl flash app.bin@0x10000 -d 1-1.2 --via esptool",
+        "quarkctl flash http://rig/release.qfw",
+    )
 )
 def flash(
     what: Annotated[
-        list[str], typer.Argument(metavar="WHAT...", help="Signed image, or a folder of builds: its newest.")
+        list[str],
+        typer.Argument(
+            metavar="WHAT...",
+            help="Signed image, folder of builds (its newest), bundle (file, - or URL), FILE@ADDRESS for ESP32.",
+        ),
     ],
     device: Device = "",
     board: Board = "",
@@ -82,7 +90,7 @@ def flash(
         raise UsageWrong(f"there is no framing {framing!r}", hint=f"there are {' and '.join(FRAMINGS)}")
     method = methods.select(what, via=via, chip=chip, board=board)
     prepared = method.prepare(what)
-    opener = choose(device, method.name)
+    opener = choose(device, method.reaches or method.name)
     began = time.monotonic()
     with (
         show.Reporter(events, quiet=as_json) as progress, bounded(timeout), terminable(), protocol_log(verbose, log),
@@ -90,7 +98,7 @@ def flash(
     ):  # fmt: skip
         journal = Journal(opener.identity)
         wish = Wish(force, allow_downgrade, verify_only, framing)
-        session = prepared(Job(opener, journal, progress, board, wish))
+        session = prepared(Job(opener, journal, progress, board, wish, chip))
         try:
             plan = run.preflight(session, journal, progress)
             if not as_json and events != "-":

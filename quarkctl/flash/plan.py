@@ -33,13 +33,14 @@ class Wish:
 
 @dataclass(frozen=True)
 class Job:
-    """One order for one device; what to write is known to the session already."""
+    """One order for one device; what to write is known to the session already. ``chip``: only this one, empty for all."""
 
     opener: Opener
     journal: Journal
     progress: Progress
     board: str = ""
     wish: Wish = field(default_factory=Wish)
+    chip: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Images of the application processor: hash trees, codes, sparse files and whole builds beside the tools that make them.
 
 Every figure runs whole processes in turn with its peer and takes medians: CPU seconds are user and system time of the
-process and its children. avbtool and fec, the reference pair for trees and codes, are in no package; with paths in QUARKCTL_AVBTOOL
-and QUARKCTL_FEC they are measured too, otherwise veritysetup (C, in Debian) stands in their place.
+process and its children. avbtool and fec, the reference pair for trees and codes, are in no package; with paths in
+QUARKCTL_AVBTOOL and QUARKCTL_FEC they are measured too, otherwise veritysetup (C, in Debian) stands in their place.
 """
 
 from __future__ import annotations
@@ -156,7 +156,8 @@ include = ["boot", "system"]
 [[storage.lun]]
 number = 0
 size = "2 GiB"
-partition = [{{ name = "system", size = "1088 MiB", image = "system" }}, {{ name = "boot", size = "64 MiB", image = "boot" }},
+partition = [{{ name = "system", size = "1088 MiB", image = "system" }},
+             {{ name = "boot", size = "64 MiB", image = "boot" }},
              {{ name = "vbmeta", size = "64 KiB", image = "vbmeta" }}]
 """
 
@@ -217,8 +218,8 @@ def _reference_pair(system: Path, work: Path, both: Taken) -> list[Figure]:
     shutil.copy(system, copy)
     taken = measure(
         ["env", f"PATH={work / 'bin'}:{os.environ['PATH']}", avbtool, "add_hashtree_footer", "--image", copy,
-         "--partition_size", str(1088 << 20), "--partition_name", "system", "--hash_algorithm", "sha256", "--salt", SALT, "--algorithm",
-         "SHA256_RSA4096", "--key", work / "avb.pem"], work,
+         "--partition_size", str(1088 << 20), "--partition_name", "system", "--hash_algorithm", "sha256", "--salt",
+         SALT, "--algorithm", "SHA256_RSA4096", "--key", work / "avb.pem"], work,
     )  # fmt: skip
     copy.unlink()
     return [
