@@ -42,13 +42,20 @@ METHODS: dict[str, Method] = {
     for m in (
         Method("smp", "rtos", "SMP over serial: our bootloader, MCUboot, Zephyr", "quarkctl.flash.rtos"),
         Method("esptool", "rtos", "ESP32 family through esptool", "quarkctl.flash.esp"),
+        Method("fastboot", "ar1", "the AR1's boot loader: USB, TCP, UDP", "quarkctl.flash.fastboot_session"),
+        Method("edl", "ar1", "emergency download: Sahara and Firehose over USB", "quarkctl.flash.edl"),
         Method("bundle", "", "a release bundle: both chips or neither", "quarkctl.flash.bundle", "smp"),
     )
 }
 
 
-def select(sources: Sequence[str], *, via: str = "", chip: str = "", board: str = "") -> Method:
+def select(
+    sources: Sequence[str], *, via: str = "", chip: str = "", board: str = "",
+    present: Callable[[], Sequence[str]] = lambda: (),
+) -> Method:  # fmt: skip
     """The method that is meant: named, or the only one that fits chip, board profile and files.
+
+    ``present`` tells which methods the device takes in its present mode; it is asked only where files fit several.
 
     Raises UsageWrong (no such method, it is for the other chip, several fit), InputWrong (nothing takes these files).
     """
@@ -78,6 +85,9 @@ def select(sources: Sequence[str], *, via: str = "", chip: str = "", board: str 
         if not path.exists() and not Path(source).exists():
             raise InputWrong(f"cannot read {path}: No such file or directory")
     taking = [m for m in fitting if m.accepts(sources)]
+    if len(taking) > 1:
+        now = present()
+        taking = [m for m in taking if m.name in now] or taking
     if len(taking) > 1:
         ways = " or ".join(f"--via {m.name}" for m in taking)
         raise UsageWrong(f"{sources[0]} can be written in {len(taking)} ways", hint=f"choose: {ways}")

@@ -39,7 +39,7 @@ class UrlLink:
             raise LinkLost(f"{self.name} went away: {error}") from error
         return bytes(data)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         import serial
 
         try:
