@@ -143,7 +143,7 @@ def digest(file: File, key: PublicKey, out: Out = None, as_json: Json = False) -
     with change.opened(file, trusted_only=False) as one:
         change.verify(one)
         what = f"{one.manifest.product}-{one.manifest.version}"
-        Seal(one.head.envelope, one.head.provenance).signed(signer, what)
+        Seal(one.head.envelope, one.head.provenance).signed([signer], what)
     if as_json:
         show.document("quarkctl.bundle-digest/1", {"folder": str(folder), "wanted": signer.wanted})
         return

@@ -206,6 +206,53 @@ def cable(
     _print_status(control.request(_only(name), command="cable", action=action.value, rate=rate), as_json=as_json)
 
 
+@app.command(
+    epilog=examples("quarkctl sim ar1 fastboot", "quarkctl sim ar1 edl --fault hello_once", "quarkctl sim ar1")
+)
+def ar1(
+    mode: Annotated[str, typer.Argument(metavar="[MODE]", help="fastboot, fastbootd, edl, dump, system or off.")] = "",
+    faults: Annotated[
+        list[str] | None, typer.Option("--fault", metavar="FAULT", help="Switch on; `list` lists.")
+    ] = None,
+    heal: Annotated[list[str] | None, typer.Option("--heal", metavar="FAULT", help="Switch off again.")] = None,
+    cable: Annotated[str, typer.Option(metavar="plug|unplug", help="Its USB cable and its network.")] = "",
+    soc: Annotated[
+        int | None, typer.Option("--battery", min=0, max=100, metavar="PCT", help="What it says of it.")
+    ] = None,
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Switch the application processor on, into a mode; break its boot ROM and boot loader; or tell how it is."""
+    from quarkctl.sim import control
+    from quarkctl.sim.ar1.settings import QUIRKS
+
+    if faults == ["list"]:
+        show.table(("fault", "what"), QUIRKS.items())
+        return
+    if cable not in ("", "plug", "unplug"):
+        raise UsageWrong(f"--cable {cable!r}", hint="plug or unplug")
+    glasses = _only(name)
+    requests: list[dict[str, Any]] = [{"command": "fault", "fault": f, "on": True} for f in faults or ()]
+    requests += [{"command": "fault", "fault": f, "on": False} for f in heal or ()]
+    requests += [{"command": "battery", "soc_pct": soc}] if soc is not None else []
+    requests += [{"command": "enter", "mode": mode}] if mode else []
+    requests += [{"command": "cable", "action": cable}] if cable else []
+    status = {}
+    for request in requests or [{"command": "status"}]:
+        status = control.request(glasses, command="ar1", request=request)
+    if as_json:
+        show.document("quarkctl.sim-ar1/1", status)
+        return
+    broken = f"   faults: {', '.join(status['faults'])}" if status["faults"] else ""
+    show.out.print(
+        f"sim:{glasses}  AR1 in {status['mode']}  serial {status['serial']}  battery {status['battery_soc_pct']} %  "
+        f"tcp:127.0.0.1:{status['tcp_port']}  udp:127.0.0.1:{status['udp_port']}  "
+        f"usbip:127.0.0.1:{status['usbip_port']}{broken}"
+    )
+    if status["mode"] == "edl":
+        show.out.print(f"its programmer: {status['programmer']}")
+
+
 @app.command(epilog=examples("quarkctl sim console", "quarkctl sim console --name s1"))
 def console(name: Name = "") -> None:
     """Print the firmware's own log."""

@@ -47,6 +47,11 @@ class DeviceState:
         return next((i for i in self.images if i.active), None)
 
     @property
+    def confirmed(self) -> SlotImage | None:
+        """What runs after a restart, if nothing else is asked for."""
+        return next((i for i in self.images if i.confirmed), None)
+
+    @property
     def recovery(self) -> bool:
         """Only the bootloader answers: no image runs."""
         return self.mode == "recovery"

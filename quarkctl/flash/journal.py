@@ -44,6 +44,7 @@ class Journal:
         """Raises HostUnfit when the state folder cannot be written."""
         self.identity = identity
         self._path = state.folder("journal") / f"{state.file_name(identity)}.json"
+        self._count_path = self._path.with_suffix(".count")
         self._entry: Entry | None = None
         #: What an earlier run has left; None when it came to its end.
         self.unfinished = self._load()
@@ -68,9 +69,30 @@ class Journal:
             notes = {k: v for k, v in {**self._entry.notes, **facts}.items() if v is not None}
             self._store(replace(self._entry, notes=notes))
 
+    def count(self, value: int) -> None:
+        """Remember a number that changes with every transfer. It survives this process, not the computer's power."""
+        self._count_path.write_bytes(value.to_bytes(8, "little"))
+
+    @property
+    def counted(self) -> int:
+        """The last number that was counted, by this run or an earlier one; 0 where there is none."""
+        try:
+            return int.from_bytes(self._count_path.read_bytes()[:8], "little")
+        except OSError:
+            return 0
+
+    def drop(self, name: str) -> None:
+        """Forget a note of the unfinished run: what it told of is settled."""
+        if self.unfinished and name in self.unfinished.notes:
+            notes = {k: v for k, v in self.unfinished.notes.items() if k != name}
+            self.unfinished = replace(self.unfinished, notes=notes)
+            self._store(self.unfinished)
+            self._entry = None
+
     def end(self) -> None:
         """Everything is done, or nothing is left half-done: the next run starts afresh."""
         self._entry = self.unfinished = None
+        self._count_path.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
             self._sync_folder()

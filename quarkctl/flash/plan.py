@@ -18,6 +18,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Ar1Wish:
+    """What only the application processor's methods know.
+
+    ``slot``: ``inactive`` (the safe default), ``active``, ``a`` or ``b``. ``restart``: into the system at the end.
+    ``erase_first``: the places that are written are erased before. ``programmer``: the Firehose programmer's file.
+    ``memory``: kind of storage, where the profile does not tell. ``secdata``: places that hold fuses or keys may be
+    written. ``assume_idle``: the user's word that a programmer of unknown state waits for commands.
+    """
+
+    slot: str = "inactive"
+    restart: bool = True
+    erase_first: bool = False
+    verify: bool = True
+    programmer: str = ""
+    memory: str = ""
+    secdata: bool = False
+    assume_idle: bool = False
+
+
+@dataclass(frozen=True)
 class Wish:
     """What the user asked for, besides what to write.
 
@@ -29,17 +49,19 @@ class Wish:
     allow_downgrade: bool = False
     verify_only: bool = False
     framing: str = ""
+    ar1: Ar1Wish = field(default_factory=Ar1Wish)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One order for one device; what to write is known to the session already."""
+    """One order for one device; what to write is known to the session already. ``chip``: only this one, empty for all."""
 
     opener: Opener
     journal: Journal
     progress: Progress
     board: str = ""
     wish: Wish = field(default_factory=Wish)
+    chip: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ STUCK_MAX = 8
 #: Chunks are halved at most so often, and doubled again after so many that got through.
 SHRINK_MAX = 5
 GOOD_TO_GROW = 8
+#: The whole may take so long besides the time that its bytes take at the slowest rate that is worth waiting for.
+DEADLINE_S = 120.0
+BYTES_PER_S_MIN = 200.0
 #: After so many silent attempts the buffer size is asked again.
 RENEGOTIATE_AFTER = 3
 
@@ -45,7 +48,13 @@ def upload(client: Client, image: bytes, report: Report) -> int:
     transfer = _Transfer(client, image, report)
     transfer.begin()
     transfer.began_at = transfer.done if transfer.done > transfer.first_bytes else 0
+    until = time.monotonic() + DEADLINE_S + len(image) / BYTES_PER_S_MIN
     while transfer.done < len(image):
+        if time.monotonic() > until:
+            raise LinkTimeout(
+                f"{client.link.name}: {transfer.done} of {len(image)} bytes in {until - transfer.started:.0f} s: too slow",
+                hint="flash again: it goes on where the device is; a noisy line may be the cause",
+            )
         if transfer.done == 0:  # it has forgotten that we began
             transfer.begin()
         else:

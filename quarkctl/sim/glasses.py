@@ -22,6 +22,7 @@ from quarkctl import schemas
 from quarkctl.errors import QuarkError, UsageWrong
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.sim import faults, folder
+from quarkctl.sim.ar1 import control as ar1
 from quarkctl.sim.cable import Cable
 from quarkctl.sim.loads import LOADS_MA
 from quarkctl.sim.mailbox import Mailbox
@@ -47,6 +48,7 @@ class Glasses:
         self._qemu: Qemu | None = None
         self._clock_offset = 0.0
         self.stopping = False
+        self._ar1: ar1.Child | None = None
         self._commands: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "status": lambda _: self._status(),
             "stop": self._stop,
@@ -55,6 +57,7 @@ class Glasses:
             "fault": self._fault,
             "power": self._power,
             "cable": self._plug,
+            "ar1": self._application,
         }
 
     # --- power --------------------------------------------------------------------------------------------------------
@@ -220,7 +223,16 @@ class Glasses:
         self._publish()
         return self._status()
 
+    def _application(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The application processor: switched on by the first command for it, then commanded by itself."""
+        path = self._path / "ar1"
+        if self._ar1 is None:
+            self._ar1 = ar1.Child(path, str(self._settings["board"]), str(self._settings["serial"]))
+        return ar1.request(path, **dict(request["request"]))
+
     def close(self) -> None:
+        if self._ar1:
+            self._ar1.close()
         self._cable.close()
         if self._qemu:
             self._qemu.kill()
@@ -252,9 +264,9 @@ def serve(path: Path, lock_fd: int) -> None:
                             key.data(events)
                 due = max(due, time.monotonic() - BEHIND_MAX_S)
                 glasses.step()
-            folder.clear(path)  # only after a proper stop: after a crash the log is worth reading
         finally:
             glasses.close()
+        folder.clear(path)  # only after a proper stop: after a crash the log is worth reading
 
 
 def _close_stdout() -> None:
