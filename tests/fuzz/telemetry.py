@@ -1,4 +1,4 @@
-"""Targets of telemetry for ``python -m tests.fuzz``: any bytes, never a traceback, never a value from a frame that is none."""
+"""Targets of telemetry for ``python -m tests.fuzz``: any bytes, never a traceback, no value from a frame that is none."""
 
 from __future__ import annotations
 

@@ -88,7 +88,8 @@ def test_two_lines_are_recorded_into_one_file_and_stand_on_one_time_line(quarkct
         record(quarkctl.folder / f"{name}.qrec", device)
         players.append(quarkctl.start("telemetry", "replay", f"{name}.qrec", "--speed", "0"))
     ports = [p.stdout.readline().strip() for p in players if p.stdout]
-    done = quarkctl("telemetry", "record", "both.qrec", "-d", ports[0], "--also", ports[1], "--seconds", "2", "--json")
+    size = str(sum(len(c.data) for d in (rtos, ar1) for c in d.chunks) / 1e6)  # it ends when it has everything
+    done = quarkctl("telemetry", "record", "both.qrec", "-d", ports[0], "--also", ports[1], "--max-mb", size, "--json")
     assert done.code == 0, done.err
     for p in players:
         p.communicate(timeout=30)
@@ -105,7 +106,8 @@ def test_a_device_of_an_unknown_layout_is_recorded_all_the_same(quarkctl: Quarkc
     player = quarkctl.start("telemetry", "replay", "other.qrec", "--speed", "0")
     assert player.stdout
     port = player.stdout.readline().strip()
-    done = quarkctl("telemetry", "record", "raw.qrec", "-d", port, "--seconds", "1.5")
+    size = str(len(wire(other, 50)) / 1e6)
+    done = quarkctl("telemetry", "record", "raw.qrec", "-d", port, "--max-mb", size)
     player.communicate(timeout=30)
     assert done.code == 0 and f"{other.layout_hash:#06x}" in done.err and "recorded as it comes" in done.err
     assert quarkctl("telemetry", "info", "raw.qrec").code == 5
