@@ -8,7 +8,7 @@
 PYTHON := build/venv/bin/python
 QUARKCTL := build/venv/bin/quarkctl
 C_SOURCES := $(shell find firmware -name '*.[ch]' -not -path '*/wire/*')
-AREAS := cli rtos-flash serial telemetry bundle
+AREAS := cli rtos-flash serial telemetry bundle ar1-flash diag
 
 .PHONY: demo test check lint format bench $(AREAS:%=bench-%) fuzz gen docs clean run-tools test-tools
 
@@ -52,6 +52,7 @@ gen: run-tools
 
 docs: test-tools
 	$(PYTHON) -m tests.bench.table
+	$(PYTHON) -m tests.diag.page
 
 run-tools:
 	@./setup.sh run

@@ -54,6 +54,8 @@ if [ "$purpose" = test ]; then
 	have cpio || need cpio cpio cpio cpio
 	# opens the HTML page of `telemetry plot`, and looks at it
 	have chromium || need chromium chromium chromium chromium
+	# draws the diagnostic report, light, dark and for paper
+	have chromium || have google-chrome || need chromium chromium chromium chromium
 fi
 
 # --- Python 3.11 or newer

@@ -46,7 +46,7 @@ def show_bundle(file: File, as_json: Json = False) -> None:
     with change.opened(file, trusted_only=False) as one:
         facts = _facts(one)
     if as_json:
-        show.document("quarkctl.bundle/1", {"file": str(file), **facts})
+        show.document("quarkctl.bundle-show/1", {"file": str(file), **facts})
         return
     show.out.print(_title(one), style="bold")
     print_facts(facts)

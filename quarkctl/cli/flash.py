@@ -35,11 +35,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    epilog=examples(
-        "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json",
-        "quarkctl flash app.bin@0x10000 -d 1-1.2 --via esptool",
-        "quarkctl flash http://rig/release.qfw",
-    )
+    epilog=examples("quarkctl flash app.bin@0x10000 -d 1-1.2 --via esptool", "quarkctl flash http://rig/release.qfw")
 )
 def flash(
     what: Annotated[
@@ -112,7 +108,7 @@ def flash(
         raise UsageWrong(f"--slot {slot!r}", hint="inactive, active, a or b")
     method = methods.select(what, via=via, chip=chip, board=board, present=lambda: methods_of(device))
     prepared = method.prepare(what)
-    opener = choose(device, method.reaches or method.name, allow_remote=allow_remote)
+    opener = choose(device, method.device_method, allow_remote=allow_remote)
     began = time.monotonic()
     with (
         show.Reporter(events, quiet=as_json) as progress, bounded(timeout), terminable(), protocol_log(verbose, log),

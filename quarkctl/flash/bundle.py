@@ -14,7 +14,7 @@ from quarkctl import boards
 from quarkctl.boards import trust
 from quarkctl.errors import DeviceRefused, InputWrong, ProtocolError, QuarkError, UsageWrong, VerificationFailed
 from quarkctl.events import Event, Level
-from quarkctl.flash import transaction
+from quarkctl.flash import rtos_plan, transaction
 from quarkctl.flash.chip import Chip, Look, Pieces
 from quarkctl.flash.plan import Job, Plan, Step
 from quarkctl.flash.source import Source, is_url, open_source
@@ -48,12 +48,18 @@ def accepts(sources: Sequence[str]) -> bool:
 
 
 def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
-    """Reads and verifies all that stands in front of the images, and small files to their end. Raises InputWrong."""
+    """Reads and verifies all that stands in front of the images, and small files to their end. Raises InputWrong.
+
+    A file or address is opened anew for each session: several devices may be flashed with it, at the same time.
+    """
     if len(sources) != 1:
         raise UsageWrong(f"one bundle at a time, not {len(sources)}")
-    incoming = Incoming(sources[0])
+    checked = Incoming(sources[0], whole=True)
+    if checked.rereadable:
+        checked.close()
 
     def session(job: Job) -> Session:
+        incoming = Incoming(sources[0]) if checked.rereadable else checked
         try:
             return Session(job, incoming)
         except QuarkError:
@@ -64,13 +70,17 @@ def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
 
 
 class Incoming:
-    """A bundle on its way in: the manifest at once, the microcontroller's image next, the rest as the AR1 takes it."""
+    """A bundle on its way in: the manifest at once, the microcontroller's image next, the rest as the AR1 takes it.
 
-    def __init__(self, name: str) -> None:
+    ``whole``: also verify all of it now, if it is small and can be read again.
+    """
+
+    def __init__(self, name: str, *, whole: bool = False) -> None:
         self.name = name
         try:
             self._begin()
-            if self._source.rereadable and 0 < self._source.size_bytes <= VERIFY_FIRST_BYTES:
+            self.rereadable = self._source.rereadable
+            if whole and self.rereadable and 0 < self._source.size_bytes <= VERIFY_FIRST_BYTES:
                 self.pour({})
                 self.close()
                 self._begin()
@@ -121,7 +131,7 @@ class Incoming:
         A second time reads the bundle anew. Raises InputWrong where it cannot be.
         """
         if self._ended:
-            if not self._source.rereadable:
+            if not self.rereadable:
                 raise InputWrong("the bundle came by a pipe and cannot be read again", hint="flash it again")
             before = self.digest
             self.close()
@@ -209,7 +219,7 @@ class Session:
         lockstep = self._choose_order()
         acts = transaction.route(self._pair())
         if acts:
-            self._check_power(board)
+            self._check_fitness(board)
         if lockstep and any(act is Act.CONFIRM for act, _ in acts):
             questions.append(
                 f"neither of {self._words(new=True)} runs beside the other's old version: if the power fails in one of "
@@ -225,6 +235,7 @@ class Session:
         words = [f"signed by {signed}"]
         packs = self._packs()
         words += ["battery " + " ".join(f"{k} {v} %" for k, v in packs.items())] if packs else []
+        words += [f"{look.hottest_decic / 10:.0f} C" for look in self._looks.values() if look.hottest_decic is not None]
         return Plan(
             self._job.opener.identity, board, "+".join(self._releases), "bundle", self._words(new=False),
             self._words(new=True), size, self._incoming.digest, steps, tuple(reasons), tuple(questions),
@@ -296,12 +307,16 @@ class Session:
                 return False
         return True
 
-    def _check_power(self, board: str) -> None:
-        """One pack alone must carry the update to its end: the other may be swapped at any moment."""
-        packs = self._packs()
-        if not packs or board not in boards.names():
+    def _check_fitness(self, board: str) -> None:
+        """One pack alone must carry the update to its end, since the other may be swapped; and nothing may be too hot."""
+        if board not in boards.names():
             return
         profile = boards.load(board)
+        for look in self._looks.values():
+            rtos_plan.check_heat(profile, look.hottest_decic)
+        packs = self._packs()
+        if not packs:
+            return
         writes = [n for n in self._releases if self._looks[n].state is State.OLD]
         seconds = sum(self._size_of(n) / 1000 / profile.get(f"{n}.update_kb_s", 30) for n in writes)
         drawn_pct = 100 * profile.get("bundle.update_ma", 0) * seconds / 3600 / profile.get("product.pack_mah", 280)
@@ -342,7 +357,7 @@ class Session:
         names = [n for n, w in ((self._first, Who.FIRST), (self._second, Who.SECOND)) if n and who in (w, Who.BOTH)]
         before = self._pair()
         if act is Act.ARM and not self._committed:
-            self._check_power(self._board_name())
+            self._check_fitness(self._board_name())
         text = self._write(names) if act is Act.WRITE else ", ".join(self._one(act, n) for n in names)
         self._look_again()
         expected = transaction.after(before, act, who)
@@ -515,8 +530,8 @@ def chips_of(job: Job, manifest: Manifest, rtos_image: bytes, report: Callable[[
     wanted = [job.chip] if job.chip else list(manifest.chips)
     if "ar1" in wanted and "ar1" in manifest.chips:
         raise UsageWrong(
-            "the bundle has images for the AR1, which this quarkctl cannot flash yet",
-            hint="--chip rtos flashes the microcontroller alone, if its version allows that",
+            "the bundle has images for the AR1, which cannot be tried and confirmed beside the microcontroller yet",
+            hint="--chip rtos flashes one chip; the AR1's: quarkctl bundle extract, then flash --via fastboot or edl",
         )
     from quarkctl.flash.rtos_chip import RtosChip
 

@@ -20,7 +20,8 @@ class Look:
     """What a chip says at one moment. Empty fields: it does not say.
 
     ``running`` is the version that runs now, ``settled`` the one that runs after a restart with nothing armed.
-    ``packs`` is {battery pack: charge in percent}. ``power_lost``: its last restart was for want of power.
+    ``packs`` is {battery pack: charge in percent}, ``hottest_decic`` the hottest zone in tenths of a degree Celsius.
+    ``power_lost``: its last restart was for want of power.
     """
 
     state: State
@@ -30,6 +31,7 @@ class Look:
     hardware: str = ""
     rollback_index: int = 0
     packs: Mapping[str, int] = field(default_factory=dict)
+    hottest_decic: int | None = None
     power_lost: bool = False
 
 

@@ -30,6 +30,11 @@ class Method:
     module: str
     reaches: str = ""
 
+    @property
+    def device_method(self) -> str:
+        """The method by which devices say that they take this."""
+        return self.reaches or self.name
+
     def accepts(self, sources: Sequence[str]) -> bool:
         return cast(Callable[[Sequence[str]], bool], import_module(self.module).accepts)(sources)
 
@@ -75,7 +80,7 @@ def select(
     if board:
         profile = boards.load(board)
         named = [n for c in chips for n in profile.get(f"{c}.methods", [])]
-        fitting = [m for m in fitting if (m.reaches or m.name) in named]
+        fitting = [m for m in fitting if m.device_method in named]
         if not fitting:
             raise UsageWrong(f"no flash method is known for board {board}", hint=f"its profile names {named or 'none'}")
     for source in sources:  # a missing file is told as such, whatever it should have been
@@ -87,8 +92,14 @@ def select(
     taking = [m for m in fitting if m.accepts(sources)]
     if len(taking) > 1:
         now = present()
-        taking = [m for m in taking if m.name in now] or taking
+        taking = [m for m in taking if m.device_method in now] or taking
     if len(taking) > 1:
         ways = " or ".join(f"--via {m.name}" for m in taking)
         raise UsageWrong(f"{sources[0]} can be written in {len(taking)} ways", hint=f"choose: {ways}")
+    others = [m.name for m in METHODS.values() if board and m not in fitting and m.accepts(sources)]
+    if others and not taking:
+        raise InputWrong(
+            f"{sources[0]} is written by {others[0]}, {board} is flashed by {' or '.join(m.name for m in fitting)}",
+            hint="is it for another board?",
+        )
     return taking[0] if taking else fitting[0]  # its own words tell what is wrong with the file

@@ -42,11 +42,12 @@ class RtosChip:
         else:
             self._session.observe()
         seen = self._session.state
-        active, settled = seen.active, seen.confirmed
+        active, settled, health = seen.active, seen.confirmed, self._session.health()
         return Look(
             state_of(seen, self._session.digest), active.version if active else None,
             settled.version if settled else None, seen.board, rollback_index=seen.security_counter,
-            packs=self._session.packs(), power_lost=seen.reset_reason in _POWER_RESETS,
+            packs=health.soc_pct, hottest_decic=health.hottest_decic,
+            power_lost=seen.reset_reason in _POWER_RESETS,
         )  # fmt: skip
 
     def write(self, component: Component, pieces: Pieces) -> None:

@@ -170,7 +170,7 @@ def test_a_bundle_by_http_is_checked_like_a_file(serve: Serve, tmp_path: Path) -
     data[-700] ^= 1
     for name in (serve(bytes(data), whole).url, serve(bytes(data[:-1]), whole).url):
         with pytest.raises(InputWrong):
-            Incoming(name)
+            Incoming(name, whole=True)
 
 
 @pytest.mark.parametrize(

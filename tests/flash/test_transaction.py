@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -393,6 +394,15 @@ def test_a_battery_that_runs_low_meanwhile_stops_the_update_before_anything_is_a
     assert {d.state for d in w.devices.values()} == {State.CONFIRMED}
 
 
+def test_glasses_that_are_too_hot_are_refused(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    w = world()
+    real = Scripted.look
+    monkeypatch.setattr(Scripted, "look", lambda self: dataclasses.replace(real(self), hottest_decic=612))
+    with pytest.raises(DeviceRefused, match="61 C at their hottest, an update needs 60 C or less"):
+        flash(release, w)
+    assert not any(d.spare for d in w.devices.values())
+
+
 def test_large_images_need_more_charge(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Session, "_size_of", lambda self, name: 4 << 30 if name == "ar1" else 0)
     with pytest.raises(DeviceRefused, match="needs 21 %"):
@@ -415,12 +425,10 @@ def test_downgrades_and_wrong_products_are_refused_before_a_byte_is_written(
     real = Scripted.look
 
     def look(self: Scripted) -> Look:
-        from dataclasses import replace
-
         seen = real(self)
-        seen = replace(seen, board=change.get("board", seen.board))
+        seen = dataclasses.replace(seen, board=change.get("board", seen.board))
         if self.name == "ar1":
-            seen = replace(seen, rollback_index=change.get("index", 1),
+            seen = dataclasses.replace(seen, rollback_index=change.get("index", 1),
                            settled=Version.parse(change.get("old", "1.0.0")))  # fmt: skip
         return seen
 
