@@ -222,6 +222,9 @@ class Session:
             steps.append(Step("bootable", f"start from LUN {lun}"))
         if self._wish.restart:
             steps.append(Step("restart", "into the system"))
+        if self._job.wish.verify_only:
+            size = sum(s.size_bytes for s in steps)
+            steps = [Step("compare", f"compare {', '.join(self._placed)}; write nothing", size)]
         holes = [
             p.name for p in self._placed.values() if sum(e.size_bytes for e in p.extents()) < p.write.image.size_bytes
         ]
@@ -252,9 +255,11 @@ class Session:
         verb, _, name = step.name.partition(" ")
         if verb == "program":
             return self._program(step, self._placed[name])
-        return {"erase": self._erase, "patch": self._patch, "bootable": self._bootable, "restart": self._restart}[
-            verb
-        ]()
+        acts = {
+            "erase": self._erase, "patch": self._patch, "bootable": self._bootable, "restart": self._restart,
+            "compare": self._compare,
+        }  # fmt: skip
+        return acts[verb]()
 
     def facts(self) -> dict[str, object]:
         return {"verified": self._verified, "skipped_bytes": self._skipped_bytes}
@@ -264,6 +269,17 @@ class Session:
         if step.name.startswith("program"):
             return f"{step.name.partition(' ')[2]} is half written. Repeat the command: it goes on with what is missing"
         return f"stopped in {step.name}. Repeat the command: what is right already is skipped"
+
+    def _compare(self) -> str:
+        """Raises VerificationFailed. What patches would have changed is not looked at."""
+        for placed in self._placed.values():
+            windows = self._windows(placed)
+            self._verified[placed.name] = self._verify(
+                placed, windows, Ahead(partial(self._expected, placed), windows),
+                "write it: the same command without --verify-only",
+            )  # fmt: skip
+        patches = f"; {len(self._work.patches)} patches not compared" if self._work.patches else ""
+        return f"{', '.join(self._placed)}: as in the files{patches}"
 
     def _erase(self) -> str:
         device = self._open()
@@ -380,7 +396,10 @@ class Session:
         end = run.offset + run.size_bytes
         return {Extent(at, min(WINDOW_BYTES, end - at)): d for at, d in zip(starts, digests, strict=False)}
 
-    def _verify(self, placed: Placed, written: Sequence[Extent], expected: Ahead[Extent, bytes]) -> str:
+    def _verify(
+        self, placed: Placed, written: Sequence[Extent], expected: Ahead[Extent, bytes],
+        hint: str = "repeat the command; if it happens again the storage or the cable is bad",
+    ) -> str:  # fmt: skip
         how = "digest"
         for window in written:
             actual = self._digest(placed, window)
@@ -388,8 +407,8 @@ class Session:
                 how, actual = "read back", self._read_back(placed, window)
             if actual != expected[window]:
                 raise VerificationFailed(
-                    f"{placed.name} does not hold what was sent: {window.size_bytes} bytes at {window.offset} differ",
-                    hint="repeat the command; if it happens again the storage or the cable is bad",
+                    f"{placed.name} does not hold what is in the file: {window.size_bytes} bytes at {window.offset} differ",
+                    hint=hint,
                 )
         return f"verified by {how}"
 
