@@ -52,4 +52,6 @@ def choose(word: str, method: str = "", *, allow_remote: bool = False) -> Opener
 
 def methods_of(word: str) -> tuple[str, ...]:
     """Flash methods that the devices take that the word may mean, in the modes in which they are now."""
-    return tuple(m for d in devices() if not word or d.is_called(word) for m in d.methods)
+    network = ar1.network_device(word)
+    found = [network] if network else devices()
+    return tuple(m for d in found if network or not word or d.is_called(word) for m in d.methods)

@@ -185,6 +185,31 @@ def fault(
     _print_status(status, as_json=as_json)
 
 
+@app.command(epilog=examples("quarkctl sim charger on", "quarkctl sim charger off --name s1"))
+def charger(switch: Annotated[Switch, typer.Argument()], name: Name = "", as_json: Json = False) -> None:
+    """Put the glasses on a charger, or take them off."""
+    from quarkctl.sim import control
+
+    status = control.request(_only(name), command="charger", on=switch is Switch.ON)
+    _print_status(status, as_json=as_json)
+
+
+@app.command(epilog=examples("quarkctl sim ambient 40", "quarkctl sim ambient --soaked -- -5"))
+def ambient(
+    celsius: Annotated[float, typer.Argument(metavar="C", min=-40.0, max=85.0, help="Temperature of the air.")],
+    soaked: Annotated[
+        bool, typer.Option("--soaked", help="As after hours at it, instead of warming up to it.")
+    ] = False,
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Set the temperature around the glasses."""
+    from quarkctl.sim import control
+
+    status = control.request(_only(name), command="ambient", ambient_c=celsius, soaked=soaked)
+    _print_status(status, as_json=as_json)
+
+
 @app.command(epilog=examples("quarkctl sim power cycle", "quarkctl sim power cut --name s1"))
 def power(action: Annotated[Power, typer.Argument()], name: Name = "", as_json: Json = False) -> None:
     """Cut the power without warning, give it back, or reset the microcontroller."""

@@ -46,6 +46,13 @@ class Extent:
     size_bytes: int
 
 
+def _filled(chunk: Chunk, inside: int, size_bytes: int) -> bytes:
+    """A part of a FILL chunk."""
+    if not chunk.fill:
+        return bytes(size_bytes)
+    return (chunk.fill.to_bytes(4, "little") * (size_bytes // 4 + 2))[inside % 4 : inside % 4 + size_bytes]
+
+
 class Image:
     """An open image file. ``skip_bytes`` of a raw file are left out at its beginning."""
 
@@ -110,21 +117,26 @@ class Image:
             start = self.skip_bytes + offset
             view[:] = self.file[start : start + len(view)]
             return
-        block_bytes = self.block_bytes
-        index = bisect_right(self._starts, offset // block_bytes) - 1
-        done = 0
-        while done < len(view):
-            chunk = self._written[index]
-            inside = offset + done - chunk.first_block * block_bytes
-            size = min(chunk.blocks * block_bytes - inside, len(view) - done)
-            view[done : done + size] = self._chunk_bytes(chunk, inside, size)
-            done += size
-            index += 1
-
-    def _chunk_bytes(self, chunk: Chunk, inside: int, size: int) -> bytes | memoryview:
-        if chunk.kind is Kind.RAW:
-            return self._ahead[chunk.offset + inside : chunk.offset + inside + size]
-        return (chunk.fill.to_bytes(4, "little") * (size // 4 + 2))[inside % 4 : inside % 4 + size]
+        if not view:
+            return
+        block_bytes, end = self.block_bytes, offset + len(view)
+        first = bisect_right(self._starts, offset // block_bytes) - 1
+        chunks = self._written[first : bisect_right(self._starts, (end - 1) // block_bytes)]
+        raw = [c for c in chunks if c.kind is Kind.RAW]
+        # One read for all of them: chunks may be as small as a block, and there may be a hundred thousand.
+        base, data = 0, memoryview(b"")
+        if raw:
+            base = raw[0].offset + max(offset - raw[0].first_block * block_bytes, 0)
+            left = (raw[-1].first_block + raw[-1].blocks) * block_bytes - end
+            data = memoryview(self.file[base : raw[-1].offset + raw[-1].blocks * block_bytes - max(left, 0)])
+        for chunk in chunks:
+            start = chunk.first_block * block_bytes
+            low, high = max(start, offset), min(start + chunk.blocks * block_bytes, end)
+            if chunk.kind is Kind.RAW:
+                at = chunk.offset + low - start - base
+                view[low - offset : high - offset] = data[at : at + high - low]
+            else:
+                view[low - offset : high - offset] = _filled(chunk, low - start, high - low)
 
     def digest(self, offset: int, size_bytes: int, *, pad_to: int = 0) -> bytes:
         """SHA-256 of what an extent, or a part of one, leaves on the storage."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -30,3 +30,27 @@ class Background(Generic[T]):
         if self._error:
             raise self._error
         return self._result[0]
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Ahead(Generic[K, T]):
+    """Values that are computed in the background in the order of their keys, from the first question on; ``[key]`` waits
+    for one. What nobody asks for costs nothing."""
+
+    def __init__(self, compute: Callable[[K], T], keys: Sequence[K]) -> None:
+        self._compute = compute
+        self._keys = keys
+        self._all: Background[dict[K, T]] | None = None
+
+    def start(self) -> None:
+        """Begin now, beside something else that takes time."""
+        if self._all is None:
+            self._all = Background(lambda: {k: self._compute(k) for k in self._keys})
+
+    def __getitem__(self, key: K) -> T:
+        self.start()
+        if self._all is None:  # start has set it
+            raise KeyError(key)
+        return self._all.result()[key]

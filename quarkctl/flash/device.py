@@ -41,6 +41,8 @@ class DeviceState:
     ar1_version: Version | None = None
     images: tuple[SlotImage, ...] = ()
     slot_bytes: int = 0
+    #: {slot: what ``image`` must be in an upload to it}; empty where the server does not tell.
+    upload_images: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def active(self) -> SlotImage | None:
@@ -153,12 +155,17 @@ def _slot_image(raw: Mapping[str, Any]) -> SlotImage:
 
 
 def _state(identity: Mapping[str, Any], images: tuple[SlotImage, ...], slots: Mapping[str, Any]) -> DeviceState:
-    slot_bytes = 0
+    slot_bytes, uploads = 0, {}
     listed = slots.get("images")
     if isinstance(listed, list) and listed and isinstance(listed[0], Mapping):
         parts = listed[0].get("slots", [])
         sizes = [int(s["size"]) for s in parts if isinstance(s, Mapping) and isinstance(s.get("size"), int)]
         slot_bytes = min(sizes, default=0)
+        uploads = {
+            _number(s, "slot"): _number(s, "upload_image_id")
+            for s in parts
+            if isinstance(s, Mapping) and isinstance(s.get("upload_image_id"), int)
+        }
     key_hash, ar1 = identity.get("key_hash", b""), _number(identity, "ar1_version")
     return DeviceState(
         board=str(identity.get("board", "")),
@@ -174,4 +181,5 @@ def _state(identity: Mapping[str, Any], images: tuple[SlotImage, ...], slots: Ma
         ar1_version=Version.unpacked(ar1 & 0xFFFFFFFF) if ar1 else None,
         images=images,
         slot_bytes=slot_bytes,
+        upload_images=uploads,
     )

@@ -13,7 +13,7 @@ from quarkctl.errors import InputWrong, LinkError, ProtocolError, UsageWrong, Ve
 from quarkctl.events import Event, Level
 from quarkctl.flash import edl_sources
 from quarkctl.flash.ar1_image import Extent
-from quarkctl.flash.background import Background
+from quarkctl.flash.background import Ahead
 from quarkctl.flash.edl_device import EdlDevice, left_idle, open_device
 from quarkctl.flash.edl_sources import Work, Write
 from quarkctl.flash.fastboot_plan import SECDATA
@@ -298,7 +298,7 @@ class Session:
 
     def _program(self, step: Step, placed: Placed) -> str:
         windows = self._windows(placed)
-        expected = Background(lambda: [self._expected(placed, w) for w in windows])
+        expected = Ahead(lambda w: self._expected(placed, w), windows)
         meter = Meter(self._job.progress, self._job.opener.identity, step, step.size_bytes)
         todo = self._missing(placed, windows, expected)
         skipped = step.size_bytes - sum(w.size_bytes for w in todo)
@@ -309,11 +309,7 @@ class Session:
             self._write(placed, run, lambda sent, before=before: meter.at(min(before + sent, step.size_bytes)))  # type: ignore[misc]
         if not self._wish.verify:
             return "not verified, as you wish"
-        how = (
-            self._verify(placed, [w for w in windows if w in set(todo)], windows, expected)
-            if todo
-            else "was there already"
-        )
+        how = self._verify(placed, todo, expected) if todo else "was there already"
         self._verified[placed.name] = how
         return how
 
@@ -344,24 +340,24 @@ class Session:
         self._no_digest = found is None
         return found
 
-    def _missing(self, placed: Placed, windows: Sequence[Extent], expected: Background[list[bytes]]) -> list[Extent]:
+    def _missing(self, placed: Placed, windows: Sequence[Extent], expected: Ahead[Extent, bytes]) -> list[Extent]:
         """Windows that are not on the device yet. Small ones are written without asking."""
         large = [w for w in windows if w.size_bytes >= _ASK_BYTES]
         if self._job.wish.force or len(large) > _ASK_COUNT:
             return list(windows)
+        if large and not self._no_digest:
+            expected.start()  # while the device computes its own
         answers = {w: self._digest(placed, w) for w in large}
-        known = dict(zip(windows, expected.result(), strict=True)) if any(answers.values()) else {}
-        return [w for w in windows if answers.get(w) is None or answers[w] != known[w]]
+        return [w for w in windows if (answer := answers.get(w)) is None or answer != expected[w]]
 
     def _write(self, placed: Placed, run: Extent, moved: Callable[[int], None]) -> None:
         device, image = self._open(), placed.write.image
         total = self._padded(run.size_bytes)
         journal = self._job.journal
-        journal.count(0)
-        journal.note(raw={"lun": placed.lun, "size_bytes": total})
+        journal.count(0, total)
 
         def sent(count: int) -> None:
-            journal.count(count)
+            journal.count(count, total)
             moved(count)
 
         attributes = {**self._attributes(placed, run), "filename": image.path.name, "label": placed.name}
@@ -369,20 +365,18 @@ class Session:
         try:
             device.programmer.program(attributes, total, pieces, sent)
         except ProtocolError:  # it answered: the phase is closed
-            journal.note(raw=None)
+            journal.count(0, 0)
             raise
-        journal.note(raw=None)
+        journal.count(0, 0)
 
-    def _verify(
-        self, placed: Placed, written: Sequence[Extent], windows: Sequence[Extent], expected: Background[list[bytes]]
-    ) -> str:
-        known = dict(zip(windows, expected.result(), strict=True))
+    def _verify(self, placed: Placed, written: Sequence[Extent], expected: Ahead[Extent, bytes]) -> str:
         how = "digest"
+        expected.start()  # while the device computes its own
         for window in written:
             actual = self._digest(placed, window)
             if actual is None:
                 how, actual = "read back", self._read_back(placed, window)
-            if actual != known[window]:
+            if actual != expected[window]:
                 raise VerificationFailed(
                     f"{placed.name} does not hold what was sent: {window.size_bytes} bytes at {window.offset} differ",
                     hint="repeat the command; if it happens again the storage or the cable is bad",

@@ -122,7 +122,7 @@ def open_device(
     try:
         first = link.read(HELLO_S)
         programmer = _from(link, first, images, told, journal, moved, assume_idle=assume_idle, pad=not vip)
-        journal.drop("raw")
+        journal.count(0, 0)
         if not vip:
             programmer.configure(memory)
         return EdlDevice(link, programmer, memory)
@@ -166,9 +166,9 @@ def _silent(
             "the device says nothing, and it is not known what it was told before",
             hint=f"{_POWER_CYCLE}; or, if you know that its programmer waits for commands: --assume-idle",
         )
-    raw = before.notes.get("raw") if before else None
-    if isinstance(raw, dict) and isinstance(raw.get("size_bytes"), int):
-        _close_raw(programmer, raw["size_bytes"], journal.counted)
+    sent_bytes, size_bytes = journal.counted
+    if size_bytes:
+        _close_raw(programmer, size_bytes, sent_bytes)
     if not programmer.alive():
         raise LinkError(
             "the device does not answer: its boot ROM waits for somebody who was there before, or its programmer hangs",

@@ -169,12 +169,12 @@ class Session:
         facts = {
             "mac": self._seen.mac, "processor": self._seen.chip, "windows": len(everything),
             "windows_differing": len(self._differing), "transactional": False,
-            "preflight": f"{self._seen.chip} {self._seen.mac}, {len(self._differing)} of {len(everything)} windows differ",
         }  # fmt: skip
         return Plan(
             self._job.opener.identity, self._board.name, "rtos", "esptool", "", image.version if image else "", total,
             _digest(self._regions),
             tuple(Step(s, text[s], differ if s == "write" else 0) for s in steps), tuple(reasons), tuple(questions), facts,
+            f"{self._seen.chip} {self._seen.mac}, {len(self._differing)} of {len(everything)} windows differ",
         )  # fmt: skip
 
     # --- act ----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import struct
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +20,7 @@ from quarkctl.errors import HostUnfit
 
 _VERSION = 1
 _SIZE_MAX = 1 << 20
+_COUNT = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True)
@@ -69,25 +71,19 @@ class Journal:
             notes = {k: v for k, v in {**self._entry.notes, **facts}.items() if v is not None}
             self._store(replace(self._entry, notes=notes))
 
-    def count(self, value: int) -> None:
-        """Remember a number that changes with every transfer. It survives this process, not the computer's power."""
-        self._count_path.write_bytes(value.to_bytes(8, "little"))
+    def count(self, done: int, total: int) -> None:
+        """Remember numbers that change with every transfer. They survive this process, not the computer's power: flushing
+        them to disk would cost more than the transfer. ``total`` 0: nothing is under way."""
+        self._count_path.write_bytes(_COUNT.pack(done, total))
 
     @property
-    def counted(self) -> int:
-        """The last number that was counted, by this run or an earlier one; 0 where there is none."""
+    def counted(self) -> tuple[int, int]:
+        """What was counted last, by this run or an earlier one; zeros where nothing was under way."""
         try:
-            return int.from_bytes(self._count_path.read_bytes()[:8], "little")
-        except OSError:
-            return 0
-
-    def drop(self, name: str) -> None:
-        """Forget a note of the unfinished run: what it told of is settled."""
-        if self.unfinished and name in self.unfinished.notes:
-            notes = {k: v for k, v in self.unfinished.notes.items() if k != name}
-            self.unfinished = replace(self.unfinished, notes=notes)
-            self._store(self.unfinished)
-            self._entry = None
+            done, total = _COUNT.unpack(self._count_path.read_bytes())
+        except (OSError, struct.error):
+            return 0, 0
+        return done, total
 
     def end(self) -> None:
         """Everything is done, or nothing is left half-done: the next run starts afresh."""

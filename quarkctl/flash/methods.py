@@ -96,4 +96,10 @@ def select(
     if len(taking) > 1:
         ways = " or ".join(f"--via {m.name}" for m in taking)
         raise UsageWrong(f"{sources[0]} can be written in {len(taking)} ways", hint=f"choose: {ways}")
+    others = [m.name for m in METHODS.values() if board and m not in fitting and m.accepts(sources)]
+    if others and not taking:
+        raise InputWrong(
+            f"{sources[0]} is written by {others[0]}, {board} is flashed by {' or '.join(m.name for m in fitting)}",
+            hint="is it for another board?",
+        )
     return taking[0] if taking else fitting[0]  # its own words tell what is wrong with the file

@@ -79,7 +79,7 @@ class Plan:
 
     ``digest`` (hex) stands for everything that is to be on the device at the end: a later run with the same one goes on
     where this one ended. ``questions`` need a yes before the first step; ``reasons`` tell why steps are left out.
-    ``facts`` are the method's own, for the result.
+    ``facts`` are the method's own, for the result; ``seen`` is what the device said, in a line for people.
     """
 
     device: str
@@ -94,6 +94,7 @@ class Plan:
     reasons: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
+    seen: str = ""
 
     @property
     def step_names(self) -> tuple[str, ...]:

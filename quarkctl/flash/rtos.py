@@ -12,6 +12,7 @@ from quarkctl import boards, schemas
 from quarkctl.boards import Board
 from quarkctl.errors import (
     DeviceMissing,
+    DeviceRefused,
     InputWrong,
     LinkError,
     LinkLost,
@@ -35,6 +36,8 @@ from quarkctl.link import Link, reset
 #: A quick question to a device that may be in the middle of its start.
 _PEEK_S = 0.25
 _HEALTH_EVERY_S = 0.2
+#: Of a device whose flash was stopped during the trial.
+RESETS_MAX = 3
 #: A whole slot, sector by sector.
 _ERASE_TIMEOUT_S = 40.0
 _NO_BOARD = Board("", "", False, {})
@@ -203,8 +206,13 @@ class Session:
         if step.name in ("upload", "verify", "compare"):
             return "the old image runs; the next flash goes on where the device is"
         with suppress(QuarkError):
-            self._open().write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
-        return "the device was reset: an image that is not confirmed is rolled back by that"
+            for _ in range(RESETS_MAX):  # the first may start a trial that was asked for; the next ends it
+                with suppress(LinkTimeout, LinkLost):
+                    self._open().write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
+                self._state = self._wait_for_start(time.monotonic())
+                if self._state.active and self._state.active.confirmed:
+                    return f"the device was reset: {self._state.active.version} runs and is confirmed"
+        return "the device does not say what it runs; a reset rolls back what is not confirmed"
 
     def _upload(self) -> str:
         client = self._open()
@@ -213,7 +221,7 @@ class Session:
         def report(done: int, eta_s: float | None) -> None:
             self._progress(Event(self._opener.identity, "upload", Level.PROGRESS, "", done, total, eta_s))
 
-        self._resumed_at = upload(client, self._data, report)
+        self._resumed_at = upload(client, self._data, report, int(str(self._plan.facts["upload_image"])))
         sent = total - self._resumed_at
         rate = sent / 1000 / max(time.monotonic() - began, 1e-6)
         resumed = f", from byte {self._resumed_at} on" if self._resumed_at else ""
@@ -246,7 +254,9 @@ class Session:
 
     def _arm(self) -> str:
         client = self._open()
-        client.write(smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": False})
+        # Written where it starts from, it needs no asking, and some servers refuse to be asked.
+        with suppress(*([] if self._plan.facts["transactional"] else [DeviceRefused])):
+            client.write(smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": False})
         return f"{self._image.version} starts next, on trial"
 
     def _start(self) -> str:

@@ -87,6 +87,13 @@ def make(
         reasons.append(f"slot {slot_name(spare)} holds this image already")
     if state.recovery:
         reasons.append("only the bootloader runs: no image to go back to")
+    # MCUboot's serial recovery may take images only into the slot that is started: then nothing is left to go back to.
+    direct = bool(state.upload_images) and spare not in state.upload_images and "upload" in steps
+    if direct:
+        spare = min(state.upload_images)
+    question = (
+        f"slot {slot_name(spare)} of {device} is the one that starts: there is no way back from this image. Write it?"
+    )
     texts = {
         "upload": f"write {len(data)} bytes into slot {slot_name(spare)}",
         "verify": f"compare the image hash of slot {slot_name(spare)}",
@@ -99,10 +106,12 @@ def make(
         device, board.name, "rtos", "smp", str(active.version) if active else "", str(image.version), len(data),
         image.digest.hex(),
         tuple(Step(s, texts[s], len(data) if s == "upload" else 0) for s in steps), tuple(reasons),
+        (question,) if direct else (),
         facts={
             "old_slot": slot_name(active.slot if active else -1), "new_slot": slot_name(spare),
-            "preflight": _summary(image, state, health),
+            "upload_image": state.upload_images.get(spare, 0), "transactional": not direct,
         },
+        seen=_summary(image, state, health),
     )  # fmt: skip
 
 

@@ -201,6 +201,7 @@ def _usbip_device(host: str, port: int, bus_id: str, *, allow_remote: bool) -> D
 
     backend = Backend(host, port, allow_remote=allow_remote)
     found = [d for d in scan(backend) if mode_of(d)]
+    backend.release_all()  # only looked at; it is imported anew when it is opened
     chosen = pick(found, bus_id)
     return _device(chosen, lambda: backend, f"usbip:{host}:{port}/")
 

@@ -83,6 +83,6 @@ def open_url(url: str, baud: int) -> UrlLink:
         port = serial.serial_for_url(url, baud, timeout=_SLICE_S)
     except (serial.SerialException, OSError, ValueError) as error:
         raise DeviceMissing(
-            f"cannot open {url}: {error}", hint="is its server running, and the tunnel open?"
+            f"cannot open {url}: {str(error).rpartition(': ')[2]}", hint="is its server running, and the tunnel open?"
         ) from error
     return UrlLink(port, url)

@@ -221,10 +221,11 @@ class UsbLink:
             if self._lost:
                 raise self._lost
             try:
-                # Only what has not gone out is offered again: nothing is ever sent twice.
-                sent = self._device.write(
-                    self._found.endpoint_out, view[: self.transfer_bytes], int(WRITE_SLICE_S * 1000)
-                )
+                # Only what has not gone out is offered again: nothing is ever sent twice. An array is taken as it is;
+                # of anything else pyusb makes one, a memoryview byte by byte.
+                piece = array.array("B")
+                piece.frombytes(view[: self.transfer_bytes])
+                sent = self._device.write(self._found.endpoint_out, piece, int(WRITE_SLICE_S * 1000))
             except usb.core.USBTimeoutError:
                 sent = 0
             except usb.core.USBError as error:

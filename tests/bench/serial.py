@@ -72,7 +72,7 @@ def run() -> None:
         [
             Figure("SMP upload, window-capable server / framing ceiling", clean / ceiling, "x", 0.95, ">=",
                    f"{clean / 1000:.1f} of {ceiling / 1000:.1f} kB/s, buf_size 1024"),
-            Figure("the same with one buffer, in modelled time", clean_single / ceiling, "x", 0.95, ">=",
+            Figure("SMP upload, one buffer / framing ceiling, in modelled time", clean_single / ceiling, "x", 0.95, ">=",
                    f"{clean_single / 1000:.1f} kB/s"),
             Figure("SMP upload with flash latency, ours / smpclient", slow / slow_smpclient, "x", 1.5, ">=",
                    f"ours {slow / 1000:.1f} kB/s, smpclient {slow_smpclient / 1000:.1f} kB/s"),
@@ -80,7 +80,8 @@ def run() -> None:
                    f"ours {default / 1000:.1f} kB/s, smpmgr {smpmgr_default / 1000:.1f} kB/s"),
             Figure("byte error rate 1e-5 / clean, worst of three", min(noisy) / clean, "x", 0.85, ">=",
                    f"smpclient aborts {aborts} of 3 times"),
-            Figure("the same with one buffer, in modelled time", min(single) / clean_single, "x", 0.85, ">="),
+            Figure("byte error rate 1e-5, one buffer / clean, in modelled time", min(single) / clean_single,
+                   "x", 0.85, ">="),
             Figure("byte error rate 1e-4 / clean: completes", worst / clean, "x", 0.01, ">=", f"{worst / 1000:.1f} kB/s"),
             Figure("raw framing / line rate", raw / BYTE_RATE, "x", 0.97, ">=", f"{raw / 1000:.1f} kB/s"),
             Figure("esptool: one sector of 4 MiB differs / first flash", esp_sector / esp_full, "x", 0.15, "<=",

@@ -298,15 +298,18 @@ def test_ctrl_c_in_the_upload_leaves_the_device_as_it_was(quarkctl: Quarkctl, un
     assert quarkctl("flash", image, "-d", g.device).code == 0
 
 
-def test_a_stop_during_the_trial_leaves_the_old_image(quarkctl: Quarkctl, firmware: Firmware, glasses: Start) -> None:
+@pytest.mark.parametrize("step", ["restart", "health"])
+def test_a_stop_during_the_trial_leaves_the_old_image(
+    quarkctl: Quarkctl, firmware: Firmware, glasses: Start, step: str
+) -> None:
     g = glasses()
     process = quarkctl.start("flash", firmware("1.1.0").image, "-d", g.device, "--events")
     assert process.stdout
-    next(line for line in process.stdout if json.loads(line)["step"] == "health")
+    next(line for line in process.stdout if json.loads(line)["step"] == step)
     process.terminate()
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the device was reset" in out
+    assert "the device was reset: 1.0.0 runs and is confirmed" in out
     plan = quarkctl("flash", firmware("1.1.0").image, "-d", g.device, "--dry-run", "--json").json
     assert (plan["old_version"], plan["steps"][0]) == ("1.0.0", "verify")
 

@@ -282,6 +282,8 @@ class Fastboot:
         write = self._writable(name)
         self._info(f"writing {name}")
         with memoryview(self._download) as view:
+            if self._settings.discard:
+                return ""
             if bytes(view[:4]) == b"\x3a\xff\x26\xed":
                 expand(view, write)
             else:

@@ -49,10 +49,11 @@ class VirtualAr1:
         self._remembered_path = folder / "remembered.json"
         self.remembered = Remembered.load(self._remembered_path)
         fresh = not (folder / "lun0.img").exists()
-        self.storage = Storage(folder, settings.sector_bytes, settings.lun_bytes, discard=settings.discard)
+        self.storage = Storage(folder, settings.sector_bytes, settings.lun_bytes)
         if fresh:
             for lun, layout in settings.layout.items():
                 partitions.make(self.storage, lun, layout)
+        self.storage.discard = settings.discard
         self._programmer: Programmer | None = None
         self._hello_said = False
         self._datagrams = 0

@@ -59,7 +59,7 @@ class Settings:
     payload_bytes: int = MIB
     packet_bytes: int = 512
     quirks: set[str] = field(default_factory=set)
-    #: How long a programmer may take for a raw phase before it forgets it; tests never wait for it.
+    #: Data is taken and forgotten: for measurements of the way to the storage.
     discard: bool = False
     #: Digest of the only programmer that the boot ROM takes; empty takes any.
     programmer_digest: str = ""

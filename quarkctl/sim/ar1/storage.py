@@ -27,13 +27,13 @@ class Storage:
     makes media slow with it. ``discard``: data is taken and forgotten, for measurements of the way there.
     """
 
-    def __init__(self, folder: Path, sector_bytes: int, lun_bytes: Sequence[int], *, discard: bool = False) -> None:
+    def __init__(self, folder: Path, sector_bytes: int, lun_bytes: Sequence[int]) -> None:
         self.sector_bytes = sector_bytes
         self.lun_bytes = tuple(lun_bytes)
         self.bad: set[tuple[int, int]] = set()
         self.pace: Callable[[int], None] | None = None
         self.written_bytes = 0
-        self._discard = discard
+        self.discard = False
         self._cut_at = 0
         self._cut: Callable[[], None] | None = None
         self._lock = threading.Lock()
@@ -65,7 +65,7 @@ class Storage:
             self.written_bytes += len(view)
             if lost:
                 self._cut = None
-        if not self._discard:
+        if not self.discard:
             self._write_all(self._files[lun], view, offset)
         if lost and cut:
             cut()
