@@ -32,6 +32,10 @@ if [ "$purpose" = test ]; then
 		need gcc "gcc libc6-dev" gcc gcc
 	# a PKCS#11 token without hardware: keys in it must give the signatures that key files give
 	have softhsm2-util || need softhsm2-util softhsm2 softhsm softhsm
+	# history of rigs on PostgreSQL, started in a folder of the test: no server is left running
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || have initdb || need postgresql postgresql postgresql-server postgresql
+	# the page of a rig, as a person sees it
+	have chromedriver || need chromedriver "chromium chromium-driver" "chromium chromedriver" chromedriver
 	# what openssl verifies, it verifies with code that is not ours
 	have openssl || need openssl openssl openssl openssl
 	# what unzip lists and tests, a release bundle is a ZIP file for everybody

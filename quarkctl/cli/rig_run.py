@@ -45,7 +45,7 @@ Retries = Annotated[int | None, typer.Option("--retries", metavar="N", min=0, he
 
 _WAIT_S = 3600.0
 #: Verdicts of stations to the colours of verdicts of findings.
-_LIKE = {"passed": "PASS", "failed": "FAIL", "error": "FAIL", "timeout": "FAIL", "missing": "FAIL", "lost": "FAIL",
+LIKE = {"passed": "PASS", "failed": "FAIL", "error": "FAIL", "timeout": "FAIL", "missing": "FAIL", "lost": "FAIL",
          "invalid": "INVALID", "busy": "MARGINAL", "interrupted": "MARGINAL", "quarantined": "SKIP"}  # fmt: skip
 
 
@@ -164,6 +164,7 @@ def _carry_out(
     from quarkctl.rig import fleet, runs
     from quarkctl.rig import plan as plans
     from quarkctl.rig.fleet import Order
+    from quarkctl.rig.history.deliver import deliver
 
     stations = plans.choose(rig.stations, where)
     policy = replace(
@@ -177,6 +178,9 @@ def _carry_out(
     runs.close_dead()
     with _Watch(events, quiet=as_json) as watch:
         record = fleet.run(order, watch)
+        late = deliver(rig.history)
+        if late.waiting:
+            watch.complain(str(late))
     runs.prune(policy.keep_days)
     folder = runs.root() / record.id
     if junit:
@@ -228,7 +232,7 @@ def _print(record: Run, folder: Path) -> None:
 
 
 def _verdict(word: str) -> Any:
-    return show.styled(word, show.VERDICT_STYLE.get(_LIKE.get(word, ""), "default"))
+    return show.styled(word, show.VERDICT_STYLE.get(LIKE.get(word, ""), "default"))
 
 
 class _Watch:
