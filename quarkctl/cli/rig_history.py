@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from quarkctl.rig.history.query import Filter
-
-_UNITS_S = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def register(app: typer.Typer) -> None:
@@ -55,6 +51,7 @@ def history(
     from quarkctl.link import names
     from quarkctl.rig import runs
     from quarkctl.rig.history import database
+    from quarkctl.rig.history.ages import since_of
     from quarkctl.rig.history.deliver import deliver
 
     if trends + worst + flaky + bool(run) > 1:
@@ -88,21 +85,6 @@ def history(
             _flaky(connection, wanted, as_json=as_json)
         else:
             _list(connection, wanted, limit, as_json=as_json)
-
-
-def since_of(text: str, now: float | None = None) -> float:
-    """Seconds since 1970 of a date or of so long ago; 0 for nothing. Raises UsageWrong."""
-    if not text:
-        return 0.0
-    ago = re.fullmatch(r"(\d{1,5})([hdw])", text)
-    if ago:
-        return (time.time() if now is None else now) - int(ago[1]) * _UNITS_S[ago[2]]
-    for form in ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S"):
-        try:
-            return time.mktime(time.strptime(text, form))
-        except (ValueError, OverflowError):
-            continue
-    raise UsageWrong(f"{text!r} is no time", hint="such as 12h, 7d, 4w, or 2026-11-21")
 
 
 def _list(connection: Connection, wanted: Filter, limit: int, *, as_json: bool) -> None:

@@ -35,7 +35,8 @@ from quarkctl.rig.outcome import (
     worth_a_retry,
 )
 from quarkctl.rig.plan import Plan, Step, When
-from quarkctl.rig.steps import Find, Prepared, Task
+from quarkctl.rig.power import Find
+from quarkctl.rig.steps import Prepared, Task
 from quarkctl.rig.turns import Ticket
 from quarkctl.rig.worker import Worker
 

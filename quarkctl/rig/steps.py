@@ -13,12 +13,10 @@ from quarkctl.errors import UsageWrong
 from quarkctl.events import Event, Level, Progress
 from quarkctl.flash.plan import Job, Session
 from quarkctl.formats.rig_file import Station
-from quarkctl.link import Opener
 from quarkctl.rig import plan, power
 from quarkctl.rig.outcome import StepResult, Verdict
+from quarkctl.rig.power import Find
 
-#: (word for the device, flash method or "") -> where it is. Raises DeviceMissing, DeviceAmbiguous.
-Find = Callable[[str, str], Opener]
 Prepared = Callable[[Job], Session]
 
 

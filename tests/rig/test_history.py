@@ -14,10 +14,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select, text
 
-from quarkctl.cli.rig_history import since_of
 from quarkctl.errors import HostUnfit, InputWrong, UsageWrong
 from quarkctl.rig import runs
 from quarkctl.rig.history import database, query, tables
+from quarkctl.rig.history.ages import since_of
 from quarkctl.rig.history.deliver import add, deliver
 from quarkctl.rig.history.query import Filter
 from quarkctl.rig.outcome import Run, StationResult, StepResult
