@@ -169,6 +169,8 @@ def test_a_browser_sees_a_run_begin_and_end_without_reloading(
     process = quarkctl.start("rig", "flash", "new.bin", "--all")
     wait.until(lambda b: states(b) == {"p0": "passed", "p1": "passed", "p2": "working"})
     browser.save_screenshot(str(tmp_path / "stations.png"))
+    browser.find_element(By.CSS_SELECTOR, "#stations tbody a").click()  # not there yet: back to the stations
+    wait.until(lambda b: states(b)["p2"] == "working")
     three.devices[2].silent = lambda _: False
     wait.until(lambda b: set(states(b).values()) == {"passed"})
     process.communicate(timeout=60)

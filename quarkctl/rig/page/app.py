@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -196,7 +196,11 @@ class _Pages:
             return query.runs(connection, chosen, _RUNS_SHOWN)
 
     async def run(self, request: Request) -> Response:
-        return HTMLResponse(await run_in_threadpool(self._run, request.path_params["run"]))
+        """A run under way is seen with the stations."""
+        name = request.path_params["run"]
+        if any(p.name == name and runs.alive(p) for p in runs.root().glob("*")):
+            return RedirectResponse("/", 303)
+        return HTMLResponse(await run_in_threadpool(self._run, name))
 
     def _run(self, run_id: str) -> str:
         from sqlalchemy import select

@@ -69,9 +69,10 @@ def run(head: Row, stations: Sequence[Row], files: Sequence[str]) -> str:
         f"<p><code>{escape(head['command'])}</code></p>"
     ]
     for s in stations:
+        tries = "1 attempt" if s["attempts"] == 1 else f"{s['attempts']} attempts"
         parts.append(
             f'<section><h2 id="{quote(s["station"])}">{escape(s["station"])} {_state(s["verdict"])}</h2>'
-            f'<p class="quiet">{escape(s["device"] or "no device")}, {s["seconds"]:.1f} s, {s["attempts"]} tries'
+            f'<p class="quiet">{escape(s["device"] or "no device")}, {s["seconds"]:.1f} s, {tries}'
             f"{', waited ' + format(s['waited_s'], '.0f') + ' s' if s['waited_s'] > 1 else ''}</p>"
         )
         if s["error"]:
