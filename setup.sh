@@ -35,7 +35,7 @@ if [ "$purpose" = test ]; then
 	# history of rigs on PostgreSQL, started in a folder of the test: no server is left running
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || have initdb || need postgresql postgresql postgresql-server postgresql
 	# the page of a rig, as a person sees it
-	have chromedriver || need chromedriver "chromium chromium-driver" "chromium chromedriver" chromedriver
+	have chromium || need chromium chromium chromium chromium
 	# what openssl verifies, it verifies with code that is not ours
 	have openssl || need openssl openssl openssl openssl
 	# what unzip lists and tests, a release bundle is a ZIP file for everybody

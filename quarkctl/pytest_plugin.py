@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from quarkctl.formats.rig_file import Station
     from quarkctl.formats.stream import Sample
-    from quarkctl.link import Opener
+    from quarkctl.link import Link, Opener
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -95,27 +95,25 @@ class Telemetry:
 
     def listen(self, seconds: float) -> list[Sample]:
         """Samples of so many seconds. Raises LinkTimeout when nothing comes."""
-        from quarkctl import schemas
-        from quarkctl.telemetry import live
+        from quarkctl.telemetry.live import Until
 
         link = self.glasses.opener.open()
         try:
-            return [s for s, _ in live.samples(link, schemas.telemetry(), live.Until(seconds))]
+            return list(_samples(link, Until(seconds)))
         finally:
             link.close()
 
     @contextmanager
     def listening(self) -> Iterator[Heard]:
         """Listens while the test does something: ``with telemetry.listening() as heard: ...``"""
-        from quarkctl import schemas
         from quarkctl.errors import QuarkError
-        from quarkctl.telemetry import live
+        from quarkctl.telemetry.live import Until
 
-        link, heard, until = self.glasses.opener.open(), Heard(), live.Until(None)
+        link, heard, until = self.glasses.opener.open(), Heard(), Until(None)
 
         def work() -> None:
             try:
-                for sample, _ in live.samples(link, schemas.telemetry(), until):
+                for sample in _samples(link, until):
                     heard.add(sample)
             except QuarkError as error:
                 heard.fail(error)
@@ -128,6 +126,16 @@ class Telemetry:
             until.requested = True
             thread.join()
             link.close()
+
+
+def _samples(link: Link, stop: Callable[[], bool]) -> Iterator[Sample]:
+    from quarkctl import schemas
+    from quarkctl.formats.stream import Decoder
+    from quarkctl.telemetry import live
+
+    decoder = Decoder(schemas.telemetry())
+    for chunk in live.chunks(link, stop):
+        yield from decoder.feed(chunk.data, chunk.host_ns)
 
 
 @pytest.fixture(scope="session")

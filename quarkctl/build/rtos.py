@@ -23,13 +23,15 @@ SABOTAGE = ("hang", "fault", "stack", "selftest")
 
 @dataclass(frozen=True)
 class Request:
-    """What to build. ``key`` names a signer, None means the development key; ``out`` None means build/<board>."""
+    """What to build. ``key`` names a signer, None means the development key; ``out`` None means build/<board>; ``ar1_min``
+    is the AR1's version that it needs."""
 
     board: str
     version: Version
     key: str | Path | None = None
     out: Path | None = None
     security_counter: int = 1
+    ar1_min: Version | None = None
     sabotage: str = ""
 
 
@@ -43,9 +45,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Built:
+    """``boot_elf`` is the bootloader that trusts the image's key; None where ours cannot verify its signature."""
+
     image: Path
     app_elf: Path
-    boot_elf: Path
+    boot_elf: Path | None
     version: Version
     sha256: str
     build_id: str
@@ -57,7 +61,7 @@ class Built:
         return {
             "image": str(self.image),
             "app_elf": str(self.app_elf),
-            "boot_elf": str(self.boot_elf),
+            "boot_elf": str(self.boot_elf) if self.boot_elf else None,
             "version": str(self.version),
             "sha256": self.sha256,
             "build_id": self.build_id,
@@ -83,11 +87,8 @@ def build(request: Request, progress: Progress = silent) -> Built:
     rtos = source.rtos()
     signer = sign.load(request.key or source.development_key())
     public_key = signer.public_key
-    if public_key.kind != "ed25519":
-        raise InputWrong(
-            f"the bootloader verifies Ed25519, the key is {public_key.kind}",
-            hint="make one: openssl genpkey -algorithm ed25519 -out key.pem",
-        )
+    # Our bootloader verifies Ed25519. An image with another signature is for MCUboot, and needs no bootloader of ours.
+    trusted = public_key if public_key.kind == "ed25519" else sign.load(source.development_key()).public_key
     out = request.out or Path("build") / board.name
     work = out / f".work-{request.version}{f'-{request.sabotage}' if request.sabotage else ''}"
     work.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,7 @@ def build(request: Request, progress: Progress = silent) -> Built:
             "cmake", "-G", "Ninja", "-S", rtos, "-B", work,
             f"-DCMAKE_TOOLCHAIN_FILE={rtos / 'toolchain-arm-none-eabi.cmake'}",
             f"-DQK_BOARD={board.name}", f"-DQK_VERSION={v.major}.{v.minor}.{v.revision}.{v.build}",
-            f"-DQK_PUBLIC_KEY_HEX={public_key.raw.hex()}", f"-DQK_MONOCYPHER_DIR={library}",
+            f"-DQK_PUBLIC_KEY_HEX={trusted.raw.hex()}", f"-DQK_MONOCYPHER_DIR={library}",
             f"-DQK_SABOTAGE={request.sabotage.upper()}",
         ],
         log,
@@ -119,13 +120,13 @@ def build(request: Request, progress: Progress = silent) -> Built:
     image = mcuboot_image.build(
         payload, version=v, load_address=board.need("rtos.load_address"),
         header_bytes=board.need("rtos.header_bytes"), board=board.name,
-        security_counter=request.security_counter, public_key=public_key,
+        security_counter=request.security_counter, ar1_min=request.ar1_min, public_key=public_key,
         sign=lambda message: signer.sign(message, f"rtos-{request.version}"),
     )  # fmt: skip
     signer.finish()
     if len(image) > board.need("rtos.slot_bytes"):
         raise InputWrong(f"the image has {len(image)} bytes, a slot of {board.name} {board.need('rtos.slot_bytes')}")
-    built = _finish(request, out, work, image, development=request.key is None)
+    built = _finish(request, out, work, image, bootable=trusted == public_key)
     tell("sign", Level.DONE, built.sha256[:12])
     return built
 
@@ -140,13 +141,14 @@ def buildable() -> list[str]:
     return [n for n in boards.names() if (source.rtos() / "boards" / f"{n}.c").is_file()]
 
 
-def _finish(request: Request, out: Path, work: Path, image: bytes, *, development: bool) -> Built:
+def _finish(request: Request, out: Path, work: Path, image: bytes, *, bootable: bool) -> Built:
     stem = f"rtos-{request.version}" + (f"-{request.sabotage}" if request.sabotage else "")
     image_path, elf_path = out / f"{stem}.bin", out / f"{stem}.elf"
-    boot_path = out / boot_name(mcuboot_image.parse(image).key_hash)
+    boot_path = out / boot_name(mcuboot_image.parse(image).key_hash) if bootable else None
     _publish(image_path, image)
     _publish(elf_path, (work / "app.elf").read_bytes())
-    _publish(boot_path, (work / "boot.elf").read_bytes())
+    if boot_path:
+        _publish(boot_path, (work / "boot.elf").read_bytes())
     objects = work / "CMakeFiles"
     boot_graph = stack.load(
         f for d in ("boot.dir", "common.dir", "monocypher.dir") for f in (objects / d).rglob("*.ci")
@@ -154,7 +156,7 @@ def _finish(request: Request, out: Path, work: Path, image: bytes, *, developmen
     app_graph = stack.load(f for d in ("app.dir", "common.dir", "monocypher.dir") for f in (objects / d).rglob("*.ci"))
     built = Built(
         image_path, elf_path, boot_path, request.version, hashlib.sha256(image).hexdigest(),
-        elf.build_id((work / "app.payload").read_bytes()).hex(), development,
+        elf.build_id((work / "app.payload").read_bytes()).hex(), request.key is None,
         {"bootloader": _sizes(work / "boot.elf"), "application": _sizes(work / "app.elf")},
         {**stack.report(boot_graph, {"bootloader": ("main", MAIN_STACK_BYTES)}),
          **stack.report(app_graph, _stacks(source.rtos()))},

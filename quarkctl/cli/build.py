@@ -34,6 +34,10 @@ def rtos(
     security_counter: Annotated[
         int, typer.Option(min=0, max=0xFFFFFFFF, help="Devices never go back below a confirmed one.")
     ] = 1,
+    needs_ar1: Annotated[
+        str,
+        typer.Option(metavar="X.Y.Z", help="Least version of the AR1's image; devices refuse it with an older one."),
+    ] = "",
     sabotage: Annotated[
         str, typer.Option(metavar="KIND", help="A test image that fails: hang, fault, stack or selftest.")
     ] = "",
@@ -50,8 +54,9 @@ def rtos(
     from quarkctl.formats.mcuboot_image import Version
 
     request = rtos_build.Request(
-        board, Version.parse(version or source.default_version()), key or None, out, security_counter, sabotage
-    )
+        board, Version.parse(version or source.default_version()), key or None, out, security_counter,
+        Version.parse(needs_ar1) if needs_ar1 else None, sabotage,
+    )  # fmt: skip
     with show.Reporter(events, quiet=as_json) as progress:
         built = rtos_build.build(request, progress)
     if as_json:
@@ -60,6 +65,8 @@ def rtos(
     if events == "-":
         return
     show.out.print(f"{built.image}  {built.image.stat().st_size} bytes  sha256 {built.sha256[:16]}..")
+    if not built.boot_elf:
+        show.err.print("signed for MCUboot: the bootloader of these boards verifies Ed25519 only", style="yellow")
     if built.development_key:
         show.err.print("signed with the development key, which is public: for virtual devices only", style="yellow")
     show.table(

@@ -122,9 +122,9 @@ def explain(code: Annotated[str, typer.Argument(metavar="CODE")]) -> None:
 
 def _from_recording(path: Path) -> Evidence:
     from quarkctl.diag.evidence import Evidence
-    from quarkctl.telemetry import recorder
+    from quarkctl.telemetry import store
 
-    r = recorder.load(path)
+    r = store.load(path)
     if not r.samples:
         raise InputWrong(f"{path} holds no samples ({r.ending}, {r.wire_bytes} wire bytes)")
     return Evidence(r.schema, r.samples, r.counts, r.gaps, str(path), r.sha256, r.ending)

@@ -90,7 +90,7 @@ def _image(data: bytes) -> dict[str, Any]:
 
 
 def _recording(path: Path) -> dict[str, Any]:
-    from quarkctl.telemetry.recorder import load
+    from quarkctl.telemetry.store import load
 
     r = load(path)
     hello = next((s for s in r.samples if s.message.name == "hello"), None)

@@ -68,6 +68,7 @@ def start(
     ] = None,
     load: Annotated[str, typer.Option(help=f"What the glasses do: {', '.join(LOADS_MA)}.")] = "idle",
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 1,
+    ar1_version: Annotated[str, typer.Option(metavar="X.Y.Z", help="What the AR1 says that it runs.")] = "1.0.0",
     as_json: Json = False,
 ) -> None:
     """Start virtual glasses."""
@@ -88,7 +89,7 @@ def start(
         )
     instance = control.start(
         name or board.removesuffix("-virtual"), board, control.Firmware(boot_elf, chosen),
-        load=load, seed=seed,
+        load=load, seed=seed, ar1_version=str(mcuboot_image.Version.parse(ar1_version)),
     )  # fmt: skip
     if as_json:
         show.document("quarkctl.sim/1", instance.as_dict())

@@ -38,6 +38,7 @@ class DeviceState:
     rollback_reason: int = 0
     security_counter: int = 0
     key_hash: bytes = b""
+    ar1_version: Version | None = None
     images: tuple[SlotImage, ...] = ()
     slot_bytes: int = 0
 
@@ -151,7 +152,7 @@ def _state(identity: Mapping[str, Any], images: tuple[SlotImage, ...], slots: Ma
         parts = listed[0].get("slots", [])
         sizes = [int(s["size"]) for s in parts if isinstance(s, Mapping) and isinstance(s.get("size"), int)]
         slot_bytes = min(sizes, default=0)
-    key_hash = identity.get("key_hash", b"")
+    key_hash, ar1 = identity.get("key_hash", b""), _number(identity, "ar1_version")
     return DeviceState(
         board=str(identity.get("board", "")),
         serial=str(identity.get("serial", "")),
@@ -163,6 +164,7 @@ def _state(identity: Mapping[str, Any], images: tuple[SlotImage, ...], slots: Ma
         rollback_reason=_number(identity, "rollback_reason"),
         security_counter=_number(identity, "security_counter"),
         key_hash=key_hash if isinstance(key_hash, bytes) else b"",
+        ar1_version=Version.unpacked(ar1 & 0xFFFFFFFF) if ar1 else None,
         images=images,
         slot_bytes=slot_bytes,
     )

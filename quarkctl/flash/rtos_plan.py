@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quarkctl.boards import Board
 from quarkctl.errors import DeviceRefused, InputWrong
 from quarkctl.flash.device import DeviceState, Health, SlotImage
@@ -57,8 +59,10 @@ def make(
     check_signature(image, board, state.key_hash)
     if state.slot_bytes and len(data) > state.slot_bytes:
         raise InputWrong(f"the image has {len(data)} bytes, the device's slot holds {state.slot_bytes}")
-    _check_age(image, state, wish)
-    _check_power(board, health)
+    if not wish.verify_only:
+        _check_age(image, state, wish)
+        _check_ar1(image, state)
+        _check_power(board, health)
 
     active = state.active
     spare = _spare(state)
@@ -132,6 +136,15 @@ def _check_age(image: Image, state: DeviceState, wish: Wish) -> None:
         raise InputWrong(
             f"the image is older ({image.version}) than what runs ({active.version})",
             hint="--allow-downgrade flashes it",
+        )
+
+
+def _check_ar1(image: Image, state: DeviceState) -> None:
+    needed = image.ar1_min
+    if needed and (state.ar1_version is None or state.ar1_version < replace(needed, build=0)):
+        runs = f"it runs {state.ar1_version}" if state.ar1_version else "the device does not say what it runs"
+        raise InputWrong(
+            f"the image needs AR1 {needed} or newer, {runs}", hint="update the AR1 first, or flash the bundle of both"
         )
 
 

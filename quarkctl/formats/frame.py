@@ -14,8 +14,9 @@ from enum import Enum
 HEADER = struct.Struct("<BBHQ")
 CRC_BYTES = 4
 HELLO_TYPE = 0x01
-#: Longest payload of the firmware's encoder: the COBS group of such a frame stays below 0xff.
-PAYLOAD_MAX = 253 - HEADER.size - CRC_BYTES
+#: Longest frame before COBS that the firmware encodes: its groups stay below 0xff, so that many decode in one go.
+FAST_MAX = 253
+PAYLOAD_MAX = FAST_MAX - HEADER.size - CRC_BYTES
 #: A run without delimiter longer than this is noise.
 RUN_MAX = 64 * 1024
 
@@ -40,25 +41,36 @@ def build(frame: Frame, crc_seed: int) -> bytes:
     from cobs import cobs
 
     raw = HEADER.pack(frame.type, frame.source, frame.seq, frame.time_us) + frame.payload
-    crc = zlib.crc32(raw, 0 if frame.type == HELLO_TYPE else crc_seed)
+    crc = zlib.crc32(raw, seed_of(frame.type, crc_seed))
     return b"\0" + bytes(cobs.encode(raw + crc.to_bytes(CRC_BYTES, "little"))) + b"\0"
 
 
-def parse(run: bytes, crc_seed: int) -> Frame | None:
-    """One run between delimiters, without them; None when it is not a whole frame of this layout."""
+def seed_of(kind: int, crc_seed: int) -> int:
+    """Start value of the CRC of a frame of this type."""
+    return 0 if kind == HELLO_TYPE else crc_seed
+
+
+def unwrap(run: bytes, crc_seed: int) -> bytes | None:
+    """Header, payload and CRC of one run between delimiters; None when it is not a whole frame of this layout."""
     from cobs import cobs
 
     try:
-        raw = cobs.decode(run)
+        raw = bytes(cobs.decode(run))
     except cobs.DecodeError:
         return None
     if len(raw) < HEADER.size + CRC_BYTES:
         return None
-    crc = zlib.crc32(raw[:-CRC_BYTES], 0 if raw[0] == HELLO_TYPE else crc_seed)
-    if crc != int.from_bytes(raw[-CRC_BYTES:], "little"):
+    crc = zlib.crc32(memoryview(raw)[:-CRC_BYTES], seed_of(raw[0], crc_seed))
+    return raw if crc == int.from_bytes(raw[-CRC_BYTES:], "little") else None
+
+
+def parse(run: bytes, crc_seed: int) -> Frame | None:
+    """One run between delimiters, without them; None when it is not a whole frame of this layout."""
+    raw = unwrap(run, crc_seed)
+    if raw is None:
         return None
     kind, source, seq, time_us = HEADER.unpack_from(raw)
-    return Frame(kind, source, seq, time_us, bytes(raw[HEADER.size : -CRC_BYTES]))
+    return Frame(kind, source, seq, time_us, raw[HEADER.size : -CRC_BYTES])
 
 
 class Kind(Enum):

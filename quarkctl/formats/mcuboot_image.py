@@ -26,8 +26,13 @@ TLV_KEY_HASH = 0x01
 TLV_SHA256 = 0x10
 TLV_ECDSA = 0x22
 TLV_ED25519 = 0x24
+TLV_DEPENDENCY = 0x40
 TLV_SECURITY_COUNTER = 0x50
 TLV_BOARD = 0xA0
+
+#: The AR1's number in dependencies; the microcontroller's own image is 0.
+AR1_IMAGE = 1
+_DEPENDENCY = struct.Struct("<B3xBBHI")
 
 TLV_NAMES = {
     0x01: "key hash", 0x02: "public key", 0x10: "sha256", 0x11: "sha384", 0x12: "sha512", 0x20: "rsa2048 pss",
@@ -60,6 +65,18 @@ class Version:
         if any(n > limit for n, limit in zip(numbers, limits, strict=True)):
             raise UsageWrong(f"{text!r}: the parts of a version are at most 255.255.65535+4294967295")
         return Version(*numbers)
+
+    @property
+    def packed(self) -> int:
+        """major << 24 | minor << 16 | revision: how the chips tell each other what they run."""
+        return self.major << 24 | self.minor << 16 | self.revision
+
+    @staticmethod
+    def unpacked(value: int) -> Version:
+        """Raises UsageWrong when the number has more than 32 bits."""
+        if not 0 <= value <= 0xFFFFFFFF:
+            raise UsageWrong(f"{value:#x} is not a version of 32 bits")
+        return Version(value >> 24, value >> 16 & 0xFF, value & 0xFFFF)
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}.{self.revision}" + (f"+{self.build}" if self.build else "")
@@ -100,6 +117,19 @@ class Image:
     def security_counter(self) -> int:
         raw = self.tlv(TLV_SECURITY_COUNTER, protected=True)
         return int.from_bytes(raw, "little") if raw and len(raw) == 4 else 0
+
+    @property
+    def ar1_min(self) -> Version | None:
+        """The AR1's version that this image needs at least; None when it needs none.
+
+        Source of the layout: ``struct image_dependency`` of MCUboot: image number, three bytes of padding, version.
+        """
+        for t in self.tlvs:
+            if t.kind == TLV_DEPENDENCY and t.protected and len(t.value) == _DEPENDENCY.size:
+                image, *version = _DEPENDENCY.unpack(t.value)
+                if image == AR1_IMAGE:
+                    return Version(*version)
+        return None
 
     @property
     def key_hash(self) -> bytes:
@@ -190,8 +220,11 @@ def build(
     security_counter: int,
     public_key: PublicKey,
     sign: Callable[[bytes], bytes],
+    ar1_min: Version | None = None,
 ) -> bytes:
-    """A signed image. ``sign`` gets the message (Ed25519: the image's SHA-256; ECDSA: header to protected TLVs).
+    """A signed image; ``ar1_min`` is the least version of the AR1's image that it works with.
+
+    ``sign`` gets the message (Ed25519: the image's SHA-256; ECDSA: header to protected TLVs).
 
     Raises InputWrong for a key of another kind.
     """
@@ -200,11 +233,12 @@ def build(
             f"a key of kind {public_key.kind} does not sign MCUboot images", hint="Ed25519 and ECDSA P-256 do"
         )
     tlv, _ = SIGNATURES[public_key.kind]
-    protected = _area(
-        TLV_PROTECTED_MAGIC,
-        [(TLV_SECURITY_COUNTER, security_counter.to_bytes(4, "little")), (TLV_BOARD, board.encode())],
-    )
     v = version
+    entries = [(TLV_SECURITY_COUNTER, security_counter.to_bytes(4, "little")), (TLV_BOARD, board.encode())]
+    if ar1_min:
+        d = ar1_min
+        entries.insert(0, (TLV_DEPENDENCY, _DEPENDENCY.pack(AR1_IMAGE, d.major, d.minor, d.revision, d.build)))
+    protected = _area(TLV_PROTECTED_MAGIC, entries)
     header = HEADER.pack(
         MAGIC, load_address, header_bytes, len(protected), len(payload), FLAG_RAM_LOAD,
         v.major, v.minor, v.revision, v.build, 0,

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from quarkctl.errors import InputWrong
@@ -178,8 +178,8 @@ class Schema:
         return next((k for k, v in self.enums[enum].items() if v == value), value)
 
 
-def split_bits(field: Field, word: int) -> dict[str, int]:
-    """The named parts of a bit word, least significant first."""
+def split_bits(field: Field, word: Any) -> dict[str, Any]:
+    """The named parts of a bit word, or of a column of them, least significant first."""
     out, shift = {}, 0
     for bit in field.bits:
         out[bit.name] = (word >> shift) & ((1 << bit.width) - 1)
@@ -269,11 +269,16 @@ def parse(texts: Mapping[str, str]) -> Schema:
 
     Raises InputWrong naming file, line, message and field, and what is allowed there.
     """
+    return _parse(tuple(sorted(texts.items())))
+
+
+@lru_cache(maxsize=16)  # every part of a long recording carries the same
+def _parse(texts: tuple[tuple[str, str], ...]) -> Schema:
     messages: dict[str, Message] = {}
     enums: dict[str, Mapping[str, int]] = {}
     enum_types: dict[str, str] = {}
     docs: dict[str, str] = {}
-    for set_name, text in sorted(texts.items()):
+    for set_name, text in texts:
         top = _Place(f"{set_name}.toml", text)
         raw = _toml(top)
         _only(top, raw, _SET_KEYS)

@@ -1,24 +1,32 @@
-"""From wire bytes to samples, with a count of everything that did not become one."""
+"""From wire bytes to columns, with a count of everything that did not become one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from quarkctl.errors import LayoutMismatch
-from quarkctl.formats.frame import HELLO_TYPE, Frame, Kind, Splitter, parse
+from quarkctl.formats import plan
+from quarkctl.formats.account import Account, Counts, Loss
+from quarkctl.formats.bulk import BulkDecoder, Frames
+from quarkctl.formats.frame import CRC_BYTES, HEADER, HELLO_TYPE, RUN_MAX, SMP_FIRST, SMP_NEXT
 from quarkctl.formats.schema import Message, Schema, Value
 
-#: Missing sequence numbers that are remembered, in case their frames come late.
-_WINDOW = 1024
-#: Frames may overtake each other by less than this.
-_REORDER_US = 1_000_000
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+__all__ = ["Batch", "Counts", "Decoder", "Gap", "Sample", "Table"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One message as it was received. ``values`` are raw integers and texts (`Schema.named` names enums and bits);
-    ``boot`` counts the device's starts that this decoder saw, from 0; ``host_ns`` is when the bytes arrived (0 unknown).
-    """
+    ``boot`` counts the starts of its chip that this decoder saw, from 0; ``host_ns`` is when the bytes arrived (0
+    unknown); ``chip`` is 1 for the microcontroller, 2 for the AR1 (enum chip)."""
 
     message: Message
     seq: int
@@ -26,6 +34,7 @@ class Sample:
     boot: int
     values: dict[str, Value]
     host_ns: int = 0
+    chip: int = 1
 
     def number(self, name: str) -> int:
         value = self.values[name]
@@ -43,25 +52,62 @@ class Sample:
         return str(self.values[name])
 
 
-@dataclass
-class Counts:
-    """What became of the frames of one stream.
+@dataclass(frozen=True)
+class Table:
+    """All samples of one message in one batch: arrays of one length. ``order`` is their place in the batch."""
 
-    ``lost``: gaps in the sequence that nothing filled later. ``corrupt``: runs that were no whole frame; part of what
-    is lost. ``unknown``: whole frames of a type that the schema does not have.
-    """
+    schema: Schema
+    message: Message
+    rows: NDArray[Any]
+    order: NDArray[Any]
+    chip: NDArray[Any]
+    boot: NDArray[Any]
+    host_ns: NDArray[Any]
 
-    received: int = 0
-    lost: int = 0
-    corrupt: int = 0
-    unknown: int = 0
-    duplicate: int = 0
-    reordered: int = 0
-    boots: int = 0
-    smp_lines: int = 0
+    @property
+    def seq(self) -> NDArray[Any]:
+        return self.rows["seq"]
 
-    def as_dict(self) -> dict[str, int]:
-        return dict(vars(self))
+    @property
+    def time_us(self) -> NDArray[Any]:
+        return self.rows["time_us"]
+
+    @cached_property
+    def columns(self) -> Mapping[str, NDArray[Any]]:
+        """Every field, contiguous, under its name; bit words also by their parts (``pack_state.left_present``)."""
+        return plan.columns(self.message, self.rows)
+
+    def samples(self) -> Iterator[tuple[int, Sample]]:
+        """(order, sample), one object a message: for few."""
+        names = [f.name for f in self.message.fields]
+        fields = [self.rows[f"={name}"].tolist() for name in names]
+        for f, values in zip(self.message.fields, fields, strict=True):
+            if f.type == "char":
+                values[:] = [v.split(b"\0", 1)[0].decode("utf-8", "replace") for v in values]
+        heads = zip(
+            self.order.tolist(), self.seq.tolist(), self.time_us.tolist(), self.boot.tolist(), self.host_ns.tolist(),
+            self.chip.tolist(), strict=True,
+        )  # fmt: skip
+        for (order, seq, time_us, boot, host_ns, chip), values in zip(heads, zip(*fields, strict=True), strict=True):
+            named = dict(zip(names, values, strict=True))
+            yield order, Sample(self.message, seq, time_us, boot, named, host_ns, chip)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one piece of wire held: a table a message, in the schema's order. Empty messages have none."""
+
+    tables: Sequence[Table]
+
+    def samples(self) -> list[Sample]:
+        """All messages in the order of their coming."""
+        found = [pair for table in self.tables for pair in table.samples()]
+        found.sort(key=lambda pair: pair[0])
+        return [sample for _, sample in found]
+
+    @property
+    def count(self) -> int:
+        return sum(t.rows.size for t in self.tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,102 +121,251 @@ class Gap:
 
 @dataclass
 class Decoder:
-    """Feed it wire bytes of one device; it returns samples and SMP lines and keeps the counts.
+    """Feed it wire bytes of one line; it returns what they hold and keeps the account.
 
-    Raises LayoutMismatch when a hello frame names a layout other than the schema's: every later frame would fail its
-    CRC, and guessing is worse than stopping.
+    ``find`` looks for the schema of another layout hash, when a hello names one. Raises LayoutMismatch when there is none:
+    every later frame would fail its CRC, and guessing is worse than stopping.
     """
 
     schema: Schema
-    counts: Counts = field(default_factory=Counts)
-    gaps: list[Gap] = field(default_factory=list)
+    find: Callable[[int], Schema | None] = lambda layout_hash: None
+    account: Account = field(default_factory=Account)
     hello: Sample | None = None
-    smp_lines: list[bytes] = field(default_factory=list)
-    _splitter: Splitter = field(default_factory=Splitter)
-    _boot_id: int | None = None
-    _next_seq: int | None = None
-    _missing: dict[int, int] = field(default_factory=dict)
-    _boot: int = -1
-    _time_us: int = 0
+    _bulk: BulkDecoder = field(init=False)
+    _types: Mapping[int, tuple[Message, np.dtype[Any]]] = field(init=False)
+    _carry: bytes = b"\0"
     _opened: bool = False
+    _decided: bool = False
+    _dropping: bool = False
+    _last: tuple[int, int, int] = (0, 0, 0)
+    _order: int = 0
+
+    def __post_init__(self) -> None:
+        self._use(self.schema)
+
+    def _use(self, schema: Schema) -> None:
+        self.schema = schema
+        self._bulk = BulkDecoder(schema.crc_seed)
+        self._types = {t: (m, plan.frame_type(schema, m)) for t, m in schema.by_type.items()}
+
+    @property
+    def counts(self) -> Counts:
+        """Of the whole line."""
+        return self.account.total()
+
+    @property
+    def gaps(self) -> list[Gap]:
+        return [Gap(x.boot, x.to_us, x.count) for x in self.account.losses if x.kind == "lost" and x.count]
 
     def feed(self, data: bytes, host_ns: int = 0) -> list[Sample]:
-        out = []
-        for kind, item in self._splitter.feed(data):
-            if kind is Kind.SMP_LINE:
-                self.counts.smp_lines += 1
-                self.smp_lines.append(item)
+        """One read of a live device: its messages as objects, in order."""
+        return self.batch(data, [len(data)], [host_ns]).samples()
+
+    def batch(self, data: bytes, ends: Sequence[int], stamps: Sequence[int]) -> Batch:
+        """Bytes of several reads. Read k ends at ``data[ends[k]]`` and came at ``stamps[k]`` (ns)."""
+        import numpy as np
+
+        shift = len(self._carry)
+        wire = self._take(data)
+        if not wire:
+            return Batch(())
+        bounds, times = np.asarray(ends, np.int64) + shift, np.asarray(stamps, np.int64)
+        tables: list[Table] = []
+        self._order = 0
+        while wire:
+            wire, bounds = self._decode(wire, bounds, times, tables)
+        return Batch(tables)
+
+    def _take(self, data: bytes) -> bytes:
+        """What is complete with ``data``, between two delimiters; the rest is kept, but never more than `RUN_MAX`."""
+        if self._dropping:
+            at = data.find(b"\0")
+            data = data[at:] if at >= 0 else b""
+            self._dropping = at < 0
+        wire = self._carry + data
+        end = wire.rfind(b"\0")
+        at = end + 1
+        while wire[at : at + 2] in (SMP_FIRST, SMP_NEXT) and (line_end := wire.find(b"\n", at)) >= 0:
+            at = line_end + 1  # lines of commands are complete without a delimiter
+        self._carry = b"\0" + wire[at:]
+        wire = wire[:at] if at == end + 1 else wire[:at] + b"\0"
+        if len(self._carry) > RUN_MAX:
+            self._carry, self._dropping = b"\0", True
+            self._lose("corrupt", 1, *self._last, self._last[1], self._last[2])
+        return wire if len(wire) > 1 else b""
+
+    def _decode(
+        self, wire: bytes, bounds: NDArray[Any], stamps: NDArray[Any], tables: list[Table]
+    ) -> tuple[bytes, NDArray[Any]]:
+        """Adds the tables of what this schema can read; returns what another schema must read, if anything."""
+        import numpy as np
+
+        frames = self._bulk.decode(wire)
+        whole = np.flatnonzero(frames.whole)
+        head = frames.gather(whole, HEADER.size).view(plan.HEADER_TYPE)
+        hellos = whole[head["type"] == HELLO_TYPE]
+        stop, other = self._other_layout(frames, hellos.tolist())
+        if other is None:
+            self._tables(frames, whole, head, frames.whole.size, bounds, stamps, tables)
+            return b"", bounds
+        at = int(frames.start[stop]) - 1
+        if self._decided or np.any(head["type"] != HELLO_TYPE):
+            self._tables(frames, whole[whole < stop], head[whole < stop], stop, bounds, stamps, tables)
+        else:
+            at = 0  # nothing was read with the schema before: what came in front of the hello is of its layout too
+        self._use(other)
+        return wire[at:], bounds - at
+
+    def _other_layout(self, frames: Frames, hellos: list[int]) -> tuple[int, Schema | None]:
+        """Index of the first hello of another layout, and its schema; None if there is no such hello."""
+        for i in hellos:
+            at = int(frames.offset[i]) + HEADER.size
+            said = int.from_bytes(frames.decoded[at : at + 2].tobytes(), "little")
+            if frames.size[i] < HEADER.size + 2 + CRC_BYTES or said == self.schema.layout_hash:
                 continue
-            frame = parse(item, self.schema.crc_seed)
-            if frame is None:
-                # The very first run may be the tail of a frame that began before we listened.
-                if self._opened:
-                    self.counts.corrupt += 1
-                self._opened = True
+            other = self.find(said)
+            if other is None or other.layout_hash != said:
+                raise LayoutMismatch(
+                    f"the device speaks message layout {said:#06x}, this quarkctl {self.schema.layout_hash:#06x}",
+                    hint="give the schemas of that firmware's release with --schemas DIR, or flash firmware built from "
+                    "this source",
+                )
+            return i, other
+        return -1, None
+
+    def _tables(
+        self,
+        frames: Frames,
+        whole: NDArray[Any],
+        head: NDArray[Any],
+        stop: int,
+        bounds: NDArray[Any],
+        stamps: NDArray[Any],
+        tables: list[Table],
+    ) -> None:
+        import numpy as np
+
+        if frames.smp_lines:
+            self._line().counts.smp_lines += frames.smp_lines
+        # Ends and bounds both ascend: how many frames each read completed, instead of a search for every frame.
+        per_read = np.diff(np.searchsorted(frames.end[whole], bounds), prepend=0)
+        per_read[-1] += whole.size - per_read.sum()
+        host_ns = np.repeat(stamps, per_read)
+        size, kind, source = (
+            frames.size[whole],
+            np.ascontiguousarray(head["type"]),
+            np.ascontiguousarray(head["source"]),
+        )
+        time_us = np.ascontiguousarray(head["time_us"])
+        self._count_corrupt(frames, whole, stop, source, time_us, host_ns)
+        if not whole.size:
+            return
+        boot_ids = self._boot_ids(frames, whole, kind)
+        boot, keep = self.account.take(source, np.ascontiguousarray(head["seq"]), time_us, host_ns, boot_ids)
+        self._decided = self._decided or bool(np.any(kind != HELLO_TYPE)) or bool(boot_ids)
+        self._last = (int(source[-1]) & 15, int(time_us[-1]), int(host_ns[-1]))
+        all_kept = bool(keep.all())
+        known = 0
+        chip = source & 15
+        place = None if whole.size == frames.size.size else np.cumsum(frames.whole) - 1
+        types = np.bincount(kind, minlength=256)
+        for number, (message, frame_type) in self._types.items():
+            if not types[number]:
                 continue
+            index, rows = frames.of_size(frame_type.itemsize)
+            order, rows = _only(index, rows, index < stop) if index.size and index[-1] >= stop else (index, rows)
+            if place is not None:
+                order, rows = _only(order, rows, frames.whole[order])
+                order = place[order]
+            if types[number] != order.size or not np.all(kind[order] == number):
+                order, rows = _only(order, rows, kind[order] == number)
+            known += order.size
+            if not all_kept:
+                order, rows = _only(order, rows, keep[order])
+            if order.size:
+                table = Table(
+                    self.schema,
+                    message,
+                    rows.view(frame_type),
+                    order + self._order,
+                    chip[order],
+                    boot[order],
+                    host_ns[order],
+                )
+                tables.append(table)
+                if number == HELLO_TYPE:
+                    self.hello = next(s for k, s in table.samples() if k == table.order[-1])
+        self._order += whole.size
+        if known < whole.size:
+            self._count_unknown(kind, size, chip, boot, time_us, host_ns, keep)
+
+    def _boot_ids(self, frames: Frames, whole: NDArray[Any], kind: NDArray[Any]) -> dict[int, int]:
+        import numpy as np
+
+        if HELLO_TYPE not in self._types:
+            return {}
+        _, frame_type = self._types[HELLO_TYPE]
+        if "=boot_id" not in (frame_type.names or ()):
+            return {}
+        hellos = np.flatnonzero((kind == HELLO_TYPE) & (frames.size[whole] == frame_type.itemsize))
+        rows = frames.gather(whole[hellos], frame_type.itemsize).view(frame_type)
+        return dict(zip(hellos.tolist(), rows["=boot_id"].tolist(), strict=True))
+
+    def _count_corrupt(
+        self, frames: Frames, whole: NDArray[Any], stop: int, source: NDArray[Any], time_us: NDArray[Any],
+        host_ns: NDArray[Any],
+    ) -> None:  # fmt: skip
+        import numpy as np
+
+        bad = np.flatnonzero(~frames.whole[:stop])
+        if stop and not self._opened:
+            # The very first run may be the tail of a frame that began before we listened.
+            bad = bad[bad > 0]
             self._opened = True
-            sample = self._take(frame, host_ns)
-            if sample:
-                out.append(sample)
-        return out
+        if not bad.size:
+            return
+        after = np.searchsorted(whole, bad)
 
-    def _take(self, frame: Frame, host_ns: int) -> Sample | None:
-        message = self.schema.by_type.get(frame.type)
-        if frame.type == HELLO_TYPE:
-            self._check_layout(frame)
-        if message is None or len(frame.payload) != message.size_bytes:
-            self.counts.unknown += 1
-            self._account(frame, None)
-            return None
-        values = self.schema.unpack(message, frame.payload)
-        boot_id = values["boot_id"] if frame.type == HELLO_TYPE else None
-        if not self._account(frame, boot_id if isinstance(boot_id, int) else None):
-            return None
-        self.counts.received += 1
-        sample = Sample(message, frame.seq, frame.time_us, max(self._boot, 0), values, host_ns)
-        if frame.type == HELLO_TYPE:
-            self.hello = sample
-        return sample
+        def frame(i: int) -> tuple[int, int, int]:
+            return int(source[i]) & 15, int(time_us[i]), int(host_ns[i])
 
-    def _check_layout(self, frame: Frame) -> None:
-        theirs = int.from_bytes(frame.payload[:2], "little")
-        if len(frame.payload) >= 2 and theirs != self.schema.layout_hash:
-            raise LayoutMismatch(
-                f"the device speaks message layout {theirs:#06x}, this quarkctl {self.schema.layout_hash:#06x}",
-                hint="use the quarkctl of that firmware's release, or flash firmware built from this source",
-            )
+        for place, count in zip(*np.unique(after, return_counts=True), strict=True):
+            before = frame(place - 1) if place else self._last
+            to = frame(place) if place < whole.size else before
+            self._lose("corrupt", int(count), to[0] if before[0] in (0, to[0]) else 0, *before[1:], *to[1:])
 
-    def _account(self, frame: Frame, boot_id: int | None) -> bool:
-        """Sequence bookkeeping; False for a duplicate, which is not handed on."""
-        if boot_id is not None and self._boot_id is not None:
-            restarted = boot_id != self._boot_id
-        else:  # the start has no name yet, or this frame does not say it: then time that ran back tells
-            slack_us = _REORDER_US if boot_id is None else 0
-            restarted = frame.time_us + slack_us < self._time_us
-        if boot_id is not None or restarted:
-            self._boot_id = boot_id
-        if restarted or self._next_seq is None:
-            self._boot += 1
-            self.counts.boots = self._boot + 1
-            self._missing.clear()
-            self._next_seq = (frame.seq + 1) & 0xFFFF
-            self._time_us = frame.time_us
-            return True
-        self._time_us = max(self._time_us, frame.time_us)
-        ahead = (frame.seq - self._next_seq) & 0xFFFF
-        if ahead < 0x8000:
-            if ahead:
-                self.counts.lost += ahead
-                self.gaps.append(Gap(self._boot, frame.time_us, ahead))
-                for k in range(min(ahead, _WINDOW)):
-                    self._missing[(self._next_seq + k) & 0xFFFF] = frame.time_us
-                while len(self._missing) > _WINDOW:
-                    del self._missing[next(iter(self._missing))]
-            self._next_seq = (frame.seq + 1) & 0xFFFF
-            return True
-        if self._missing.pop(frame.seq, None) is not None:
-            self.counts.lost -= 1
-            self.counts.reordered += 1
-            return True
-        self.counts.duplicate += 1
-        return False
+    def _lose(self, kind: str, count: int, chip: int, from_us: int, from_ns: int, to_us: int, to_ns: int) -> None:
+        """A loss that no sequence number tells. On a line with one chip it is that chip's."""
+        real = [c for c in self.account.chips if c]
+        chip = chip if not real or (chip in real and len(real) == 1) else real[0] if len(real) == 1 else 0
+        boot = max(self.account.chips[chip].boot, 0) if chip in self.account.chips else 0
+        self.account.add(Loss(kind, chip, boot, count, from_us, to_us, from_ns, to_ns))
+
+    def _count_unknown(
+        self, kind: NDArray[Any], size: NDArray[Any], chip: NDArray[Any], boot: NDArray[Any], time_us: NDArray[Any],
+        host_ns: NDArray[Any], keep: NDArray[Any],
+    ) -> None:  # fmt: skip
+        import numpy as np
+
+        expected = np.zeros(256, np.int64)
+        for number, (_, frame_type) in self._types.items():
+            expected[number] = frame_type.itemsize
+        strange = np.flatnonzero((expected[kind] != size) & keep)
+        for number in np.unique(chip[strange]).tolist():
+            mine = strange[chip[strange] == number]
+            self.account.chips[number].counts.received -= mine.size
+            first, last = mine[0], mine[-1]
+            self.account.add(
+                Loss("unknown", number, int(boot[last]), mine.size, int(time_us[first]), int(time_us[last]),
+                     int(host_ns[first]), int(host_ns[last]))
+            )  # fmt: skip
+
+    def _line(self) -> Any:
+        from quarkctl.formats.account import Chip
+
+        return self.account.chips.setdefault(0, Chip(0))
+
+
+def _only(index: NDArray[Any], rows: NDArray[Any], mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both, where the mask says so; copied only if it leaves something out."""
+    return (index, rows) if mask.all() else (index[mask], rows[mask])

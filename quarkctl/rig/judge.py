@@ -12,7 +12,7 @@ from quarkctl.diag import battery, limits
 from quarkctl.diag.evidence import Evidence
 from quarkctl.diag.finding import Finding, worst
 from quarkctl.errors import InputWrong, UsageWrong
-from quarkctl.telemetry import recorder
+from quarkctl.telemetry import store
 
 AREAS = ("battery",)
 
@@ -40,7 +40,7 @@ def verify(area: str, checks: Sequence[str]) -> None:
 def judge(recording: Path, area: str, checks: Sequence[str]) -> Judgement:
     """Raises InputWrong for a recording that cannot be judged at all."""
     verify(area, checks)
-    r = recorder.load(recording)
+    r = store.load(recording)
     if not r.samples:
         raise InputWrong(f"{recording.name} holds no samples ({r.wire_bytes} wire bytes)")
     evidence = Evidence(r.schema, r.samples, r.counts, r.gaps, str(recording), r.sha256, r.ending)

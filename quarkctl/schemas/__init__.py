@@ -1,16 +1,23 @@
-"""The message sets of ``protocols/`` that this installation carries."""
+"""The message sets of ``protocols/`` that this installation carries, and those of other releases."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from quarkctl.formats.schema import Schema, parse
+from quarkctl.errors import InputWrong, LayoutMismatch
+from quarkctl.formats.schema import TEXT_MAX, Schema, parse
 
 #: Sets that travel in telemetry frames.
 TELEMETRY_SETS = ("stream", "power", "thermal", "motion")
 #: The set of the virtual glasses' mailbox.
 PLANT_SETS = ("plant",)
+#: Folders with the schemas of other releases, besides those on the command line.
+FOLDERS_VARIABLE = "QUARKCTL_SCHEMAS"
+#: Folders below a given one that are looked into.
+_FOLDERS_MAX = 10_000
 
 
 def folder() -> Path:
@@ -34,3 +41,69 @@ def telemetry() -> Schema:
 @cache
 def plant() -> Schema:
     return load(PLANT_SETS)
+
+
+def load_folder(root: Path) -> Schema:
+    """The schema of one release: all ``*.toml`` of a folder that holds ``stream.toml``; the plant's set is left out.
+
+    Raises InputWrong with file and line.
+    """
+    texts = {}
+    for path in sorted(root.glob("*.toml")):
+        if path.stem in PLANT_SETS:
+            continue
+        try:
+            if path.stat().st_size > TEXT_MAX:
+                raise InputWrong(f"{path} has more than {TEXT_MAX >> 20} MiB")
+            texts[path.stem] = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputWrong(f"cannot read {path}: {error}") from error
+    if "stream" not in texts:
+        raise InputWrong(f"{root} holds no stream.toml", hint="give a folder with the message sets of a release")
+    try:
+        return parse(texts)
+    except InputWrong as error:
+        raise InputWrong(f"{root}/{error.message}", error.hint) from error
+
+
+def _releases(roots: Sequence[Path]) -> Iterator[Path]:
+    """Folders with a ``stream.toml``, in the given ones or below."""
+    for root in roots:
+        if not root.is_dir():
+            raise InputWrong(f"there is no folder {root}", hint="--schemas takes a folder of schemas, or of releases")
+        for count, (path, _, files) in enumerate(os.walk(root)):
+            if count >= _FOLDERS_MAX:
+                break
+            if "stream.toml" in files:
+                yield Path(path)
+
+
+def finder(*first: Schema, folders: Sequence[Path] = ()) -> Callable[[int], Schema]:
+    """``find(layout_hash)``: among the given schemas (a recording's own), the installed one, then the folders.
+
+    It raises LayoutMismatch naming the hash and what was looked through.
+    """
+    roots = [*folders, *(Path(p) for p in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if p)]
+    known: dict[int, Schema] = {s.layout_hash: s for s in (*first, telemetry())}
+
+    def find(layout_hash: int) -> Schema:
+        if layout_hash in known:
+            return known[layout_hash]
+        seen, broken = [f"{h:#06x}" for h in known], []
+        for release in _releases(roots):
+            try:
+                schema = load_folder(release)
+            except InputWrong as error:  # another release's mistake does not hide the right one
+                broken.append(error.message)
+                continue
+            seen.append(f"{schema.layout_hash:#06x} ({release})")
+            if schema.layout_hash == layout_hash:
+                known[layout_hash] = schema
+                return schema
+        raise LayoutMismatch(
+            f"no schema for message layout {layout_hash:#06x} that the device speaks; known are {', '.join(seen)}"
+            + "".join(f"; not usable: {text}" for text in broken),
+            hint="give the folder with the schemas of that firmware's release: --schemas DIR, or " + FOLDERS_VARIABLE,
+        )
+
+    return find

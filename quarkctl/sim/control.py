@@ -36,7 +36,9 @@ class Firmware:
     image: Path
 
 
-def start(name: str, board: str, firmware: Firmware, *, load: str = "idle", seed: int = 1) -> folder.Instance:
+def start(
+    name: str, board: str, firmware: Firmware, *, load: str = "idle", seed: int = 1, ar1_version: str = "1.0.0"
+) -> folder.Instance:
     """Start virtual glasses; returns when their firmware's power is on.
 
     Raises UsageWrong (name taken), InputWrong (image), HostUnfit (no QEMU).
@@ -61,7 +63,7 @@ def start(name: str, board: str, firmware: Firmware, *, load: str = "idle", seed
         _provision(path / "memory.bin", image)
         settings = {
             "name": name, "board": board, "serial": _serial(board, name), "image": str(firmware.image),
-            "load": load, "seed": seed,
+            "load": load, "seed": seed, "ar1_version": ar1_version,
         }  # fmt: skip
         (path / "settings.json").write_text(json.dumps(settings), "utf-8")
         _launch(path, held.fileno())

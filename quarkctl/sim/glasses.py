@@ -20,6 +20,7 @@ from typing import Any
 
 from quarkctl import schemas
 from quarkctl.errors import QuarkError, UsageWrong
+from quarkctl.formats.mcuboot_image import Version
 from quarkctl.sim import faults, folder
 from quarkctl.sim.cable import Cable
 from quarkctl.sim.loads import LOADS_MA
@@ -61,7 +62,7 @@ class Glasses:
     def power_on(self) -> None:
         if self._qemu:
             return
-        self._mailbox.reset(str(self._settings["serial"]))
+        self._mailbox.reset(str(self._settings["serial"]), Version.parse(self._settings["ar1_version"]).packed)
         self._qemu = Qemu(self._path, icount=bool(self._settings.get("icount")))
         self._cable.attach(self._qemu.port)
         self._clock_offset = time.monotonic() - self._plant.time_us / 1e6

@@ -48,14 +48,15 @@ class Mailbox:
         control = schema.messages["plant_control"]
         self._cause_offset = sum(f.size_bytes for f in control.fields[:-1])
 
-    def reset(self, serial: str) -> None:
-        """Before power is applied: identity, fresh randomness, an empty ring."""
+    def reset(self, serial: str, ar1_version: int) -> None:
+        """Before power is applied: identity, what the AR1 runs, fresh randomness, an empty ring."""
         self._map[0:RING_OFFSET] = bytes(RING_OFFSET)
         entropy = [int.from_bytes(os.urandom(4), "little") for _ in range(2)]
         fields = {
             "layout_hash": self._schema.layout_hash,
             "entropy": entropy,
             "serial": serial,
+            "ar1_version": ar1_version,
             "reset_cause": NO_CAUSE,
         }
         raw = self._schema.pack(self._schema.messages["plant_control"], fields)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from quarkctl.errors import LinkTimeout
+from quarkctl.errors import LinkTimeout, QuarkError
 from quarkctl.formats.recording import Chunk
-from quarkctl.formats.schema import Schema
-from quarkctl.formats.stream import Decoder, Sample
 from quarkctl.link import Link
 
 #: A device says hello every second: silence for longer means that there is none, or another line rate.
@@ -18,27 +19,21 @@ SILENCE_S = 3.0
 def chunks(link: Link, stop: Callable[[], bool], *, silence_s: float = SILENCE_S) -> Iterator[Chunk]:
     """What the link delivers, stamped at the return of the read, until ``stop()``.
 
-    Raises LinkTimeout when nothing at all comes for ``silence_s``.
+    Stamps are wall-clock time that never steps: that of the first read, and from there on the monotonic clock. Raises
+    LinkTimeout when nothing at all comes for ``silence_s``.
     """
     last = time.monotonic()
+    base_ns = time.time_ns() - time.monotonic_ns()
     while not stop():
         data = link.read(0.1)
         if data:
             last = time.monotonic()
-            yield Chunk(time.time_ns(), data)
+            yield Chunk(base_ns + time.monotonic_ns(), data)
         elif time.monotonic() - last > silence_s:
             raise LinkTimeout(
                 f"{link.name} is silent for {silence_s:.0f} s",
                 hint="does the device run, and is this its telemetry port? `quarkctl devices` lists what is there",
             )
-
-
-def samples(link: Link, schema: Schema, stop: Callable[[], bool]) -> Iterator[tuple[Sample, Decoder]]:
-    """Decoded messages with the decoder that counts."""
-    decoder = Decoder(schema)
-    for chunk in chunks(link, stop):
-        for sample in decoder.feed(chunk.data, chunk.host_ns):
-            yield sample, decoder
 
 
 class Until:
@@ -54,3 +49,38 @@ class Until:
 
     def __call__(self) -> bool:
         return self.requested or (self._end is not None and time.monotonic() >= self._end)
+
+
+def merged(links: Sequence[Link], stop: Callable[[], bool]) -> Iterator[Chunk]:
+    """`chunks` of several lines, each with its number; an error of one ends all."""
+    if len(links) == 1:
+        yield from chunks(links[0], stop)
+        return
+    arrived: queue.Queue[Chunk | QuarkError | None] = queue.Queue(maxsize=10_000)
+    ended = threading.Event()
+
+    def read(number: int, link: Link) -> None:
+        try:
+            for chunk in chunks(link, lambda: stop() or ended.is_set()):
+                arrived.put(replace(chunk, line=number))
+            arrived.put(None)
+        except QuarkError as error:
+            arrived.put(error)
+
+    threads = [threading.Thread(target=read, args=pair, daemon=True) for pair in enumerate(links)]
+    for thread in threads:
+        thread.start()
+    left = len(threads)
+    try:
+        while left:
+            item = arrived.get()
+            if isinstance(item, QuarkError):
+                raise item
+            if item is None:
+                left -= 1
+            else:
+                yield item
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(2.0)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from quarkctl.build import rtos
+from quarkctl.errors import DeviceRefused
+from quarkctl.flash import device
+from quarkctl.flash.smp import Client
+from quarkctl.flash.upload import upload
+from quarkctl.formats import mcuboot_image, smp
+from quarkctl.formats.mcuboot_image import Version
+from quarkctl.link.identity import Device
+from quarkctl.sim import folder
 from tests.conftest import Glasses, Quarkctl
 
 pytestmark = pytest.mark.qemu
@@ -33,6 +42,12 @@ def test_an_update_is_uploaded_tried_and_confirmed(quarkctl: Quarkctl, firmware:
     assert done.json["selftest"] == "self-test 9/9"
     again = quarkctl("flash", new, "-d", g.device, "--json")
     assert (again.code, again.json["result"]) == (0, "unchanged")
+    compared = quarkctl("flash", new, "-d", g.device, "--verify-only", "--json")
+    assert (compared.code, compared.json["result"], compared.json["steps"]) == (0, "verified", ["compare"])
+    other = quarkctl("flash", firmware("0.9.0").image, "-d", g.device, "--verify-only")
+    assert other.code == 5 and "does not hold 0.9.0: it has 1.0.0 in slot A, 1.1.0 in slot B" in other.err
+    forced = quarkctl("flash", new, "-d", g.device, "--force", "--json")
+    assert (forced.code, forced.json["new_slot"]) == (0, "A"), forced.err
     # A confirmed image survives a power cut.
     g.tell("power", action="cycle")
     assert quarkctl("flash", new, "-d", g.device, "--json").json["result"] == "unchanged"
@@ -95,7 +110,7 @@ def test_a_folder_means_its_newest_image_and_the_log_tells_every_exchange(
     assert done.code == 0, done.err
     log = (quarkctl.folder / "flash.log").read_text()
     assert "image upload write" in log and "answer Response" in log
-    assert "data 1" in log and "image state write" in done.err
+    assert "data 2" in log and "image state write" in done.err
     assert quarkctl("flash", quarkctl.folder, "-d", g.device).code == 6
 
 
@@ -144,6 +159,81 @@ def test_another_key_another_board_and_damage_are_refused_before_a_byte_is_sent(
     assert (
         quarkctl("flash", firmware("1.1.0").image, "-d", g.device, "--dry-run", "--json").json["steps"][0] == "upload"
     )
+
+
+def test_an_image_that_needs_a_newer_ar1_is_refused_by_quarkctl_and_by_the_device(
+    quarkctl: Quarkctl, firmware: Firmware, glasses: Start
+) -> None:
+    g = glasses()
+    image = firmware("1.3.0", ar1_min=Version(1, 0, 1)).image
+    refused = quarkctl("flash", image, "-d", g.device)
+    assert refused.code == 6 and "needs AR1 1.0.1 or newer, it runs 1.0.0" in refused.err
+    # Another client does not ask; the device does.
+    opener = Device(g.device, g.instance.port, "", lambda: g.instance.port).opener()
+    link = opener.open()
+    try:
+        client = Client(link)
+        client.negotiate()
+        upload(client, image.read_bytes(), lambda done, eta: None)
+        with pytest.raises(DeviceRefused, match="needs a newer AR1 image"):
+            client.write(
+                smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": mcuboot_image.parse(image.read_bytes()).digest}
+            )
+    finally:
+        link.close()
+
+
+@dataclass
+class Steps:
+    """An update by hand, one message at a time, with the power cut (kill -9 of the emulator) in between."""
+
+    g: Glasses
+    image: bytes
+
+    @property
+    def digest(self) -> bytes:
+        return mcuboot_image.parse(self.image).digest
+
+    def with_client(self, act: Callable[[Client], None]) -> None:
+        instance = folder.load(self.g.name)
+        link = Device(self.g.device, instance.port, "", lambda: instance.port).opener().open()
+        try:
+            client = Client(link)
+            client.negotiate()
+            act(client)
+        finally:
+            link.close()
+
+    def upload(self) -> None:
+        self.with_client(lambda c: upload(c, self.image, lambda done, eta: None) and None)
+
+    def choose(self, *, confirm: bool) -> None:
+        body = {"hash": self.digest, "confirm": confirm}
+        self.with_client(lambda c: c.write(smp.Group.IMAGE, smp.ImageCommand.STATE, body) and None)
+
+    def cut(self) -> tuple[str, bool]:
+        """Returns what runs afterwards, and whether it is confirmed."""
+        os.kill(folder.load(self.g.name).qemu_pid, signal.SIGKILL)
+        self.g.tell("power", action="cut")
+        self.g.tell("power", action="on")
+        active: list[device.SlotImage] = []
+        self.with_client(lambda c: active.extend(i for i in device.read_images(c) if i.active))
+        return str(active[0].version), active[0].confirmed
+
+
+def test_the_power_may_be_cut_between_any_two_steps_of_an_update(firmware: Firmware, glasses: Start) -> None:
+    """A sample in the emulator of what the host port does thousands of times."""
+    steps = Steps(glasses(), firmware("1.1.0").image.read_bytes())
+    steps.upload()
+    assert steps.cut() == ("1.0.0", True)
+    steps.choose(confirm=False)
+    assert steps.cut() == ("1.1.0", False), "the test boot that was asked for"
+    assert steps.cut() == ("1.0.0", True), "a trial that was not confirmed is over"
+    steps.choose(confirm=False)
+    assert steps.cut() == ("1.1.0", False)
+    steps.choose(confirm=True)
+    assert steps.cut() == ("1.1.0", True)
+    assert steps.cut() == ("1.1.0", True)
 
 
 def flash_until(quarkctl: Quarkctl, image: Path, device: str, bytes_done: int) -> subprocess.Popen[str]:

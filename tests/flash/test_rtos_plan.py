@@ -24,10 +24,14 @@ SIGNER = sign.load(development_key())
 OLD = SlotImage(0, Version(1, 0, 0), b"\1" * 32, active=True, confirmed=True, pending=False)
 
 
-def image(version: str = "1.1.0", board: str = "s1-virtual", counter: int = 1, payload: bytes = b"x" * 900) -> bytes:
+def image(
+    version: str = "1.1.0", board: str = "s1-virtual", counter: int = 1, payload: bytes = b"x" * 900,
+    ar1_min: Version | None = None,
+) -> bytes:  # fmt: skip
     return mcuboot_image.build(
         payload, version=Version.parse(version), load_address=0x0100_0000, header_bytes=0x400, board=board,
         security_counter=counter, public_key=SIGNER.public_key, sign=lambda message: SIGNER.sign(message, "test"),
+        ar1_min=ar1_min,
     )  # fmt: skip
 
 
@@ -93,6 +97,14 @@ def test_an_older_version_needs_permission() -> None:
 def test_an_older_security_counter_is_refused_whatever_is_permitted() -> None:
     state = replace(STATE, security_counter=3)
     assert "security counter 1, the device demands 3" in refusal(InputWrong, state=state, wish=Wish(True, True))
+
+
+def test_an_image_that_needs_a_newer_ar1_is_refused() -> None:
+    data = image(ar1_min=Version(1, 2, 0, 7))
+    assert "needs AR1 1.2.0+7 or newer, the device does not say" in refusal(InputWrong, data=data)
+    old = replace(STATE, ar1_version=Version(1, 1, 9))
+    assert "needs AR1 1.2.0+7 or newer, it runs 1.1.9" in refusal(InputWrong, data=data, state=old)
+    assert make(data, replace(STATE, ar1_version=Version(1, 2, 0))).steps
 
 
 def test_an_image_for_another_board_is_refused() -> None:

@@ -14,6 +14,7 @@ import pytest
 from quarkctl.build import rtos
 from quarkctl.build.source import development_key
 from quarkctl.formats import mcuboot_image
+from quarkctl.formats.mcuboot_image import Version
 from tests.conftest import Glasses, Quarkctl
 
 pytestmark = pytest.mark.qemu
@@ -32,6 +33,28 @@ def test_imgtool_verifies_our_image(firmware: Firmware) -> None:
     done = tool("imgtool", "verify", "-k", development_key(), firmware("1.1.0").image)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Image was correctly validated" in done.stdout and "1.1.0" in done.stdout
+
+
+def test_imgtool_verifies_an_image_with_ecdsa_and_reads_what_it_needs_of_the_ar1(
+    firmware: Firmware, tmp_path: Path
+) -> None:
+    key, dump = tmp_path / "p256.pem", tmp_path / "dump.yaml"
+    assert tool("imgtool", "keygen", "-t", "ecdsa-p256", "-k", key).returncode == 0
+    built = firmware("1.1.0", key=key, ar1_min=Version(1, 2, 3, 4))
+    assert built.boot_elf is None
+    done = tool("imgtool", "verify", "-k", key, built.image)
+    assert done.returncode == 0 and "Image was correctly validated" in done.stdout, done.stdout + done.stderr
+    assert tool("imgtool", "verify", "-k", development_key(), built.image).returncode != 0
+    assert tool("imgtool", "dumpinfo", "--outfile", dump, built.image).returncode == 0
+    assert "DEPENDENCY" in dump.read_text()
+    ours = mcuboot_image.parse(built.image.read_bytes())
+    theirs = tmp_path / "theirs.bin"
+    payload = tmp_path / "payload.bin"
+    payload.write_bytes(bytes(5000))
+    done = tool("imgtool", "sign", "-k", key, "--version", "1.1.0", "--header-size", "0x400", "--pad-header", "--slot-size",
+                "0x100000", "--align", "4", "-d", "(1, 1.2.3+4)", payload, theirs)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert mcuboot_image.parse(theirs.read_bytes()).ar1_min == ours.ar1_min == Version(1, 2, 3, 4)
 
 
 def test_imgtool_does_not_verify_a_damaged_image(firmware: Firmware, tmp_path: Path) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import socket
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
+from playwright.sync_api import Page, expect, sync_playwright
 
 from quarkctl.rig.page import html, plot
 from tests.conftest import Quarkctl
@@ -133,58 +130,46 @@ def test_systemd_hears_that_the_page_is_ready_lives_and_stops(
         process.communicate(timeout=15)
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    for word in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--disable-gpu",
-        "--window-size=1200,800",
-    ):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
-    yield driver
-    driver.quit()
-
-
-def states(browser: webdriver.Chrome) -> dict[str, str]:
-    script = (
-        "return [...document.querySelectorAll('#stations tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
-    )
-    return {row[0]: row[4] for row in browser.execute_script(script)}
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A tab of Debian's Chromium; what it complains about fails the test."""
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 800})
+        complaints: list[str] = []
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: complaints.append(str(e)))
+        yield page
+        browser.close()
+        assert [c for c in complaints if "favicon" not in c and "404" not in c] == []
 
 
 def test_a_browser_sees_a_run_begin_and_end_without_reloading(
-    three: Terminals, quarkctl: Quarkctl, serve: Callable[..., str], browser: webdriver.Chrome, tmp_path: Path
+    three: Terminals, quarkctl: Quarkctl, serve: Callable[..., str], page: Page, tmp_path: Path
 ) -> None:
     three.devices[2].silent = lambda d: len(d.model.stored) > 2000
     url = serve()
-    browser.get(url)
-    wait: WebDriverWait[Any] = WebDriverWait(browser, 30, poll_frequency=0.1)
-    wait.until(lambda b: b.find_element(By.ID, "status").text == "live")
-    assert set(states(browser).values()) == {"idle"}
+    states = page.locator("#stations tbody td:nth-child(5)")
+    page.goto(url)
+    page.get_by_text("live", exact=True).wait_for()
+    expect(states).to_have_text(["idle", "idle", "idle"], timeout=30_000)
     process = quarkctl.start("rig", "flash", "new.bin", "--all")
-    wait.until(lambda b: states(b) == {"p0": "passed", "p1": "passed", "p2": "working"})
-    browser.save_screenshot(str(tmp_path / "stations.png"))
-    browser.find_element(By.CSS_SELECTOR, "#stations tbody a").click()  # not there yet: back to the stations
-    wait.until(lambda b: states(b)["p2"] == "working")
+    expect(states).to_have_text(["passed", "passed", "working"], timeout=30_000)
+    page.screenshot(path=tmp_path / "stations.png")
+    page.locator("#stations tbody a").first.click()  # under way: back to the stations
+    expect(states).to_have_text(["passed", "passed", "working"], timeout=30_000)
     three.devices[2].silent = lambda _: False
-    wait.until(lambda b: set(states(b).values()) == {"passed"})
+    expect(states).to_have_text(["passed", "passed", "passed"], timeout=30_000)
     process.communicate(timeout=60)
-    browser.find_element(By.CSS_SELECTOR, "#stations tbody a").click()
-    wait.until(lambda b: "Run " in b.find_element(By.TAG_NAME, "h1").text)
-    assert len(browser.find_elements(By.TAG_NAME, "section")) == 3
-    browser.save_screenshot(str(tmp_path / "run.png"))
-    browser.get(f"{url}trends")
-    assert len(browser.find_elements(By.CSS_SELECTOR, "svg.plot circle")) == 3
-    browser.save_screenshot(str(tmp_path / "trends.png"))
-    browser.get(f"{url}runs")
-    browser.save_screenshot(str(tmp_path / "runs.png"))
-    said = [e for e in browser.get_log("browser") if "favicon" not in e["message"]]
-    assert said == []
+    page.locator("#stations tbody a").first.click()
+    page.get_by_role("heading", name="Run 2").wait_for()
+    assert page.locator("section").count() == 3
+    page.screenshot(path=tmp_path / "run.png")
+    page.goto(f"{url}trends")
+    assert page.locator("svg.plot circle").count() == 3
+    page.screenshot(path=tmp_path / "trends.png")
+    page.goto(f"{url}runs")
+    assert page.locator("tbody tr").count() == 1
 
 
 def test_what_a_device_says_is_text_and_never_markup() -> None:

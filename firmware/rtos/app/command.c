@@ -103,6 +103,7 @@ void qk_command_start(void)
 	    .public_key = qk_board.public_key,
 	    .load_address = qk_board.load_address,
 	    .load_bytes_max = qk_board.load_bytes_max,
+	    .ar1_version = qk_identity_ar1_version(),
 	};
 	qk_smp_init(&server, &qk_board.layout, &policy, &hooks, qk_retained()->slot);
 	server.buffer_count = BUFFER_COUNT;

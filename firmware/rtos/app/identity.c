@@ -17,7 +17,7 @@
 extern const uint8_t qk_build_id[]; /* the linker's note */
 
 static char serial[17];
-static uint32_t boot_id;
+static uint32_t boot_id, ar1_version;
 
 void qk_identity_start(void)
 {
@@ -30,6 +30,7 @@ void qk_identity_start(void)
 
 	memcpy(&control, (const void *)qk_mailbox(), sizeof control);
 	memcpy(serial, control.serial, sizeof control.serial);
+	ar1_version = control.ar1_version;
 	memset(&mix, 0, sizeof mix);
 	memcpy(mix.entropy, control.entropy, sizeof mix.entropy);
 	mix.boot_count = qk_retained()->boot_count;
@@ -40,6 +41,11 @@ void qk_identity_start(void)
 const char *qk_identity_serial(void)
 {
 	return serial;
+}
+
+uint32_t qk_identity_ar1_version(void)
+{
+	return ar1_version;
 }
 
 uint32_t qk_identity_boot_id(void)
@@ -98,6 +104,7 @@ void qk_identity_put(struct qk_cbor_writer *writer)
 	qk_cbor_pair_uint(writer, "reset_reason", retained->reset_reason);
 	qk_cbor_pair_uint(writer, "rollback_reason", retained->rollback_reason);
 	qk_cbor_pair_uint(writer, "security_counter", retained->security_counter);
+	qk_cbor_pair_uint(writer, "ar1_version", ar1_version);
 	qk_cbor_pair_uint(writer, "layout_hash", QK_TELEMETRY_LAYOUT_HASH);
 	qk_cbor_pair_bytes(writer, "key_hash", key_hash, sizeof key_hash);
 }

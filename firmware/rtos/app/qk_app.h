@@ -60,6 +60,8 @@ void qk_command_byte(uint8_t byte); /* from the interrupt */
 
 /* identity.c */
 const char *qk_identity_serial(void);
+/* What the AR1 runs: major << 24 | minor << 16 | revision; 0 while it has said nothing. */
+uint32_t qk_identity_ar1_version(void);
 uint32_t qk_identity_boot_id(void);
 const uint8_t *qk_identity_build_id(void); /* 8 bytes */
 void qk_identity_start(void);

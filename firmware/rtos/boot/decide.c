@@ -26,6 +26,7 @@ static bool start_trial(const struct qk_boot_layout *layout, const struct qk_ima
 	uint8_t slot = state->trial_slot;
 
 	if (check_slot(layout, policy, slot, &decision->image) != QK_IMAGE_OK ||
+	    !qk_image_ar1_fits(&decision->image, policy) ||
 	    memcmp(decision->image.hash, state->trial_hash, sizeof state->trial_hash) != 0) {
 		end_trial(state, QK_ROLLBACK_REASON_BAD_IMAGE);
 		(void)qk_boot_state_append(layout, state);
@@ -97,6 +98,9 @@ enum qk_image_verdict qk_boot_request_trial(const struct qk_boot_layout *layout,
 		limits.security_counter_min = state.security_counter;
 	}
 	verdict = check_slot(layout, &limits, slot, &image);
+	if (verdict == QK_IMAGE_OK && !qk_image_ar1_fits(&image, &limits)) {
+		verdict = QK_IMAGE_AR1_OLD;
+	}
 	if (verdict != QK_IMAGE_OK) {
 		return verdict;
 	}

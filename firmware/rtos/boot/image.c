@@ -17,11 +17,15 @@
 #define TLV_KEY_HASH 0x01u
 #define TLV_SHA256 0x10u
 #define TLV_ED25519 0x24u
+#define TLV_DEPENDENCY 0x40u
 #define TLV_SECURITY_COUNTER 0x50u
 #define TLV_BOARD 0xa0u /* vendor range: name of the board, UTF-8 without NUL */
 
+#define DEPENDENCY_BYTES 12u /* struct image_dependency: image, 3 bytes of padding, version of 8 bytes */
+#define AR1_IMAGE 1u
+
 struct tlvs {
-	const uint8_t *hash, *key_hash, *signature, *board;
+	const uint8_t *hash, *key_hash, *signature, *board, *ar1_min;
 	size_t board_bytes;
 	uint32_t security_counter;
 	bool has_counter;
@@ -35,6 +39,12 @@ static uint16_t get16(const uint8_t *from)
 static uint32_t get32(const uint8_t *from)
 {
 	return from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
+}
+
+static struct qk_image_version get_version(const uint8_t *from)
+{
+	return (struct qk_image_version){
+	    .major = from[0], .minor = from[1], .revision = get16(from + 2), .build = get32(from + 4)};
 }
 
 /* One TLV area at `at`. Returns its size, 0 if it is not whole. Board and counter count only where they are signed. */
@@ -74,6 +84,11 @@ static size_t read_area(const uint8_t *at, size_t room, uint16_t magic, struct t
 			if (magic == TLV_PROTECTED_MAGIC && size == 4u) {
 				tlvs->security_counter = get32(entry + 4);
 				tlvs->has_counter = true;
+			}
+			break;
+		case TLV_DEPENDENCY:
+			if (magic == TLV_PROTECTED_MAGIC && size == DEPENDENCY_BYTES && entry[4] == AR1_IMAGE) {
+				tlvs->ar1_min = entry + 8;
 			}
 			break;
 		case TLV_BOARD:
@@ -119,8 +134,10 @@ static enum qk_image_verdict parse(const uint8_t *slot, size_t slot_bytes, struc
 	if (!area || !tlvs->hash) {
 		return QK_IMAGE_MALFORMED;
 	}
-	image->version = (struct qk_image_version){
-	    .major = slot[20], .minor = slot[21], .revision = get16(slot + 22), .build = get32(slot + 24)};
+	image->version = get_version(slot + 20);
+	if (tlvs->ar1_min) {
+		image->ar1_min = get_version(tlvs->ar1_min);
+	}
 	image->load_address = (get32(slot + 16) & FLAG_RAM_LOAD) ? get32(slot + 4) : 0;
 	image->header_bytes = (uint32_t)header;
 	image->copy_bytes = (uint32_t)(header + payload);
@@ -188,6 +205,13 @@ enum qk_image_verdict qk_image_check(const uint8_t *slot, size_t slot_bytes, con
 	return QK_IMAGE_OK;
 }
 
+bool qk_image_ar1_fits(const struct qk_image *image, const struct qk_image_policy *policy)
+{
+	const struct qk_image_version *v = &image->ar1_min;
+
+	return policy->ar1_version >= ((uint32_t)v->major << 24 | (uint32_t)v->minor << 16 | v->revision);
+}
+
 const char *qk_image_verdict_text(enum qk_image_verdict verdict)
 {
 	switch (verdict) {
@@ -207,6 +231,8 @@ const char *qk_image_verdict_text(enum qk_image_verdict verdict)
 		return "made for another board";
 	case QK_IMAGE_COUNTER_OLD:
 		return "security counter is older than the device's";
+	case QK_IMAGE_AR1_OLD:
+		return "needs a newer AR1 image";
 	}
 	return "?";
 }

@@ -73,6 +73,14 @@ static uint8_t reset_reason(bool retained_lost)
 	return retained->reset_announced == 1 ? QK_RESET_REASON_SOFTWARE : QK_RESET_REASON_EXTERNAL;
 }
 
+static uint32_t ar1_version(void)
+{
+	struct qk_wire_plant_control control;
+
+	memcpy(&control, (const void *)qk_mailbox(), sizeof control);
+	return control.layout_hash == QK_PLANT_LAYOUT_HASH ? control.ar1_version : 0;
+}
+
 static uint8_t rollback_reason(uint8_t reset)
 {
 	switch (reset) {
@@ -97,6 +105,7 @@ static void put_identity(struct qk_cbor_writer *writer)
 	qk_cbor_pair_text(writer, "serial", serial);
 	qk_image_key_hash(qk_board.public_key, key_hash);
 	qk_cbor_pair_bytes(writer, "key_hash", key_hash, sizeof key_hash);
+	qk_cbor_pair_uint(writer, "ar1_version", ar1_version());
 }
 
 static void recover(const struct qk_image_policy *policy)
@@ -143,6 +152,7 @@ int main(void)
 	    .public_key = qk_board.public_key,
 	    .load_address = qk_board.load_address,
 	    .load_bytes_max = qk_board.load_bytes_max,
+	    .ar1_version = ar1_version(),
 	};
 	struct qk_boot_decision decision;
 	bool lost = retained->magic != QK_RETAINED_MAGIC;

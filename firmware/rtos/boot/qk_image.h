@@ -25,6 +25,7 @@ struct qk_image {
 	uint32_t copy_bytes; /* header and payload: what is copied to RAM */
 	uint32_t total_bytes;
 	uint32_t security_counter;
+	struct qk_image_version ar1_min; /* least version of the AR1's image; all 0: any */
 	uint8_t hash[QK_IMAGE_HASH_BYTES];
 };
 
@@ -35,6 +36,7 @@ struct qk_image_policy {
 	uint32_t load_address;
 	uint32_t load_bytes_max;
 	uint32_t security_counter_min;
+	uint32_t ar1_version; /* major << 24 | minor << 16 | revision of what the AR1 runs; 0: it has not said */
 };
 
 enum qk_image_verdict {
@@ -46,11 +48,16 @@ enum qk_image_verdict {
 	QK_IMAGE_SIGNATURE_WRONG,
 	QK_IMAGE_BOARD_WRONG,
 	QK_IMAGE_COUNTER_OLD,
+	QK_IMAGE_AR1_OLD,
 };
 
 /* Checks everything, hash and signature included. Fields of `image` hold only when the verdict is QK_IMAGE_OK. */
 enum qk_image_verdict qk_image_check(const uint8_t *slot, size_t slot_bytes, const struct qk_image_policy *policy,
                                      struct qk_image *image);
+
+/* Does the AR1 run what the image needs? Asked before a test boot only: what is confirmed starts whatever the AR1 runs,
+ * since a device that starts nothing helps nobody. */
+bool qk_image_ar1_fits(const struct qk_image *image, const struct qk_image_policy *policy);
 
 /* Reads header and TLVs and compares the hash, without signature: for listings. */
 enum qk_image_verdict qk_image_parse(const uint8_t *slot, size_t slot_bytes, struct qk_image *image);

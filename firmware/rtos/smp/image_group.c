@@ -120,7 +120,8 @@ void qk_smp_image_choose(struct qk_smp_server *server, struct qk_smp_reply *repl
 	struct qk_cbor_map map;
 	struct qk_cbor_text key, hash = {0};
 	struct qk_cbor_value value;
-	bool wants_confirm = false;
+	bool wants_confirm = false, runs = false;
+	uint8_t other = QK_SLOT_NONE;
 	int more;
 
 	if (!qk_cbor_map_open(&map, &reader)) {
@@ -144,36 +145,35 @@ void qk_smp_image_choose(struct qk_smp_server *server, struct qk_smp_reply *repl
 	}
 	for (uint8_t slot = 0; slot < QK_SLOT_COUNT; slot++) {
 		struct qk_image image;
-		enum qk_image_verdict verdict;
 
 		if (parse_slot(server, slot, &image) != QK_IMAGE_OK || memcmp(image.hash, hash.data, hash.size) != 0) {
 			continue;
 		}
 		if (slot == server->running_slot) {
-			if (wants_confirm) {
-				confirm(server, reply);
-			} else {
-				qk_smp_error(reply, QK_SMP_EBADSTATE, "this image is running");
-			}
-			return;
+			runs = true;
+		} else {
+			other = slot; /* the same image may be in both: to be tested there, to be confirmed where it runs */
 		}
-		if (wants_confirm) {
-			qk_smp_error(reply, QK_SMP_EBADSTATE, "only a running image can be confirmed: test it first");
-			return;
-		}
-		if (spare_is_needed(server)) {
-			qk_smp_error(reply, QK_SMP_EBADSTATE, "a trial is running: confirm it or reset first");
-			return;
-		}
-		verdict = qk_boot_request_trial(server->layout, server->policy, slot);
+	}
+	if (!runs && other == QK_SLOT_NONE) {
+		qk_smp_error(reply, QK_SMP_ENOENT, "no slot holds an image with this hash");
+	} else if (wants_confirm && runs) {
+		confirm(server, reply);
+	} else if (wants_confirm) {
+		qk_smp_error(reply, QK_SMP_EBADSTATE, "only a running image can be confirmed: test it first");
+	} else if (other == QK_SLOT_NONE) {
+		qk_smp_error(reply, QK_SMP_EBADSTATE, "this image is running");
+	} else if (spare_is_needed(server)) {
+		qk_smp_error(reply, QK_SMP_EBADSTATE, "a trial is running: confirm it or reset first");
+	} else {
+		enum qk_image_verdict verdict = qk_boot_request_trial(server->layout, server->policy, other);
+
 		if (verdict != QK_IMAGE_OK) {
 			qk_smp_error(reply, QK_SMP_EINVAL, qk_image_verdict_text(verdict));
 			return;
 		}
 		qk_smp_image_list(server, reply);
-		return;
 	}
-	qk_smp_error(reply, QK_SMP_ENOENT, "no slot holds an image with this hash");
 }
 
 struct upload_request {
@@ -311,7 +311,10 @@ void qk_smp_image_upload(struct qk_smp_server *server, struct qk_smp_reply *repl
 	qk_cbor_pair_uint(&reply->writer, "off", server->upload.offset);
 	/* The finished upload stays open: when this answer is lost, the repeated request gets the same one. */
 	if (server->upload.offset == server->upload.size && server->upload.has_sha) {
-		qk_cbor_pair_bool(&reply->writer, "match", stored_matches(server));
+		bool match = stored_matches(server);
+
+		qk_cbor_pair_bool(&reply->writer, "match", match);
+		server->upload.open = match; /* else the same file begins anew */
 	}
 }
 

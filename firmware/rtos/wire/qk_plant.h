@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_PLANT_LAYOUT_HASH 0xed2du
+#define QK_PLANT_LAYOUT_HASH 0x7b3au
 
 /* Written by the plant model. */
 struct qk_wire_plant_control {
@@ -15,14 +15,16 @@ struct qk_wire_plant_control {
 	uint32_t layout_hash; /* Of this message set; the firmware refuses another. */
 	uint32_t entropy[2]; /* Stand-in for a random number generator. */
 	char serial[16]; /* Stand-in for the serial number in fuses. */
+	uint32_t ar1_version; /* Stand-in for what the AR1 tells at its start: major << 24 | minor << 16 | revision; 0 while it has said nothing. */
 	uint32_t reset_cause; /* Stand-in for the power chip's register: a reset_reason, or 0xffffffff when it has nothing to say. The firmware clears it. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_plant_control) == 36, "qk_wire_plant_control");
+_Static_assert(sizeof(struct qk_wire_plant_control) == 40, "qk_wire_plant_control");
 _Static_assert(offsetof(struct qk_wire_plant_control, write_index) == 0, "qk_wire_plant_control.write_index");
 _Static_assert(offsetof(struct qk_wire_plant_control, layout_hash) == 4, "qk_wire_plant_control.layout_hash");
 _Static_assert(offsetof(struct qk_wire_plant_control, entropy) == 8, "qk_wire_plant_control.entropy");
 _Static_assert(offsetof(struct qk_wire_plant_control, serial) == 16, "qk_wire_plant_control.serial");
-_Static_assert(offsetof(struct qk_wire_plant_control, reset_cause) == 32, "qk_wire_plant_control.reset_cause");
+_Static_assert(offsetof(struct qk_wire_plant_control, ar1_version) == 32, "qk_wire_plant_control.ar1_version");
+_Static_assert(offsetof(struct qk_wire_plant_control, reset_cause) == 36, "qk_wire_plant_control.reset_cause");
 
 /* Written by the firmware. */
 struct qk_wire_plant_status {

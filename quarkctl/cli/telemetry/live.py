@@ -1,0 +1,213 @@
+"""quarkctl telemetry show, record"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quarkctl.cli import show
+from quarkctl.cli.options import Device, Events, Json, Seconds
+from quarkctl.cli.telemetry import words
+from quarkctl.events import Event, Level
+
+if TYPE_CHECKING:
+    from quarkctl.formats.stream import Decoder, Sample
+    from quarkctl.telemetry.live import Until
+    from quarkctl.telemetry.recorder import Recorder
+
+Schemas = Annotated[
+    list[Path] | None,
+    typer.Option("--schemas", metavar="DIR", help="Folder with the schemas of other releases; may be given again."),
+]
+
+
+def show_stream(device: Device = "", seconds: Seconds = None, schemas: Schemas = None, as_json: Json = False) -> None:
+    """Show a live device: newest values with their course and limits, events, losses. Ctrl-C ends it.
+
+    Without a terminal, a line a message.
+    """
+    from quarkctl import schemas as installed
+    from quarkctl.cli.choose import choose
+    from quarkctl.formats.stream import Decoder
+    from quarkctl.telemetry import live
+
+    opener = choose(device)
+    link = opener.open()
+    decoder = Decoder(installed.telemetry(), installed.finder(folders=schemas or ()))
+    newest: dict[str, Sample] = {}
+    try:
+        screen = _screen(opener.identity, decoder) if show.out.is_terminal and not as_json else None
+        try:
+            for chunk in live.chunks(link, live.Until(seconds)):
+                for sample in decoder.feed(chunk.data, chunk.host_ns):
+                    newest[sample.message.name] = sample
+                    if screen:
+                        screen.take(sample)
+                    elif not as_json:
+                        print(words.line(decoder.schema, sample), flush=True)
+                if screen:
+                    screen.draw()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            if screen:
+                screen.close()
+    finally:
+        link.close()
+    if as_json:
+        body = {name: words.as_dict(decoder.schema, s) for name, s in newest.items()}
+        show.document("quarkctl.telemetry-show/1", {"newest": body, "counts": decoder.counts.as_dict()})
+    else:
+        show.err.print(words.account(decoder.counts))
+
+
+def _screen(identity: str, decoder: Decoder) -> Any:
+    from quarkctl.cli.telemetry.screen import Screen
+
+    return Screen(identity, decoder)
+
+
+def record(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="New file; by convention .qrec.")],
+    device: Device = "",
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also", metavar="ID", help="A second line into the same file, such as the AR1's; may be repeated."
+        ),
+    ] = None,
+    seconds: Seconds = None,
+    max_mb: Annotated[
+        float, typer.Option("--max-mb", metavar="MB", min=0, help="Stop at this size of wire bytes.")
+    ] = 0,
+    rotate_mb: Annotated[
+        float, typer.Option("--rotate-mb", metavar="MB", min=0, help="Begin a new part (FILE-0001, ...) at this size.")
+    ] = 0,
+    rotate_minutes: Annotated[
+        float, typer.Option("--rotate-minutes", metavar="MIN", min=0, help="Begin a new part after this time.")
+    ] = 0,
+    keep: Annotated[int, typer.Option("--keep", metavar="N", min=0, help="Delete all but the newest N parts.")] = 0,
+    as_json: Json = False,
+    events: Events = "",
+) -> None:
+    """Record the wire bytes of a device until Ctrl-C, SIGTERM, SIGHUP, --seconds or --max-mb.
+
+    The file carries its schema and can be opened up to any byte at which it was cut. Reading the line never waits for the
+    disk. A device whose schema is not known is recorded all the same.
+    """
+    from quarkctl import schemas
+    from quarkctl.cli.choose import choose
+    from quarkctl.telemetry import live
+    from quarkctl.telemetry.recorder import Recorder, Rotation
+
+    openers = [choose(d) for d in (device, *(also or ()))]
+    until = live.Until(seconds)
+    rotation = Rotation(int(rotate_mb * 1e6), rotate_minutes * 60, keep)
+    with ExitStack() as stack:
+        links = []
+        for opener in openers:
+            links.append(opener.open())
+            stack.callback(links[-1].close)
+        stack.enter_context(_until_signal(until))
+        recorder = Recorder(file, schemas.telemetry(), [o.identity for o in openers], rotation)
+        watch = _Watch(recorder, len(links))
+        try:
+            with show.Reporter(events, quiet=as_json) as progress, suppress(KeyboardInterrupt):
+                name = openers[0].identity
+                progress(Event(name, "record", Level.START))
+                for chunk in live.merged(links, until):
+                    recorder.write(chunk)
+                    for note in watch.see(chunk):
+                        progress(Event(name, "record", Level.NOTE, note))
+                    text = words.account(watch.counts)
+                    progress(Event(name, "record", Level.PROGRESS, text, recorder.wire_bytes, eta_s=until.left_s))
+                    if max_mb and recorder.wire_bytes >= max_mb * 1e6:
+                        break
+        finally:
+            recorder.close()
+    files = [str(p) for p in recorder.parts if p.exists()]
+    if as_json:
+        body = {
+            "file": files[0], "files": files, "wire_bytes": recorder.wire_bytes, "dropped_bytes": recorder.dropped_bytes,
+            "counts": watch.counts.as_dict(),
+        }  # fmt: skip
+        show.document("quarkctl.record/1", body)
+    elif events != "-":
+        name = files[0] if len(files) == 1 else f"{files[0]} to {files[-1]}"
+        show.out.print(f"{name}  {recorder.wire_bytes / 1000:.1f} kB, {words.account(watch.counts)}")
+        if recorder.dropped_bytes:
+            show.err.print(f"{recorder.dropped_bytes} bytes were dropped: the disk did not keep up", style="bold red")
+
+
+class _Watch:
+    """Follows what is recorded: the account for the eye, and notes of every start for the file."""
+
+    def __init__(self, recorder: Recorder, lines: int) -> None:
+        from quarkctl import schemas
+        from quarkctl.formats.stream import Decoder
+
+        self._recorder = recorder
+        self._decoders: list[Decoder | None] = [Decoder(schemas.telemetry(), schemas.finder()) for _ in range(lines)]
+        self._said: set[tuple[int, int | None]] = set()
+        self._counts = {i: d.counts for i, d in enumerate(self._decoders) if d}
+
+    @property
+    def counts(self) -> Any:
+        from quarkctl.formats.account import Counts
+
+        return sum(self._counts.values(), Counts())
+
+    def see(self, chunk: Any) -> Iterator[str]:
+        from quarkctl.errors import LayoutMismatch
+
+        decoder = self._decoders[chunk.line]
+        if decoder is None:
+            return
+        before = len(decoder.account.losses)
+        try:
+            decoder.feed(chunk.data, chunk.host_ns)
+        except LayoutMismatch as error:
+            self._decoders[chunk.line] = None
+            self._recorder.note({"note": "unknown layout", "line": chunk.line, "text": error.message})
+            yield f"{error.message}: recorded as it comes"
+            return
+        self._counts[chunk.line] = decoder.counts
+        hello = decoder.hello
+        if hello and (chunk.line, hello.values["boot_id"]) not in self._said:
+            self._said.add((chunk.line, hello.number("boot_id")))
+            names = ("boot_id", "boot_count", "build_id", "board", "serial", "layout_hash")
+            self._recorder.note(
+                {"note": "start", "line": chunk.line, **{n: hello.values[n] for n in names if n in hello.values}}
+            )
+        for loss in decoder.account.losses[before:]:
+            if loss.kind == "lost":
+                yield f"{loss.count} frames lost at {loss.to_us / 1e6:.3f} s"
+
+
+@contextmanager
+def _until_signal(until: Until) -> Iterator[None]:
+    """The signals that end a recorder in good order."""
+    names: list[signal.Signals] = [signal.SIGTERM]
+    if hasattr(signal, "SIGHUP"):
+        names.append(signal.SIGHUP)
+    before = {n: signal.signal(n, lambda *_: setattr(until, "requested", True)) for n in names}
+    try:
+        yield
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+
+
+COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, str]]] = {
+    "show": (show_stream, ("quarkctl telemetry show", "quarkctl telemetry show -d sim:s1 --seconds 2 --json")),
+    "record": (
+        record,
+        ("quarkctl telemetry record swap.qrec --seconds 10",
+         "quarkctl telemetry record soak.qrec -d sim:s1 --rotate-mb 100 --keep 20"),
+    ),
+}  # fmt: skip

@@ -1,0 +1,150 @@
+"""The live view: one line a value, with its course, its limit and what was lost."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from quarkctl.cli import show
+from quarkctl.cli.telemetry import words
+from quarkctl.formats.schema import Kind
+
+if TYPE_CHECKING:
+    from quarkctl.diag.limits import Limits
+    from quarkctl.formats.stream import Decoder, Sample
+
+_REDRAW_S = 0.25
+#: Values of a course: a minute of what comes twice a second, six seconds of what comes ten times.
+_COURSE = 60
+_BARS = "▁▂▃▄▅▆▇█"
+_BARS_ASCII = "_.-=+*#@"
+_HIDDEN = ("hello",)
+
+
+class Screen:
+    def __init__(self, identity: str, decoder: Decoder) -> None:
+        from rich.live import Live
+
+        self._identity, self._decoder = identity, decoder
+        self._events: deque[str] = deque(maxlen=6)
+        self._course: dict[tuple[str, str], deque[float]] = {}
+        self._newest: dict[str, Sample] = {}
+        self._limits: Limits | None = None
+        self._board = ""
+        self._drawn = 0.0
+        self._bars = _BARS if "utf" in (show.out.encoding or "").lower() else _BARS_ASCII
+        self._live = Live(console=show.out, auto_refresh=False, vertical_overflow="ellipsis")
+        self._live.start()
+
+    def take(self, sample: Sample) -> None:
+        name = sample.message.name
+        if sample.message.kind is Kind.EVENT:
+            self._events.append(words.line(self._decoder.schema, sample))
+            return
+        self._newest[name] = sample
+        for key, value in _numbers(sample):
+            self._course.setdefault((name, key), deque(maxlen=_COURSE)).append(value)
+        if name == "hello" and sample.text("board") != self._board:
+            self._board = sample.text("board")
+            self._limits = _limits(self._board)
+
+    def draw(self) -> None:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        if time.monotonic() - self._drawn < _REDRAW_S:
+            return
+        self._drawn = time.monotonic()
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("message", "field", "value", "unit", "course", "limit"):
+            table.add_column(column, no_wrap=True)
+        for name, sample in self._newest.items():
+            if name not in _HIDDEN:
+                self._rows(table, name, sample)
+        counts = self._decoder.counts
+        bad = counts.lost or counts.corrupt
+        self._live.update(
+            Group(
+                Text(self._head(), style="bold"),
+                table,
+                Text("\n".join(self._events)),
+                Text(words.account(counts), style="bold red" if bad else "dim"),
+            ),
+            refresh=True,
+        )
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _rows(self, table: Any, name: str, sample: Sample) -> None:
+        from rich.text import Text
+
+        schema = self._decoder.schema
+        named = schema.named(sample.message, sample.values)
+        numbers = dict(_numbers(sample))
+        for i, f in enumerate(sample.message.fields):
+            if sample.message.kind is Kind.BLOCK and not f.samples:
+                continue
+            parts = [k for k in numbers if k == f.name or k.startswith(f"{f.name}[")]
+            for k in parts or [f.name]:
+                text = words.value(named[f.name]) if len(parts) < 2 and not f.samples else f"{numbers[k]:g}"
+                limit, outside = self._limit(f.name, f.unit, numbers.get(k))
+                table.add_row(
+                    name if not i else "", k, Text(text[:28], "bold red" if outside else ""), f.unit,
+                    self._sparkline(self._course.get((name, k), ())), limit,
+                )  # fmt: skip
+
+    def _limit(self, field: str, unit: str, value: float | None) -> tuple[str, bool]:
+        limit = self._limits.limits.get(field) if self._limits else None
+        if limit is None or limit.unit != unit or value is None:
+            return "", False
+        outside = (limit.lsl is not None and value < limit.lsl) or (limit.usl is not None and value > limit.usl)
+        return str(limit), outside
+
+    def _sparkline(self, values: Any) -> str:
+        if len(values) < 2:
+            return ""
+        low, high = min(values), max(values)
+        if low == high:
+            return self._bars[0] * min(len(values), 24)
+        return "".join(self._bars[int((v - low) / (high - low) * 7.999)] for v in list(values)[-24:])
+
+    def _head(self) -> str:
+        hello = self._decoder.hello
+        if hello is None:
+            return f"{self._identity}  waiting for its hello"
+        version = ".".join(str(hello.values[f"version_{k}"]) for k in ("major", "minor", "revision"))
+        return (
+            f"{self._identity}  {hello.text('serial')}  {hello.text('board')}  rtos {version}  "
+            f"up {hello.number('uptime_ms') / 1000:.0f} s  boot {hello.number('boot_count')}"
+        )
+
+
+def _numbers(sample: Sample) -> list[tuple[str, float]]:
+    """(name, value) of every number; of a block the last sample of each field."""
+    out: list[tuple[str, float]] = []
+    filled = sample.values.get("count", 0)
+    for f in sample.message.fields:
+        v = sample.values[f.name]
+        if f.samples:
+            last = v[max(int(filled) - 1, 0)] if isinstance(v, list) and isinstance(filled, int) else 0
+            v = last
+        if isinstance(v, list):
+            out += [(f"{f.name}[{i}]", float(x)) for i, x in enumerate(v)]
+        elif isinstance(v, int | float):
+            out.append((f.name, float(v)))
+    return out
+
+
+def _limits(board: str) -> Limits | None:
+    """Limits of the board, if there are any: the view works without."""
+    from quarkctl import boards
+    from quarkctl.diag import limits
+    from quarkctl.errors import QuarkError
+
+    try:
+        return limits.parse(*boards.limits_text(board))
+    except QuarkError:
+        return None

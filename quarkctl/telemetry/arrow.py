@@ -1,0 +1,130 @@
+"""Samples as Arrow tables, and from there Parquet, CSV and Arrow files: one file a message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from quarkctl.errors import HostUnfit
+from quarkctl.formats.schema import Message
+from quarkctl.telemetry.timeline import Rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+INSTALL = "pip install 'quarkctl[telemetry]'"
+
+
+def needed(module: str) -> ModuleType:
+    """A package of the telemetry extra. Raises HostUnfit when it is missing."""
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise HostUnfit(f"this needs the Python package {module.split('.', maxsplit=1)[0]}", hint=INSTALL) from error
+
+
+def to_table(rows: Rows) -> pa.Table:
+    """One row a sample: time_ns (timestamp, UTC), time_us, chip, boot, seq, source, then the fields."""
+    pa: Any = needed("pyarrow")
+    meta = field_metadata(rows.message, rows.schema.enums)
+    arrays = [pa.array(rows.time_ns).cast(pa.timestamp("ns", "UTC"))]
+    fields = [pa.field("time", arrays[0].type, nullable=False)]
+    heads = {"time_us": rows.time_us, "chip": rows.chip, "boot": rows.boot, "seq": rows.seq}
+    for name, column in (*heads.items(), *rows.columns.items()):
+        array = _array(pa, column)
+        arrays.append(array)
+        fields.append(pa.field(name, array.type, nullable=False, metadata=meta.get(name)))
+    schema = pa.schema(fields, {"message": rows.name, "layout_hash": f"{rows.schema.layout_hash:#06x}",
+                                "doc": rows.message.doc})  # fmt: skip
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def field_metadata(message: Message, enums: Any) -> dict[str, dict[str, str]]:
+    """Unit, meaning and enum values of each field, for the file's own schema."""
+    out = {}
+    for f in message.fields:
+        entry = {"unit": f.unit, "doc": f.doc, "enum": json.dumps(enums[f.enum]) if f.enum else ""}
+        out[f.name] = {k: v for k, v in entry.items() if v}
+    return out
+
+
+def _array(pa: Any, column: NDArray[Any]) -> Any:
+    if column.dtype.kind == "S":
+        return pa.array([v.split(b"\0", 1)[0].decode("utf-8", "replace") for v in column.tolist()], pa.string())
+    array = pa.array(column.reshape(-1))
+    for size in reversed(column.shape[1:]):
+        array = pa.FixedSizeListArray.from_arrays(array, size)
+    return array
+
+
+class TableFiles:
+    """Writes ``FOLDER/<message>.<suffix>``, growing as the rows come. A message whose fields changed with the firmware
+    gets a file of its own, named after its layout."""
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self._folder, self._suffix = folder, suffix
+        self._writers: dict[tuple[str, str], Any] = {}
+        self._pending: dict[tuple[str, str], list[Any]] = {}
+        needed("pyarrow")
+
+    def write(self, rows: Rows) -> None:
+        table = to_table(rows)
+        if self._suffix == "csv":
+            table = _flat(table)
+        key = rows.name, f"{rows.schema.layout_hash:#06x}"
+        waiting = self._pending.setdefault(key, [])
+        waiting.append(table)
+        if sum(t.num_rows for t in waiting) >= _GROUP_ROWS:
+            self._flush(key)
+
+    def _flush(self, key: tuple[str, str]) -> None:
+        pa: Any = needed("pyarrow")
+        waiting = self._pending[key]
+        if not waiting:
+            return
+        table = pa.concat_tables(waiting)
+        waiting.clear()
+        if key not in self._writers:
+            self._writers[key] = self._open(key, table.schema)
+        self._writers[key].write_table(table)
+
+    def _open(self, key: tuple[str, str], schema: Any) -> Any:
+        used = sum(1 for name, _ in self._writers if name == key[0])
+        stem = key[0] if not used else f"{key[0]}-{key[1]}"
+        path = self._folder / f"{stem}.{self._suffix}"
+        if self._suffix == "parquet":
+            parquet = needed("pyarrow.parquet")
+            return parquet.ParquetWriter(path, schema, compression="lz4", use_dictionary=False)
+        if self._suffix == "csv":
+            return needed("pyarrow.csv").CSVWriter(path, schema)
+        return needed("pyarrow").ipc.new_file(str(path), schema)
+
+    def close(self) -> None:
+        for key in list(self._pending):
+            self._flush(key)
+        for writer in self._writers.values():
+            writer.close()
+
+
+#: Rows that are written at a time.
+_GROUP_ROWS = 128 * 1024
+
+
+def _flat(table: Any) -> Any:
+    """Arrays as columns of their own, name_0, name_1, since CSV has none."""
+    pa: Any = needed("pyarrow")
+    columns: dict[str, Any] = {}
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        kind = column.type
+        if not pa.types.is_fixed_size_list(kind):
+            columns[name] = column
+            continue
+        flat = column.combine_chunks().flatten()
+        for i in range(kind.list_size):
+            columns[f"{name}_{i}"] = flat[i :: kind.list_size]
+    return pa.table(columns, metadata=table.schema.metadata)

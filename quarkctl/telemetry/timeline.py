@@ -1,0 +1,174 @@
+"""Recordings of all chips on one time line: host time by the clock of each start of each chip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quarkctl.formats.account import Loss, Start
+from quarkctl.formats.clock import Clock, Fitter
+from quarkctl.formats.schema import BLOCK_FIELDS, Kind, Message, Schema
+from quarkctl.formats.stream import Decoder, Table
+from quarkctl.telemetry.store import Clocks, Piece, Recording, open_all, pieces_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Rows of short recordings stay in memory between the passes, up to this.
+_KEEP_BYTES = 32 << 20
+_HEADS = {f.name for f in BLOCK_FIELDS}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some samples of one message. ``columns`` has one array a field, rows first; samples of a block are rows of their
+    own. ``time_ns`` is host time since 1970, by the clock of the chip's start; without receive times it is the device's
+    since its reset. ``source`` counts the lines of all recordings, from 0."""
+
+    schema: Schema
+    message: Message
+    source: int
+    time_ns: NDArray[Any]
+    time_us: NDArray[Any]
+    chip: NDArray[Any]
+    boot: NDArray[Any]
+    seq: NDArray[Any]
+    columns: Mapping[str, NDArray[Any]]
+
+    @property
+    def name(self) -> str:
+        return self.message.name
+
+
+@dataclass(frozen=True)
+class Source:
+    """One line of one session."""
+
+    number: int
+    device: str
+    decoder: Decoder
+
+
+@dataclass
+class Timeline:
+    """Opened recordings. Two passes over the files: clocks first, then the samples, however large they are."""
+
+    sessions: list[list[Recording]]
+    clocks: dict[tuple[int, int, int, int], Clock]
+    """{(session, line, chip, start): clock}"""
+    sources: list[Source]
+    keys: dict[tuple[int, int], int]
+    """{(session, line): source}"""
+    kept: list[list[Piece]] = field(default_factory=list)
+    """What the first pass decoded, a list a session, when it is little."""
+
+    def rows(self) -> Iterator[Rows]:
+        """All samples; those of one source and message ascend in time, as far as they came in order."""
+        for number, parts in enumerate(self.sessions):
+            converter: dict[tuple[int, int, int], Fitter] = {}
+            for piece in self.kept[number] if self.kept else pieces_of(parts):
+                for table in piece.batch.tables:
+                    yield self._rows(table, number, piece.line, self.keys[number, piece.line], converter)
+
+    def _rows(
+        self, table: Table, session: int, line: int, source: int, converter: dict[tuple[int, int, int], Fitter]
+    ) -> Rows:
+        import numpy as np
+
+        time_us = table.time_us.astype(np.int64)
+        time_ns = np.empty(time_us.size, np.int64)
+        keys = table.chip.astype(np.int64) << 32 | table.boot
+        spans = [0, *(np.flatnonzero(np.diff(keys)) + 1).tolist(), keys.size]
+        sampled = table.message.kind is Kind.BLOCK
+        begin = np.zeros(time_us.size, np.int64)  # device time of the first sample, for blocks
+        for low, high in pairwise(spans):
+            chip, boot = int(table.chip[low]), int(table.boot[low])
+            clock = self.clocks.get((session, line, chip, boot))
+            t = time_us[low:high]
+            if sampled:
+                t = begin[low:high] = _begin(
+                    table, low, high, converter.setdefault((line, chip, boot), Fitter(1_000_000))
+                )
+            time_ns[low:high] = clock.host_ns(t) if clock else t * 1000
+        if sampled:
+            return _expanded(table, source, time_ns, begin)
+        return Rows(
+            table.schema, table.message, source, time_ns, time_us, table.chip, table.boot, table.seq, table.columns
+        )
+
+    def starts(self) -> Iterator[tuple[int, Start]]:
+        for s in self.sources:
+            yield from ((s.number, start) for start in s.decoder.account.starts)
+
+    def losses(self) -> Iterator[tuple[int, Loss]]:
+        for s in self.sources:
+            yield from ((s.number, loss) for loss in s.decoder.account.losses if loss.count)
+
+    def host_ns(self, source: int, chip: int, boot: int, time_us: int) -> int:
+        """Host time of one device time."""
+        import numpy as np
+
+        session, line = next(k for k, s in self.keys.items() if s == source)
+        clock = self.clocks.get((session, line, chip, boot))
+        return int(clock.host_ns(np.array([time_us]))[0]) if clock else time_us * 1000
+
+
+def open_timeline(paths: Sequence[Path], folders: Sequence[Path] = ()) -> Timeline:
+    """First pass: clocks, starts, losses of all recordings.
+
+    Raises InputWrong, LayoutMismatch.
+    """
+    sessions = open_all(paths, folders)
+    clocks: dict[tuple[int, int, int, int], Clock] = {}
+    sources: list[Source] = []
+    keys: dict[tuple[int, int], int] = {}
+    kept: list[list[Piece]] = []
+    size = 0
+    for number, parts in enumerate(sessions):
+        seen = Clocks()
+        pieces: list[Piece] = []
+        for piece in pieces_of(parts):
+            seen.add(piece)
+            size += sum(t.rows.nbytes for t in piece.batch.tables)
+            if size <= _KEEP_BYTES:
+                pieces.append(piece)
+        kept.append(pieces)
+        clocks |= {(number, *key): clock for key, clock in seen.clocks().items()}
+        for line, decoder in parts[-1].decoders.items():
+            names = parts[-1].lines
+            keys[number, line] = len(sources)
+            sources.append(Source(len(sources), names[line] if line < len(names) else f"line {line}", decoder))
+    return Timeline(sessions, clocks, sources, keys, kept if size <= _KEEP_BYTES else [])
+
+
+def _begin(table: Table, low: int, high: int, fitter: Fitter) -> NDArray[Any]:
+    """Device time of the first sample of each block: the converter's clock against the device's, by the blocks' sending
+    times, which are never earlier than their last sample."""
+    import numpy as np
+
+    rows = table.rows[low:high]
+    first = rows["=first_us"].astype(np.int64)
+    span = rows["=count"].astype(np.int64) * rows["=period_ns"] // 1000
+    sent = rows["time_us"].astype(np.int64)
+    fitter.add(first + span, sent * 1000)
+    clock = fitter.clock()
+    return clock.host_ns(first) // 1000 if clock else sent - span
+
+
+def _expanded(table: Table, source: int, time_ns: NDArray[Any], begin_us: NDArray[Any]) -> Rows:
+    """One row a sample that is filled."""
+    import numpy as np
+
+    columns = table.columns
+    room = table.message.samples
+    count = np.minimum(columns["count"], room).astype(np.int64)
+    filled = np.arange(room) < count[:, None]
+    at_ns = np.arange(room, dtype=np.int64) * columns["period_ns"].astype(np.int64)[:, None]
+    out = {"sample_index": (columns["first_index"].astype(np.int64)[:, None] + np.arange(room))[filled]}
+    out |= {name: column[filled] for name, column in columns.items() if name not in _HEADS}
+    chip, boot, seq = (np.repeat(a, count) for a in (table.chip, table.boot, table.seq))
+    time_us = (begin_us[:, None] + at_ns // 1000)[filled]
+    return Rows(table.schema, table.message, source, (time_ns[:, None] + at_ns)[filled], time_us, chip, boot, seq, out)
