@@ -7,7 +7,7 @@
 PYTHON := build/venv/bin/python
 QUARKCTL := build/venv/bin/quarkctl
 C_SOURCES := $(shell find firmware -name '*.[ch]' -not -path '*/wire/*')
-AREAS := cli rtos-flash serial
+AREAS := cli rtos-flash serial rigs
 
 .PHONY: demo test check lint format bench $(AREAS:%=bench-%) gen docs clean run-tools test-tools
 

@@ -158,8 +158,13 @@ class Session:
         """Before the restart nothing has changed but the spare slot; a trial that nobody watches is ended."""
         if step.name in ("upload", "verify", "compare"):
             return "the old image runs; the next flash goes on where the device is"
-        with suppress(QuarkError):
-            self._open().write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
+        for _ in range(2):  # where the trial was marked and not yet begun, the first reset begins it
+            with suppress(QuarkError):
+                self._open().write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
+            with suppress(QuarkError):
+                self._state = self._wait_for_start(time.monotonic())
+            if self._state.active and self._state.active.confirmed:
+                break
         return "the device was reset: an image that is not confirmed is rolled back by that"
 
     def _upload(self) -> str:

@@ -41,7 +41,7 @@ from quarkctl.rig.turns import Ticket
 from quarkctl.rig.worker import Worker
 
 #: A worker that was asked to end has so long to bring its device into a known state.
-GRACE_S = 20.0
+GRACE_S = 30.0
 _TICK_S = 0.25
 _LIVE_EVERY_S = 0.25
 _LINE_MAX = 16 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select, text
 
+from quarkctl.cli import main
 from quarkctl.errors import HostUnfit, InputWrong, UsageWrong
 from quarkctl.rig import runs
 from quarkctl.rig.history import database, query, tables
@@ -210,15 +212,25 @@ def test_a_password_is_never_shown(quarkctl: Quarkctl, state_of_its_own: Path) -
     assert done.code == 3 and "hunter2" not in done.err + done.out
 
 
-def test_the_command_line_answers(three: Terminals, quarkctl: Quarkctl) -> None:
+def test_the_command_line_answers(
+    three: Terminals, quarkctl: Quarkctl, state_of_its_own: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     quarkctl("rig", "flash", "new.bin", "--all")
     quarkctl("rig", "flash", "new.bin", "--where", "p0")
-    assert [r["station_count"] for r in quarkctl("rig", "history", "--json").json["runs"]] == [1, 3]
-    one = quarkctl("rig", "history", "last", "--json").json
-    assert [s["station"] for s in one["stations"]] == ["p0"]
-    trends = quarkctl("rig", "history", "--trends", "--measurement", "flash.total_s", "--json").json["measurements"]
+    monkeypatch.setenv("QUARKCTL_STATE_DIR", str(state_of_its_own))
+    monkeypatch.chdir(quarkctl.folder)
+
+    def rig(*args: str, code: int = 0) -> Any:
+        assert main.run(["rig", *args]) == code
+        out = capsys.readouterr().out
+        return json.loads(out) if "--json" in args else out
+
+    assert [r["station_count"] for r in rig("history", "--json")["runs"]] == [1, 3]
+    assert [s["station"] for s in rig("history", "last", "--json")["stations"]] == ["p0"]
+    trends = rig("history", "--trends", "--measurement", "flash.total_s", "--json")["measurements"]
     assert [(t["station"], t["n"]) for t in trends] == [("p0", 1), ("p1", 1), ("p2", 1)]
-    assert quarkctl("rig", "history", "--worst", "--json").json["stations"][0]["yield"] == 1.0
+    assert rig("history", "--worst", "--json")["stations"][0]["yield"] == 1.0
     for args in (
         ("history",),
         ("history", "last"),
@@ -226,14 +238,14 @@ def test_the_command_line_answers(three: Terminals, quarkctl: Quarkctl) -> None:
         ("history", "--worst"),
         ("history", "--flaky"),
     ):
-        assert quarkctl("rig", *args).code == 0
-    files = {f["path"] for f in quarkctl("rig", "artifacts", "last", "--out", "copy", "--json").json["files"]}
+        assert rig(*args)
+    files = {f["path"] for f in rig("artifacts", "last", "--out", "copy", "--json")["files"]}
     assert {"run.json", "events.jsonl", "junit.xml", "logs/p0.log"} <= files
     assert (quarkctl.folder / "copy" / "junit.xml").exists()
-    assert quarkctl("rig", "artifacts", "last", "--out", "copy").code == 6
-    assert quarkctl("rig", "history", "nonsense").code == 6
-    assert quarkctl("rig", "history", "--verdict", "nice").code == 2
-    assert quarkctl("rig", "history", "--worst", "--flaky").code == 2
+    rig("artifacts", "last", "--out", "copy", code=6)
+    rig("history", "nonsense", code=6)
+    rig("history", "--verdict", "nice", code=2)
+    rig("history", "--worst", "--flaky", code=2)
 
 
 def test_times_are_ages_or_dates() -> None:
