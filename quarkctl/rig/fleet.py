@@ -14,7 +14,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -49,7 +49,8 @@ _LINE_MAX = 16 << 20
 
 @dataclass(frozen=True)
 class Order:
-    """``prepared``: {name of a flash step: (its method, what makes a session)}. ``wait_s``: in the queue for a device."""
+    """``prepared``: {name of a flash step: (its method, what makes a session)}. ``wait_s``: in the queue for a device.
+    ``release``: called with each station after its verdict; may raise QuarkError."""
 
     plan: Plan
     stations: Sequence[Station]
@@ -59,6 +60,7 @@ class Order:
     rig: str = ""
     command: str = ""
     wait_s: float = 3600.0
+    release: Callable[[Station], None] = lambda _: None
 
 
 @dataclass
@@ -169,6 +171,7 @@ class _Fleet:
         gc.collect()
         gc.freeze()  # so that the collector of a worker does not touch, and so copy, the pages that all share
         try:
+            self.folder.live([s.row.as_dict() for s in self.seats])  # who takes part, should this process be killed
             self._leave_out()
             while any(not s.done for s in self.seats):
                 self._tick()
@@ -268,11 +271,8 @@ class _Fleet:
                 seat.deadline = now + policy.deadline_s + sum(plan.planned_s(s.kind) for _, s in seat.todo)
                 self._next(seat)
                 return
-            words = f"{ahead} runs before this one" if ahead else f"held by {holder}"
-            if now - seat.asked_at >= self.order.wait_s:
-                raise DeviceBusy(f"{seat.identity}: {words}, for more than {self.order.wait_s:g} s", hint="--wait S")
-            if seat.row.text != words:
-                self._show(seat, step="queue", text=words)
+            words = f"{ahead} runs stand before this one" if ahead else f"held by {holder}"
+            raise DeviceBusy(f"{seat.identity}: {words}", hint="--wait S waits longer")
         except DeviceMissing as error:
             seat.missing_since = seat.missing_since or now
             if now - seat.missing_since >= policy.appear_s:
@@ -280,7 +280,10 @@ class _Fleet:
             elif seat.row.text != "waiting for the device":
                 self._show(seat, step="seek", text="waiting for the device")
         except DeviceBusy as error:
-            self._close(seat, Verdict.BUSY, error.exit_code, error.message, error.hint)
+            if now - seat.asked_at >= self.order.wait_s:
+                self._close(seat, Verdict.BUSY, error.exit_code, error.message, error.hint)
+            elif seat.row.text != error.message:
+                self._show(seat, step="queue", text=error.message)
         except QuarkError as error:
             self._close(seat, Verdict.ERROR, error.exit_code, error.message, error.hint)
 
@@ -409,6 +412,10 @@ class _Fleet:
         if seat.lock:
             seat.lock.release()
             seat.lock = None
+        try:
+            self.order.release(seat.station)
+        except QuarkError as problem:
+            self.watcher.complain(f"{seat.station.name}: {problem.message}")
         if verdict not in (Verdict.INTERRUPTED, Verdict.QUARANTINED, Verdict.BUSY):
             self._count(seat)
         self._event(seat, "verdict", Level.DONE if r.passed else Level.FAILED, f"{verdict.value} {error}".strip())
