@@ -192,7 +192,7 @@ def _carry_out(
         stations = plans.choose(engine.stations() if engine else rig.stations, where)
         order = Order(made, stations, choose, prepared, policy, rig.name, command, wait)
         if engine:
-            order = replace(order, find=engine.find, release=engine.release)
+            order = replace(order, find=engine.find, release=engine.release, workers_find=False)
         with _Watch(events, quiet=as_json) as watch:
             record = fleet.run(order, watch)
             late = deliver(rig.history)

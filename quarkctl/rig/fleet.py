@@ -23,6 +23,7 @@ from quarkctl import __version__
 from quarkctl.errors import DeviceBusy, DeviceMissing, InputWrong, QuarkError
 from quarkctl.events import Event, Level
 from quarkctl.formats.rig_file import Policy, Station
+from quarkctl.link import Opener
 from quarkctl.link.lock import Lock, hold, holder_of
 from quarkctl.rig import plan, quarantine, runs, worker
 from quarkctl.rig.outcome import (
@@ -50,7 +51,8 @@ _LINE_MAX = 16 << 20
 @dataclass(frozen=True)
 class Order:
     """``prepared``: {name of a flash step: (its method, what makes a session)}. ``wait_s``: in the queue for a device.
-    ``release``: called with each station after its verdict; may raise QuarkError."""
+    ``release``: called with each station after its verdict; may raise QuarkError. ``workers_find``: workers look their
+    device up themselves, with the method of the step; False where only the process of the run may ask."""
 
     plan: Plan
     stations: Sequence[Station]
@@ -61,6 +63,7 @@ class Order:
     command: str = ""
     wait_s: float = 3600.0
     release: Callable[[Station], None] = lambda _: None
+    workers_find: bool = True
 
 
 @dataclass
@@ -135,6 +138,7 @@ class _Seat:
         self.missing_since = 0.0
         self.next_look = 0.0
         self.identity = ""
+        self.opener: Opener | None = None
         self.lock: Lock | None = None
         self.worker: Worker | None = None
         self.buffer = b""
@@ -253,7 +257,8 @@ class _Fleet:
         policy = self.order.policy
         try:
             if not seat.identity:
-                seat.identity = self.order.find(seat.station.word, self._method(seat)).identity
+                seat.opener = self.order.find(seat.station.word, self._method(seat))
+                seat.identity = seat.opener.identity
                 seat.missing_since = 0.0
                 seat.result.device = seat.row.device = seat.identity
                 twin = next((s for s in self.seats if s is not seat and s.identity == seat.identity), None)
@@ -310,7 +315,9 @@ class _Fleet:
 
     def _start(self, seat: _Seat, turn: int, step: Step) -> None:
         method, prepared = self.order.prepared.get(step.name, ("", None))
-        task = Task(seat.station, step, turn, self.order.find, self.folder.artifacts, prepared, method)
+        found = seat.opener
+        find = self.order.find if self.order.workers_find or found is None else lambda _word, _method: found
+        task = Task(seat.station, step, turn, find, self.folder.artifacts, prepared, method)
         others = [s.worker.fd for s in self.seats if s.worker]
         seat.buffer, seat.step_result, seat.stop_reason = b"", None, None
         again = seat.attempt > 1

@@ -68,7 +68,7 @@ LEAVES = [
     ("sim", "cable"), ("sim", "console"), ("doctor",),
     ("rig", "flash"), ("rig", "diag"), ("rig", "run"), ("rig", "discover"), ("rig", "doctor"), ("rig", "console"),
     ("rig", "list"), ("rig", "power-cycle"), ("rig", "quarantine"), ("rig", "history"), ("rig", "artifacts"),
-    ("rig", "serve"),
+    ("rig", "serve"), ("rig", "export"), ("rig", "bridge"),
 ]  # fmt: skip
 
 

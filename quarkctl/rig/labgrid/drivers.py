@@ -45,7 +45,7 @@ class QuarkRtosDriver(Driver):
                 session.close()
 
     @Driver.check_active
-    def state(self) -> Any:
+    def read_state(self) -> Any:
         """`quarkctl.flash.device.DeviceState`."""
         from quarkctl.flash.device import probe
         from quarkctl.flash.smp import Client
@@ -76,7 +76,7 @@ class QuarkStrategy(Strategy):
         wanted = Status[status] if isinstance(status, str) else status
         self.target.activate(self.rtos)
         if wanted is Status.booted:
-            if self.rtos.state().active is None:
+            if self.rtos.read_state().active is None:
                 raise StrategyError("only the bootloader runs")
         elif wanted is Status.flashed:
             if not self.image:
