@@ -2,14 +2,15 @@
 # make test    every test
 # make check   what must hold before a commit: lint, types, layers, format, tests
 # make bench   all measurements; make bench-AREA for one of them
+# make fuzz    every decoder under coverage-guided fuzzing, FUZZ_S seconds each
 # make gen     C headers from protocols/
 # make docs    docs/benchmarks.md from the last bench
 PYTHON := build/venv/bin/python
 QUARKCTL := build/venv/bin/quarkctl
 C_SOURCES := $(shell find firmware -name '*.[ch]' -not -path '*/wire/*')
-AREAS := cli rtos-flash serial rigs
+AREAS := cli rtos-flash serial telemetry bundle ar1-flash diag rigs
 
-.PHONY: demo test check lint format bench $(AREAS:%=bench-%) gen docs clean run-tools test-tools
+.PHONY: demo test check lint format bench $(AREAS:%=bench-%) fuzz gen docs clean run-tools test-tools
 
 demo: run-tools
 	@./demo.sh $(QUARKCTL)
@@ -36,11 +37,22 @@ bench: $(AREAS:%=bench-%) docs
 $(AREAS:%=bench-%): bench-%: test-tools
 	$(PYTHON) -m tests.bench $*
 
+# atheris is for this alone and is a large wheel: installed when it is wanted.
+FUZZ_S ?= 20
+fuzz: test-tools
+	@$(PYTHON) -c 'import atheris' 2>/dev/null || $(PYTHON) -m pip install --quiet 'atheris>=2.3'
+	@for target in $$($(PYTHON) -m tests.fuzz); do \
+		mkdir -p build/fuzz/$$target && \
+		$(PYTHON) -m tests.fuzz $$target -max_total_time=$(FUZZ_S) -max_len=4096 -rss_limit_mb=1024 -timeout=10 \
+			-print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/$$target/ build/fuzz/$$target || exit 1; \
+	done
+
 gen: run-tools
 	$(PYTHON) -m quarkctl.build.headers firmware/rtos/wire
 
 docs: test-tools
 	$(PYTHON) -m tests.bench.table
+	$(PYTHON) -m tests.diag.page
 
 run-tools:
 	@./setup.sh run

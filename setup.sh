@@ -27,9 +27,18 @@ case $(arm-none-eabi-gcc -print-file-name=nano.specs 2>/dev/null || true) in
 *) need newlib libnewlib-arm-none-eabi arm-none-eabi-newlib "" ;;
 esac
 have qemu-system-arm || need qemu-system-arm qemu-system-arm qemu-system-arm qemu
+have_library() { ldconfig -p 2>/dev/null | grep -q "$1" || ls /usr/lib/*/"$1"* >/dev/null 2>&1; }
+have_library libusb-1.0.so.0 || need libusb libusb-1.0-0 libusb1 libusb
 if [ "$purpose" = test ]; then
+	# Strangers that must get on with the virtual AR1, and the emulated USB on which they see it.
+	have fastboot || need fastboot fastboot android-tools android-platform-tools
+	have qdl || need qdl qdl qdl ""
+	have simg2img || need simg2img android-sdk-libsparse-utils android-tools android-platform-tools
+	have_library libumockdev-preload.so.0 || need umockdev umockdev umockdev ""
 	have gcc && printf '#include <stdio.h>\nint main(void){return 0;}' | gcc -xc -o /dev/null - 2>/dev/null ||
 		need gcc "gcc libc6-dev" gcc gcc
+	# serial ports with modem lines that real pyserial drives, without hardware
+	have umockdev-run || need umockdev umockdev umockdev ""
 	# a PKCS#11 token without hardware: keys in it must give the signatures that key files give
 	have softhsm2-util || need softhsm2-util softhsm2 softhsm softhsm
 	# history of rigs on PostgreSQL, started in a folder of the test: no server is left running
@@ -47,6 +56,10 @@ if [ "$purpose" = test ]; then
 	have fdisk || need fdisk fdisk util-linux util-linux
 	have dtc || need dtc device-tree-compiler dtc dtc
 	have cpio || need cpio cpio cpio cpio
+	# opens the HTML page of `telemetry plot`, and looks at it
+	have chromium || need chromium chromium chromium chromium
+	# draws the diagnostic report, light, dark and for paper
+	have chromium || have google-chrome || need chromium chromium chromium chromium
 fi
 
 # --- Python 3.11 or newer

@@ -201,10 +201,10 @@ def flash(glasses: Glasses) -> Callable[..., dict[str, Any]]:
 
         method = methods.select([str(w) for w in what], via=via, chip=chip)
         prepared = method.prepare([str(w) for w in what])
-        opener = choose(glasses.station.word, method.name)
+        opener = choose(glasses.station.word, method.device_method)
         journal = Journal(opener.identity)
         began = time.monotonic()
-        session = prepared(Job(opener, journal, silent, glasses.station.board, Wish(force, allow_downgrade)))
+        session = prepared(Job(opener, journal, silent, glasses.station.board, Wish(force, allow_downgrade), chip))
         try:
             made = run.preflight(session, journal, silent)
             result = run.carry_out(session, made, journal, silent)

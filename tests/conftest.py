@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from quarkctl.build import rtos
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.sim import control, folder
+from tests import ar1 as ar1_bench
 
 ROOT = Path(__file__).parents[1]
 RTOS = ROOT / "firmware" / "rtos"
@@ -139,3 +140,18 @@ class Quarkctl:
 @pytest.fixture
 def quarkctl(tmp_path: Path) -> Quarkctl:
     return Quarkctl(tmp_path)
+
+
+@pytest.fixture
+def ar1(tmp_path: Path) -> Iterator[Callable[..., ar1_bench.Bench]]:
+    """``ar1("fastboot", quirks=...)`` is a virtual AR1 in that mode; all are switched off at the end of the test."""
+    made: list[ar1_bench.Bench] = []
+
+    def make(mode: str, **settings: Any) -> ar1_bench.Bench:
+        made.append(ar1_bench.make(tmp_path / f"d{len(made)}", mode, **settings))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.usbip.close()
+        bench.ar1.close()

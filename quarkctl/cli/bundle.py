@@ -46,7 +46,7 @@ def show_bundle(file: File, as_json: Json = False) -> None:
     with change.opened(file, trusted_only=False) as one:
         facts = _facts(one)
     if as_json:
-        show.document("quarkctl.bundle/1", {"file": str(file), **facts})
+        show.document("quarkctl.bundle-show/1", {"file": str(file), **facts})
         return
     show.out.print(_title(one), style="bold")
     print_facts(facts)
@@ -143,7 +143,7 @@ def digest(file: File, key: PublicKey, out: Out = None, as_json: Json = False) -
     with change.opened(file, trusted_only=False) as one:
         change.verify(one)
         what = f"{one.manifest.product}-{one.manifest.version}"
-        Seal(one.head.envelope, one.head.provenance).signed(signer, what)
+        Seal(one.head.envelope, one.head.provenance).signed([signer], what)
     if as_json:
         show.document("quarkctl.bundle-digest/1", {"folder": str(folder), "wanted": signer.wanted})
         return

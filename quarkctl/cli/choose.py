@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from quarkctl.link import identity, names
+from quarkctl.link import Opener, ar1, identity, names
 from quarkctl.link.identity import Device
-from quarkctl.link.serial_port import SerialOpener
 from quarkctl.sim import control, folder
+from quarkctl.sim.ar1 import control as ar1_control
+
+#: Methods of the application processor.
+AR1_METHODS = ("fastboot", "edl", "ramdump")
 
 
 def devices() -> list[Device]:
@@ -21,16 +24,23 @@ def devices() -> list[Device]:
         )
         for i in folder.running()
     ]  # fmt: skip
-    return virtual + identity.serial_devices()
+    return virtual + ar1_control.devices() + identity.serial_devices() + ar1.usb_devices()
 
 
-def choose(word: str, method: str = "") -> SerialOpener:
+def choose(word: str, method: str = "", *, allow_remote: bool = False) -> Opener:
     """The device that the user means, or the only one that ``method`` can flash.
+
+    ``tcp:``, ``udp:`` and ``usbip:`` addresses are taken as they are; ``allow_remote``: also of other hosts by USB/IP.
 
     A path that belongs to no known device is taken as it is: an explicit port always wins.
     Raises DeviceMissing, DeviceAmbiguous.
     """
-    if word.startswith("sim:"):
+    network = ar1.network_device(word, allow_remote=allow_remote)
+    if network:
+        return identity.choose([network], network.identity, method).opener()
+    if word.startswith("sim:") and method in AR1_METHODS:
+        ar1_control.state(word.removeprefix("sim:"))
+    elif word.startswith("sim:"):
         control.port(word.removeprefix("sim:"))  # says at once if it is not there, and why
     found = devices()
     if "://" in word:
@@ -38,3 +48,10 @@ def choose(word: str, method: str = "") -> SerialOpener:
     if word.startswith("/") and not any(d.is_called(word) for d in found):
         return Device(word, word, "", lambda: word).opener()
     return identity.choose(found, word, method).opener()
+
+
+def methods_of(word: str) -> tuple[str, ...]:
+    """Flash methods that the devices take that the word may mean, in the modes in which they are now."""
+    network = ar1.network_device(word)
+    found = [network] if network else devices()
+    return tuple(m for d in found if network or not word or d.is_called(word) for m in d.methods)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quarkctl.cli import show
-from quarkctl.cli.options import Device, Events, Json, Seconds, examples
-from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.cli.options import Board, Device, Events, Json, Seconds, Timeout, bounded, examples
+from quarkctl.errors import HostUnfit, InputWrong, UsageWrong
 from quarkctl.events import Event, Level
 
 if TYPE_CHECKING:
+    from quarkctl.diag.check import Check
     from quarkctl.diag.evidence import Evidence
-    from quarkctl.diag.finding import Finding, Verdict
-    from quarkctl.formats.stream import Decoder, Sample
+    from quarkctl.diag.finding import Finding
+    from quarkctl.diag.limits import Limits
+    from quarkctl.diag.product import Product
+    from quarkctl.diag.result import Result
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Run diagnostics and give a verdict.")
 
@@ -34,174 +38,439 @@ def _diag() -> None:
     """
 
 
-def complete_check(incomplete: str) -> list[str]:
-    from quarkctl.diag import battery as battery_checks
+def complete_check(ctx: typer.Context, incomplete: str) -> list[str]:
+    from quarkctl.diag import checks
 
-    return [n for n in battery_checks.CHECKS if n.startswith(incomplete)]
+    known = [c for c in checks.CHECKS.values() if ctx.info_name in (c.area, "all")]
+    return sorted({w for c in known for w in (c.topic, c.name) if w.startswith(incomplete)})
 
 
-@app.command(
-    epilog=examples("quarkctl diag battery --recording swap.qrec", "quarkctl diag battery -d sim:s1 --seconds 15")
+def complete_code(incomplete: str) -> list[str]:
+    from quarkctl.diag import checks
+
+    return [c for c in checks.CHECKS if c.startswith(incomplete.upper())]
+
+
+Recordings = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--recording", "-r", metavar="FILE", help="Judge a recording instead of a device; several are repeated runs."
+    ),
+]
+LimitsFile = Annotated[
+    Path | None, typer.Option("--limits", metavar="FILE", help="Limits; default: those of the board.")
+]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="NAME.BOUND=VALUE UNIT", help="Change one bound of a limit; the report says so."),
+]
+Reports = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--report", metavar="FILE", help="Write a report: .html, .xml (JUnit), .json or .csv; may be given often."
+    ),
+]
+Repeat = Annotated[int, typer.Option("--repeat", metavar="N", min=1, max=10000, help="Judge a live device N times.")]
+Guided = Annotated[bool, typer.Option("--guided", help="Tell the operator what to do and when; wait until it is seen.")]
+Actuator = Annotated[
+    str,
+    typer.Option(
+        metavar="COMMAND",
+        help="Guided, and COMMAND does it: gets `eject left` and the like. `sim`: the virtual glasses.",
+    ),
+]
+StepTimeout = Annotated[
+    float, typer.Option("--step-timeout", metavar="S", min=0.1, help="How long to wait for each step.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="MARGINAL counts as a fault.")]
+Operator = Annotated[
+    str, typer.Option(metavar="NAME", help="Who runs this: kept in the report, and for a gauge study.")
+]
+Schemas = Annotated[
+    list[Path] | None,
+    typer.Option("--schemas", metavar="DIR", help="Schemas of other firmware releases; may be given often."),
+]
+Fixture = Annotated[
+    str, typer.Option(metavar="NAME", help="Rig or instrument with its calibration: kept in the report.")
+]
+
+
+def _command(area: str, text: str, live: str, *, example: tuple[str, str]) -> None:
+    """One command a area; they differ only in which checks they choose."""
+
+    def run(
+        check: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="[CHECK]...", autocompletion=complete_check, help="Only these: topic, check or code."
+            ),
+        ] = None,
+        device: Device = "",
+        recording: Recordings = None,
+        board: Board = "",
+        limits: LimitsFile = None,
+        limit: Override = None,
+        report: Reports = None,
+        repeat: Repeat = 1,
+        guided: Guided = False,
+        actuator: Actuator = "",
+        step_timeout: StepTimeout = 60.0,
+        seconds: Seconds = None,
+        timeout: Timeout = 0.0,
+        strict: Strict = False,
+        operator: Operator = "",
+        fixture: Fixture = "",
+        schemas: Schemas = None,
+        as_json: Json = False,
+        events: Events = "",
+    ) -> int:
+        with bounded(timeout):
+            request = _Request(
+                area, check or [], device, recording or [], board, limits, limit or [], report or [], repeat,
+                guided or bool(actuator), actuator, step_timeout, seconds, strict, operator, fixture, schemas or [],
+                as_json, events,
+            )  # fmt: skip
+            return request.run()
+
+    run.__doc__ = f"{text}\n\n{live}"
+    app.command(area, epilog=examples(*example))(run)
+
+
+class _Request:
+    """What was asked for on the command line."""
+
+    def __init__(
+        self, area: str, words: Sequence[str], device: str, recordings: Sequence[Path], board: str, limits: Path | None,
+        overrides: Sequence[str], reports: Sequence[Path], repeat: int, guided: bool, actuator: str, step_timeout: float,
+        seconds: float | None, strict: bool, operator: str, fixture: str, schemas: Sequence[Path], as_json: bool,
+        events: str,
+    ) -> None:  # fmt: skip
+        from quarkctl.diag import checks
+        from quarkctl.diag.report import KINDS
+
+        self.chosen = checks.select(area, words)
+        self.asked = bool(words)
+        self.device, self.recordings, self.board = device, recordings, board
+        self.limits_file, self.overrides, self.reports = limits, overrides, reports
+        self.repeat, self.guided, self.actuator, self.step_timeout = repeat, guided, actuator, step_timeout
+        self.seconds, self.strict, self.operator, self.fixture = seconds, strict, operator, fixture
+        self.schemas, self.as_json, self.events = schemas, as_json, events
+        for path in reports:
+            if path.suffix not in KINDS:
+                kinds = ", ".join(f"{k} ({v})" for k, v in KINDS.items())
+                raise UsageWrong(f"do not know what report {path.name} is", hint=f"there are {kinds}")
+        if recordings and (repeat > 1 or guided or device):
+            raise UsageWrong(
+                "a recording is judged as it is",
+                hint="--device, --repeat, --guided and --actuator are for live devices",
+            )
+        if limits and not limits.is_file():
+            raise InputWrong(f"cannot read {limits}: there is no such file")
+
+    # --- run ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        from quarkctl.diag import checks
+        from quarkctl.diag.result import Result
+
+        runs: list[list[Finding]] = []
+        evidence: Evidence | None = None
+        limits: Limits | None = None
+        for number in range(len(self.recordings) or self.repeat):
+            evidence = self._evidence(number)
+            limits = self._limits(self.board or str(evidence.hello.get("board", "")))
+            with show.Reporter(self.events, quiet=self.as_json) as progress:
+
+                def told(check: Check, reporter: show.Reporter = progress, source: str = evidence.source) -> None:
+                    reporter(Event(source, "judge", Level.PROGRESS, f"{check.code} {check.title}"))
+
+                runs.append(checks.run(evidence, limits, self.chosen, asked=self.asked, progress=told))
+            if self.repeat > 1 and not self.as_json and self.events != "-":
+                show.err.print(f"run {number + 1} of {self.repeat}: {checks.verdict(runs[-1]).value}")
+        if evidence is None or limits is None:
+            raise AssertionError("at least one run")
+        result = Result(runs, evidence, self._provenance(evidence, limits), limits)
+        for path in self.reports:
+            _write(path, self._report(path, result))
+        if self.as_json:
+            show.document("quarkctl.diag/2", result.as_dict())
+        elif self.events != "-":
+            _print(result, self.reports, asked=self.asked)
+        verdict = result.verdict.value
+        return EXIT["FAIL"] if self.strict and verdict == "MARGINAL" else EXIT.get(verdict, 0)
+
+    def _evidence(self, number: int) -> Evidence:
+        from quarkctl.cli import listen
+        from quarkctl.diag import guide
+
+        if self.recordings:
+            with show.Reporter(self.events, quiet=self.as_json) as progress:
+                return listen.from_recording(self.recordings[number], self._product, progress, self.schemas)
+        steps = guide.script(self.chosen) if self.guided else []
+        if self.guided and not steps:
+            raise UsageWrong("there is nothing to guide through", hint=f"steps exist for {', '.join(guide.SCRIPTS)}")
+        return listen.from_device(listen.Listening(
+            self.device, self.seconds or _LIVE_SECONDS, steps, self.step_timeout, self.actuator, self.chosen,
+            self._product, self._limits, self.events, self.as_json,
+        ))  # fmt: skip
+
+    def _product(self, board: str) -> Product:
+        from quarkctl.diag.product import product_of
+
+        return product_of(self.board or board)
+
+    def _limits(self, board: str) -> Limits:
+        from quarkctl.diag import checks, limits
+
+        name, text = self._limits_text(board)
+        parsed = limits.parse(name, text, checks.UNITS)
+        if board and parsed.sku != board:
+            raise InputWrong(
+                f"{name} holds the limits of {parsed.sku}, the device is {board}", hint="give the right file: --limits"
+            )
+        for override in self.overrides:
+            parsed = parsed.override(override)
+        return parsed
+
+    def _limits_text(self, board: str) -> tuple[str, str]:
+        from quarkctl import boards
+
+        if self.limits_file:
+            try:
+                return self.limits_file.name, self.limits_file.read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputWrong(f"cannot read {self.limits_file}: {error}") from error
+        if not board:
+            raise InputWrong(
+                "the evidence does not say which board it is from",
+                hint="record for two seconds or more, or give --board NAME or --limits FILE",
+            )
+        return boards.limits_text(board)
+
+    def _provenance(self, evidence: Evidence, limits: Limits) -> Any:
+        import datetime
+
+        from quarkctl import __version__
+        from quarkctl.diag.result import Provenance
+
+        _, text = self._limits_text(self.board or str(evidence.hello.get("board", "")))
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return Provenance(
+            f"quarkctl {__version__}", now, limits.title, hashlib.sha256(text.encode()).hexdigest(), limits.overrides,
+            evidence.identity(), evidence.sha256, self.operator, self.fixture,
+        )  # fmt: skip
+
+    def _report(self, path: Path, result: Result) -> str:
+        if path.suffix == ".html":
+            from quarkctl.diag.report import page
+
+            return page.build(result)
+        if path.suffix == ".xml":
+            from quarkctl.diag.report import junit
+
+            return junit.build(result, strict=self.strict)
+        if path.suffix == ".csv":
+            from quarkctl.diag.report import sheet
+
+            return sheet.build(result)
+        return json.dumps({"schema": "quarkctl.diag/2", **result.as_dict()}, indent=1, default=str) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise HostUnfit(f"cannot write {path}: {error.strerror}") from error
+
+
+_LIVE = (
+    "On a live device this listens for --seconds (10), or leads through what must be done with --guided or --actuator."
 )
-def battery(
-    check: Annotated[
-        str, typer.Argument(metavar="[CHECK]", autocompletion=complete_check, help="Only this check.")
-    ] = "",
-    device: Device = "",
-    recording: Annotated[
-        Path | None, typer.Option("--recording", "-r", metavar="FILE", help="Judge a recording instead of a device.")
-    ] = None,
-    limits: Annotated[Path | None, typer.Option(metavar="FILE", help="Limits; default: those of the board.")] = None,
-    seconds: Seconds = None,
-    as_json: Json = False,
-    events: Events = "",
-) -> int:
-    """Judge the batteries: are both seen, is a swap survived, does the bus hold.
-
-    On a live device this listens for --seconds (10): swap a battery meanwhile.
-    """
-    from quarkctl.diag import battery as battery_checks
-    from quarkctl.diag import limits as limits_format
-    from quarkctl.diag.finding import worst
-
-    if check and check not in battery_checks.CHECKS:
-        raise UsageWrong(f"there is no check {check!r}", hint=f"there are {', '.join(battery_checks.CHECKS)}")
-    evidence = (
-        _from_recording(recording)
-        if recording
-        else _from_device(device, seconds or _LIVE_SECONDS, events, quiet=as_json)
-    )
-    name, text = _limits(limits, evidence)
-    parsed = limits_format.parse(name, text)
-    findings = battery_checks.run(evidence, parsed, check)
-    verdict = worst(findings)
-    identity = {
-        **evidence.identity(),
-        "limits": f"{parsed.sku} v{parsed.version}",
-        "limits_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "recording_sha256": evidence.sha256,
-    }
-    if as_json:
-        body = {
-            "verdict": verdict.value, "evidence": identity, "counts": evidence.counts.as_dict(),
-            "span_s": round(evidence.span_s(), 3), "findings": [f.as_dict() for f in findings],
-        }  # fmt: skip
-        show.document("quarkctl.diag/1", body)
-    elif events != "-":
-        _print(findings, verdict, evidence, identity)
-    return EXIT.get(verdict.value, 0)
+_command(
+    "battery",
+    "Judge batteries and swaps: take-over, droop, resistance, charge, balance, authentication, life.",
+    _LIVE,
+    example=(
+        "quarkctl diag battery --recording swap.qrec --report swap.html",
+        "quarkctl diag battery swap -d sim:s1 --actuator sim",
+    ),
+)
+_command(
+    "thermal", "Judge heat: thermal step response, soak, throttling, skin temperature.", _LIVE,
+    example=("quarkctl diag thermal --recording soak.qrec", "quarkctl diag thermal skin -d sim:s1 --seconds 60"),
+)  # fmt: skip
+_command(
+    "sensors",
+    "Judge the thermistors: missing, stuck, spiking, late, off, swapped.",
+    _LIVE,
+    example=("quarkctl diag sensors --recording soak.qrec", "quarkctl diag sensors -d sim:s1 --seconds 30"),
+)
+_command(
+    "link",
+    "Judge the way between the chips: latency, loss, wake-up, hand-over.",
+    _LIVE,
+    example=("quarkctl diag link --recording day.qrec", "quarkctl diag link -d sim:s1 --actuator sim"),
+)
+_command(
+    "all",
+    "Judge everything that the evidence supports, and name the rest.",
+    _LIVE,
+    example=(
+        "quarkctl diag all --recording day.qrec --report day.html --report day.xml",
+        "quarkctl diag all --json -r day.qrec",
+    ),
+)
 
 
 @app.command("list", epilog=examples("quarkctl diag list", "quarkctl diag list --json"))
 def list_checks(as_json: Json = False) -> None:
     """List all checks."""
-    from quarkctl.diag import battery as battery_checks
+    from quarkctl.diag import checks
 
-    checks = battery_checks.CHECKS.values()
+    known = checks.CHECKS.values()
     if as_json:
-        rows = [{"code": c.code, "check": f"battery {c.name}", "title": c.title, "why": c.why} for c in checks]
+        rows = [
+            {"code": c.code, "check": f"{c.area} {c.topic}", "name": c.name, "title": c.title, "why": c.why,
+             "measure": c.measure, "unit": c.unit}
+            for c in known
+        ]  # fmt: skip
         show.document("quarkctl.diag-list/1", {"checks": rows})
         return
-    show.table(("code", "check", "why"), ((c.code, f"battery {c.name}", c.why) for c in checks))
+    show.table(
+        ("code", "command", "check", "why"),
+        ((c.code, c.area if c.area == c.topic else f"{c.area} {c.topic}", c.title, c.why) for c in known),
+    )
 
 
 @app.command(epilog=examples("quarkctl diag explain PWR-002", "quarkctl diag explain PWR-004"))
-def explain(code: Annotated[str, typer.Argument(metavar="CODE")]) -> None:
-    """Tell what a finding means and how it is measured."""
-    from quarkctl.diag import battery as battery_checks
+def explain(code: Annotated[str, typer.Argument(metavar="CODE", autocompletion=complete_code)]) -> None:
+    """Tell what a finding means, how it is measured, by which source, and how it can fail."""
+    from quarkctl.diag import checks
+    from quarkctl.diag.reference import entry
 
-    for c in battery_checks.CHECKS.values():
-        if c.code == code.upper():
-            show.out.print(f"{c.code}  {c.title}: {c.why}.\n")
-            show.out.print(" ".join((c.run.__doc__ or "").split()))
-            return
-    raise UsageWrong(
-        f"there is no finding {code!r}", hint=f"there are {', '.join(c.code for c in battery_checks.CHECKS.values())}"
-    )
-
-
-def _from_recording(path: Path) -> Evidence:
-    from quarkctl.diag.evidence import Evidence
-    from quarkctl.telemetry import store
-
-    r = store.load(path)
-    if not r.samples:
-        raise InputWrong(f"{path} holds no samples ({r.ending}, {r.wire_bytes} wire bytes)")
-    return Evidence(r.schema, r.samples, r.counts, r.gaps, str(path), r.sha256, r.ending)
+    found = checks.CHECKS.get(code.upper())
+    if found is None:
+        raise UsageWrong(f"there is no finding {code!r}", hint="`quarkctl diag list` names all")
+    show.out.print(f"{found.code}  {found.title}: {found.why}.\n")
+    for name, text in entry(found):
+        show.out.print(f"{name:<8} {text}")
 
 
-def _from_device(device: str, seconds: float, events: str, *, quiet: bool) -> Evidence:
-    from quarkctl import schemas
-    from quarkctl.cli.choose import choose
-    from quarkctl.diag.evidence import Evidence
-    from quarkctl.formats.stream import Decoder
-    from quarkctl.telemetry import live
+@app.command(
+    epilog=examples("quarkctl diag compare golden.json today.json", "quarkctl diag compare 1.0.json 1.1.json --json")
+)
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="A", help="JSON report of the older build or the golden unit.")],
+    new: Annotated[Path, typer.Argument(metavar="B", help="JSON report to compare with it.")],
+    as_json: Json = False,
+) -> int:
+    """Compare two reports: what changed, and whether that is more than the uncertainty. Exit code 7: something got worse."""
+    from quarkctl.diag import compare as comparing
 
-    opener = choose(device)
-    link = opener.open()
-    decoder = Decoder(schemas.telemetry())
-    samples: list[Sample] = []
-    until = live.Until(seconds)
-    try:
-        with show.Reporter(events, quiet=quiet) as progress:
-            if not quiet and events != "-":
-                show.err.print(f"listening to {opener.identity} for {seconds:g} s: swap a battery now")
-            progress(Event(opener.identity, "listen", Level.START))
-            for chunk in live.chunks(link, until):
-                new = decoder.feed(chunk.data, chunk.host_ns)
-                samples += new
-                for text in _swaps(decoder, new):
-                    progress(Event(opener.identity, "listen", Level.NOTE, text))
-                progress(Event(opener.identity, "listen", Level.PROGRESS, f"{len(samples)} frames", eta_s=until.left_s))
-    finally:
-        link.close()
-    return Evidence(decoder.schema, samples, decoder.counts, decoder.gaps, opener.identity)
-
-
-def _swaps(decoder: Decoder, samples: list[Sample]) -> Iterator[str]:
-    """What the operator wants to see at once: that a removal or an insertion was noticed."""
-    from quarkctl.diag.battery import SIDES
-
-    for s in samples:
-        if s.message.name in ("pack_removed", "pack_inserted"):
-            yield f"{SIDES[s.number('pack') & 1]} {s.message.name.replace('_', ' ')} at {s.time_us / 1e6:.3f} s"
-
-
-def _limits(given: Path | None, evidence: Evidence) -> tuple[str, str]:
-    from quarkctl import boards
-
-    if given:
-        try:
-            return given.name, given.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputWrong(f"cannot read {given}: {error}") from error
-    board = evidence.identity().get("board", "")
-    if not board:
-        raise InputWrong(
-            "the evidence does not say which board it is from",
-            hint="record for two seconds or more, or give --limits FILE",
+    (a, from_a), (b, from_b) = comparing.read(str(old), _json(old)), comparing.read(str(new), _json(new))
+    lines = comparing.compare(a, b)
+    worse = [x for x in lines if x.word == "worse" or (x.new_verdict == "FAIL" and x.old_verdict != "FAIL")]
+    if as_json:
+        rows = [
+            {"code": x.code, "check": x.name, "unit": x.unit, "old_verdict": x.old_verdict, "new_verdict": x.new_verdict,
+             "word": x.word, "old": x.change.old if x.change else None, "new": x.change.new if x.change else None,
+             "change": x.change.change.value if x.change else None, "uncertainty": x.change.change.u if x.change else None,
+             "significant": x.change.significant if x.change else None}
+            for x in lines
+        ]  # fmt: skip
+        show.document("quarkctl.diag-compare/1", {"old": from_a, "new": from_b, "lines": rows, "worse": len(worse)})
+    else:
+        for name, said in ((old, from_a), (new, from_b)):
+            show.out.print(
+                f"{name.name}: {said.get('serial', '?')}  rtos {said.get('rtos', '?')}  {said.get('limits', '?')}"
+            )
+        show.table(
+            ("code", "check", "old", "new", "change", "verdicts", ""),
+            (
+                (x.code, x.name, f"{x.change.old:.4g}" if x.change else "-", f"{x.change.new:.4g}" if x.change else "-",
+                 f"{x.change.change.value:+.3g} +-{x.change.change.u:.2g} {x.unit if x.unit != '1' else ''}".rstrip()
+                 if x.change else "-", f"{x.old_verdict} -> {x.new_verdict}", x.word)
+                for x in lines
+            ),
+        )  # fmt: skip
+        show.out.print(
+            f"{len(lines)} compared, {sum(x.word not in ('same',) for x in lines)} differ, {len(worse)} worse"
         )
-    return boards.limits_text(board)
+    return EXIT["FAIL"] if worse else 0
 
 
-def _print(findings: list[Finding], verdict: Verdict, evidence: Evidence, identity: dict[str, str]) -> None:
+@app.command(epilog=examples("quarkctl diag gauge anna-*.json bert-*.json", "quarkctl diag gauge study/*.json --json"))
+def gauge(
+    reports: Annotated[
+        list[Path], typer.Argument(metavar="REPORT...", help="JSON reports: parts x operators x trials.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Gauge study: how much of the spread is the measurement's own (repeatability and reproducibility, ANOVA)."""
+    from quarkctl.diag import compare as comparing
+
+    studies = comparing.gauge_studies([(str(p), _json(p)) for p in reports])
+    if as_json:
+        rows = [{"measurement": n, "verdict": s.verdict, **vars(s)} for n, s in studies.items()]
+        show.document("quarkctl.diag-gauge/1", {"studies": rows})
+        return
+    show.table(
+        ("measurement", "parts", "operators", "trials", "repeat", "reproduce", "part", "GRR", "ndc", ""),
+        ((n, s.parts, s.operators, s.trials, f"{s.repeatability:.3g}", f"{s.reproducibility:.3g}", f"{s.part:.3g}",
+          f"{s.grr_pct:.1f} %", s.distinct_categories, s.verdict) for n, s in studies.items()),
+    )  # fmt: skip
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputWrong(f"cannot read {path}: {error}") from error
+
+
+# --- the terminal -----------------------------------------------------------------------------------------------------
+
+
+def _print(result: Result, reports: Sequence[Path], *, asked: bool) -> None:
+    from quarkctl.diag.finding import Verdict
+    from quarkctl.diag.report import measured
+
+    e, identity = result.evidence, result.provenance.identity
     show.out.print(
         f"{identity.get('serial', '?')}  {identity.get('board', '?')}  rtos {identity.get('rtos', '?')}   "
-        f"limits {identity['limits']}   {evidence.span_s():.1f} s of {identity['source']}"
+        f"limits {result.limits.title}   {e.span_s():.1f} s of {e.source}"
     )
-    show.table(
-        ("code", "check", "measured", "limit", "verdict", ""),
-        ((f.code, f.check, _measured(f), f.limit or "-", show.verdict(f.verdict.value), f.note) for f in findings),
-    )
-    if evidence.ending not in ("complete", "open"):
-        show.err.print(f"the recording is {evidence.ending}: judged up to there", style="yellow")
-    bad = sum(f.verdict.value not in ("PASS", "SKIP") for f in findings)
-    show.out.print(show.verdict(verdict.value).append(f": {len(findings)} checks, {bad} to look at", "default"))
+    judged = [f for f in result.findings if f.verdict is not Verdict.SKIP]
+    left = [f for f in result.findings if f.verdict is Verdict.SKIP]
+    if judged:
+        show.table(
+            ("code", "check", "measured", "limit", "verdict", ""),
+            ((f.code, f.name, measured(f), f.limit or "-", show.verdict(f.verdict.value), f.note) for f in judged),
+        )
+    if left:
+        show.out.print(f"{len(left)} left out:")
+        show.table(("", "", ""), ((f.code, f.name, f.note) for f in left))
+    if len(result.runs) > 1:
+        _print_statistics(result)
+    if e.ending not in ("complete", "open"):
+        show.err.print(f"the recording is {e.ending}: judged up to there", style="yellow")
+    bad = sum(f.verdict.value not in ("PASS", "SKIP") for f in result.findings)
+    words = f": {len(judged)} judged, {bad} to look at" if judged else ": nothing could be judged"
+    written = f"   report: {', '.join(str(p) for p in reports)}" if reports else ""
+    show.out.print(show.verdict(result.verdict.value).append(words + written, "default"))
 
 
-def _measured(f: Finding) -> str:
-    if f.value is None:
-        return "-"
-    unit = "" if f.limit is None or f.limit.unit == "1" else f" {f.limit.unit}"
-    u = f" +-{f.limit.u:g}" if f.limit and f.limit.u else ""
-    return f"{f.value:g}{unit}{u}"
+def _print_statistics(result: Result) -> None:
+    rows = []
+    for m in result.measurements():
+        s, d = m.spread, m.drift
+        if s.n:
+            drift = f"{d.per_run:+.2g}/run p={d.p:.2f}" if d else "-"
+            figures = (f"{s.mean:.4g}", f"{s.sd:.2g}", f"{s.low:.4g}", f"{s.high:.4g}")
+            rows.append((m.name, s.n, s.invalid, *figures, m.cpk(), drift, m.first_failure or "-"))
+    show.out.print(f"over {len(result.runs)} runs:")
+    show.table(("measurement", "n", "invalid", "mean", "sd", "min", "max", "Cpk, 95 %", "drift", "first fault"), rows)

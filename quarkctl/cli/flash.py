@@ -35,11 +35,15 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    epilog=examples("quarkctl flash rtos-1.1.0.bin", "quarkctl flash rtos-1.1.0.bin -d sim:s1 --dry-run --json")
+    epilog=examples("quarkctl flash app.bin@0x10000 -d 1-1.2 --via esptool", "quarkctl flash http://rig/release.qfw")
 )
 def flash(
     what: Annotated[
-        list[str], typer.Argument(metavar="WHAT...", help="Signed image, or a folder of builds: its newest.")
+        list[str],
+        typer.Argument(
+            metavar="WHAT...",
+            help="Image, folder of builds, XML set, or bundle (file, - or URL); FILE@PARTITION, FILE@ADDRESS.",
+        ),
     ],
     device: Device = "",
     board: Board = "",
@@ -53,6 +57,26 @@ def flash(
         bool, typer.Option("--verify-only", help="Compare what the device holds; write nothing.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write even what is there already.")] = False,
+    slot: Annotated[
+        str, typer.Option("--slot", metavar="inactive|active|a|b", help="AR1: where slotted partitions go.")
+    ] = "inactive",
+    restart: Annotated[bool, typer.Option("--restart/--no-restart", help="AR1: into the system at the end.")] = True,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="AR1: prove what was written.")] = True,
+    erase_first: Annotated[bool, typer.Option("--erase-first", help="AR1: erase what is written, before.")] = False,
+    programmer: Annotated[
+        str,
+        typer.Option("--programmer", metavar="FILE", help="EDL: the Firehose programmer; else the one of the files."),
+    ] = "",
+    memory: Annotated[str, typer.Option("--memory", metavar="KIND", help="EDL: ufs, emmc, nand, nvme or spinor.")] = "",
+    assume_idle: Annotated[
+        bool, typer.Option("--assume-idle", help="EDL: a programmer that another tool left waits for commands.")
+    ] = False,
+    allow_secdata: Annotated[
+        bool, typer.Option("--allow-secdata", help="AR1: also what holds fuses, keys or calibration.")
+    ] = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote-usbip", help="USB/IP to another host: not encrypted, not authenticated.")
+    ] = False,
     allow_downgrade: Annotated[
         bool, typer.Option("--allow-downgrade", help="Accept an older version (never an older security counter).")
     ] = False,
@@ -71,26 +95,29 @@ def flash(
     An image that does not survive its test boot is rolled back by the device, and the reason is told. A flash that was
     interrupted goes on where the device is.
     """
-    from quarkctl.cli.choose import choose
+    from quarkctl.cli.choose import choose, methods_of
     from quarkctl.flash import methods, run
     from quarkctl.flash.journal import Journal
-    from quarkctl.flash.plan import Job, Wish
+    from quarkctl.flash.plan import Ar1Wish, Job, Wish
     from quarkctl.flash.rtos import TestBootFailed
     from quarkctl.flash.smp import FRAMINGS
 
     if framing and framing not in FRAMINGS:
         raise UsageWrong(f"there is no framing {framing!r}", hint=f"there are {' and '.join(FRAMINGS)}")
-    method = methods.select(what, via=via, chip=chip, board=board)
+    if slot not in ("inactive", "active", "a", "b"):
+        raise UsageWrong(f"--slot {slot!r}", hint="inactive, active, a or b")
+    method = methods.select(what, via=via, chip=chip, board=board, present=lambda: methods_of(device))
     prepared = method.prepare(what)
-    opener = choose(device, method.name)
+    opener = choose(device, method.device_method, allow_remote=allow_remote)
     began = time.monotonic()
     with (
         show.Reporter(events, quiet=as_json) as progress, bounded(timeout), terminable(), protocol_log(verbose, log),
         opener.hold(),
     ):  # fmt: skip
         journal = Journal(opener.identity)
-        wish = Wish(force, allow_downgrade, verify_only, framing)
-        session = prepared(Job(opener, journal, progress, board, wish))
+        ar1 = Ar1Wish(slot, restart, erase_first, verify, programmer, memory, allow_secdata, assume_idle=assume_idle)
+        wish = Wish(force, allow_downgrade, verify_only, framing, ar1)
+        session = prepared(Job(opener, journal, progress, board, wish, chip))
         try:
             plan = run.preflight(session, journal, progress)
             if not as_json and events != "-":

@@ -20,9 +20,9 @@ def complete_board(incomplete: str) -> list[str]:
 
 
 def complete_device(incomplete: str) -> list[str]:
-    from quarkctl.sim import folder
+    from quarkctl.cli.choose import devices
 
-    return [f"sim:{i.name}" for i in folder.running() if f"sim:{i.name}".startswith(incomplete)]
+    return [word for d in devices() for word in (d.identity, *d.names) if word.startswith(incomplete)]
 
 
 def complete_method(incomplete: str) -> list[str]:

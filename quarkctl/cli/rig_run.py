@@ -223,7 +223,7 @@ def _prepare(made: Plan) -> dict[str, tuple[str, Prepared]]:
             verify(step.kind.area, step.kind.checks if isinstance(step.kind, Diag) else ())
         if isinstance(step.kind, Flash):
             method = methods.select(step.kind.what, via=step.kind.via, chip=step.kind.chip)
-            out[step.name] = (method.name, method.prepare(step.kind.what))
+            out[step.name] = (method.device_method, method.prepare(step.kind.what))
     return out
 
 

@@ -185,6 +185,31 @@ def fault(
     _print_status(status, as_json=as_json)
 
 
+@app.command(epilog=examples("quarkctl sim charger on", "quarkctl sim charger off --name s1"))
+def charger(switch: Annotated[Switch, typer.Argument()], name: Name = "", as_json: Json = False) -> None:
+    """Put the glasses on a charger, or take them off."""
+    from quarkctl.sim import control
+
+    status = control.request(_only(name), command="charger", on=switch is Switch.ON)
+    _print_status(status, as_json=as_json)
+
+
+@app.command(epilog=examples("quarkctl sim ambient 40", "quarkctl sim ambient --soaked -- -5"))
+def ambient(
+    celsius: Annotated[float, typer.Argument(metavar="C", min=-40.0, max=85.0, help="Temperature of the air.")],
+    soaked: Annotated[
+        bool, typer.Option("--soaked", help="As after hours at it, instead of warming up to it.")
+    ] = False,
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Set the temperature around the glasses."""
+    from quarkctl.sim import control
+
+    status = control.request(_only(name), command="ambient", ambient_c=celsius, soaked=soaked)
+    _print_status(status, as_json=as_json)
+
+
 @app.command(epilog=examples("quarkctl sim power cycle", "quarkctl sim power cut --name s1"))
 def power(action: Annotated[Power, typer.Argument()], name: Name = "", as_json: Json = False) -> None:
     """Cut the power without warning, give it back, or reset the microcontroller."""
@@ -204,6 +229,53 @@ def cable(
     from quarkctl.sim import control
 
     _print_status(control.request(_only(name), command="cable", action=action.value, rate=rate), as_json=as_json)
+
+
+@app.command(
+    epilog=examples("quarkctl sim ar1 fastboot", "quarkctl sim ar1 edl --fault hello_once", "quarkctl sim ar1")
+)
+def ar1(
+    mode: Annotated[str, typer.Argument(metavar="[MODE]", help="fastboot, fastbootd, edl, dump, system or off.")] = "",
+    faults: Annotated[
+        list[str] | None, typer.Option("--fault", metavar="FAULT", help="Switch on; `list` lists.")
+    ] = None,
+    heal: Annotated[list[str] | None, typer.Option("--heal", metavar="FAULT", help="Switch off again.")] = None,
+    cable: Annotated[str, typer.Option(metavar="plug|unplug", help="Its USB cable and its network.")] = "",
+    soc: Annotated[
+        int | None, typer.Option("--battery", min=0, max=100, metavar="PCT", help="What it says of it.")
+    ] = None,
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Switch the application processor on, into a mode; break its boot ROM and boot loader; or tell how it is."""
+    from quarkctl.sim import control
+    from quarkctl.sim.ar1.settings import QUIRKS
+
+    if faults == ["list"]:
+        show.table(("fault", "what"), QUIRKS.items())
+        return
+    if cable not in ("", "plug", "unplug"):
+        raise UsageWrong(f"--cable {cable!r}", hint="plug or unplug")
+    glasses = _only(name)
+    requests: list[dict[str, Any]] = [{"command": "fault", "fault": f, "on": True} for f in faults or ()]
+    requests += [{"command": "fault", "fault": f, "on": False} for f in heal or ()]
+    requests += [{"command": "battery", "soc_pct": soc}] if soc is not None else []
+    requests += [{"command": "enter", "mode": mode}] if mode else []
+    requests += [{"command": "cable", "action": cable}] if cable else []
+    status = {}
+    for request in requests or [{"command": "status"}]:
+        status = control.request(glasses, command="ar1", request=request)
+    if as_json:
+        show.document("quarkctl.sim-ar1/1", status)
+        return
+    broken = f"   faults: {', '.join(status['faults'])}" if status["faults"] else ""
+    show.out.print(
+        f"sim:{glasses}  AR1 in {status['mode']}  serial {status['serial']}  battery {status['battery_soc_pct']} %  "
+        f"tcp:127.0.0.1:{status['tcp_port']}  udp:127.0.0.1:{status['udp_port']}  "
+        f"usbip:127.0.0.1:{status['usbip_port']}{broken}"
+    )
+    if status["mode"] == "edl":
+        show.out.print(f"its programmer: {status['programmer']}")
 
 
 @app.command(epilog=examples("quarkctl sim console", "quarkctl sim console --name s1"))

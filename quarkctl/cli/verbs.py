@@ -6,6 +6,7 @@ from __future__ import annotations
 VERBS = {
     "build": "build firmware and sign it",
     "flash": "put firmware on a device: plan, write, verify, test boot, confirm",
+    "ar1": "ask and switch the application processor's boot loader and boot ROM",
     "diag": "run diagnostics and give a verdict",
     "telemetry": "show, record and decode the telemetry stream",
     "inspect": "explain a file: image, recording, crash report",

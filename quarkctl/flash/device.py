@@ -41,10 +41,17 @@ class DeviceState:
     ar1_version: Version | None = None
     images: tuple[SlotImage, ...] = ()
     slot_bytes: int = 0
+    #: {slot: what ``image`` must be in an upload to it}; empty where the server does not tell.
+    upload_images: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def active(self) -> SlotImage | None:
         return next((i for i in self.images if i.active), None)
+
+    @property
+    def confirmed(self) -> SlotImage | None:
+        """What runs after a restart, if nothing else is asked for."""
+        return next((i for i in self.images if i.confirmed), None)
 
     @property
     def recovery(self) -> bool:
@@ -59,6 +66,7 @@ class Health:
     failed: str = ""
     bus_mv: int = 0
     soc_pct: Mapping[str, int] = field(default_factory=dict)
+    hottest_decic: int | None = None
 
     @property
     def good(self) -> bool:
@@ -102,6 +110,7 @@ def read_health(client: Client) -> Health | None:
         str(answer.get("failed", "")),
         _number(answer, "bus_mv"),
         soc,
+        _number(answer, "hottest_decic") if "hottest_decic" in answer else None,
     )
 
 
@@ -146,12 +155,17 @@ def _slot_image(raw: Mapping[str, Any]) -> SlotImage:
 
 
 def _state(identity: Mapping[str, Any], images: tuple[SlotImage, ...], slots: Mapping[str, Any]) -> DeviceState:
-    slot_bytes = 0
+    slot_bytes, uploads = 0, {}
     listed = slots.get("images")
     if isinstance(listed, list) and listed and isinstance(listed[0], Mapping):
         parts = listed[0].get("slots", [])
         sizes = [int(s["size"]) for s in parts if isinstance(s, Mapping) and isinstance(s.get("size"), int)]
         slot_bytes = min(sizes, default=0)
+        uploads = {
+            _number(s, "slot"): _number(s, "upload_image_id")
+            for s in parts
+            if isinstance(s, Mapping) and isinstance(s.get("upload_image_id"), int)
+        }
     key_hash, ar1 = identity.get("key_hash", b""), _number(identity, "ar1_version")
     return DeviceState(
         board=str(identity.get("board", "")),
@@ -167,4 +181,5 @@ def _state(identity: Mapping[str, Any], images: tuple[SlotImage, ...], slots: Ma
         ar1_version=Version.unpacked(ar1 & 0xFFFFFFFF) if ar1 else None,
         images=images,
         slot_bytes=slot_bytes,
+        upload_images=uploads,
     )

@@ -33,6 +33,7 @@ _BOOT_END = 0x10000
 #: Files of one call of esptool: command lines have an end.
 _FILES_MAX = 256
 _FILE_MAX = 128 << 20
+_ROM_BAUD = 115_200
 BAUDS = (921_600, 460_800, 230_400, 115_200)
 RETRIES_MAX = 4
 
@@ -168,12 +169,12 @@ class Session:
         facts = {
             "mac": self._seen.mac, "processor": self._seen.chip, "windows": len(everything),
             "windows_differing": len(self._differing), "transactional": False,
-            "preflight": f"{self._seen.chip} {self._seen.mac}, {len(self._differing)} of {len(everything)} windows differ",
         }  # fmt: skip
         return Plan(
             self._job.opener.identity, self._board.name, "rtos", "esptool", "", image.version if image else "", total,
             _digest(self._regions),
             tuple(Step(s, text[s], differ if s == "write" else 0) for s in steps), tuple(reasons), tuple(questions), facts,
+            f"{self._seen.chip} {self._seen.mac}, {len(self._differing)} of {len(everything)} windows differ",
         )  # fmt: skip
 
     # --- act ----------------------------------------------------------------------------------------------------------
@@ -205,11 +206,16 @@ class Session:
         return f"{total / 1000:.1f} kB at {self._bauds[0]} baud, every piece proved by the device's MD5"
 
     def _compare(self, candidates: Sequence[Window]) -> list[Window]:
-        """Those whose MD5 on the device is another. The ROM does it: no stub to be loaded first."""
+        """Those whose MD5 on the device is another. The ROM does it: no stub to be loaded first. At the rate that worked
+        last time, or at the ROM's own."""
         out: list[Window] = []
         for at in range(0, len(candidates), _FILES_MAX):
             part = candidates[at : at + _FILES_MAX]
-            self._seen = self._call("verify-flash", part, lambda done: None)
+            try:
+                self._seen = self._call("verify-flash", part, lambda done: None, baud=self._memory.baud)
+            except LineFailed:
+                self._retries += 1
+                self._seen = self._call("verify-flash", part, lambda done: None)
             out += [w for w in part if w.offset not in self._seen.verified]
         return out
 
@@ -220,7 +226,13 @@ class Session:
         return self._retries <= RETRIES_MAX
 
     def _call(
-        self, command: str, pieces: Sequence[Window], report: Callable[[int], None], options: Sequence[str] = ()
+        self,
+        command: str,
+        pieces: Sequence[Window],
+        report: Callable[[int], None],
+        options: Sequence[str] = (),
+        *,
+        baud: int = 0,
     ) -> Seen:
         with tempfile.TemporaryDirectory(prefix="quarkctl-esp-") as folder, self._job.opener.hold():
             self._port = self._job.opener.resolve()
@@ -234,7 +246,7 @@ class Session:
             ]  # fmt: skip
             tool = Esptool(
                 port=self._port, chip=str(self._board.need("rtos.processor")), before=reset[0], after=reset[1],
-                baud=self._bauds[0] if command == "write-flash" else min(self._bauds[0], 115_200),
+                baud=self._bauds[0] if command == "write-flash" else baud or _ROM_BAUD,
                 stub=command == "write-flash",
             )  # fmt: skip
             total = sum(len(p.data) for p in pieces)

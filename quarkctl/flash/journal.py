@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import struct
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +20,7 @@ from quarkctl.errors import HostUnfit
 
 _VERSION = 1
 _SIZE_MAX = 1 << 20
+_COUNT = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Journal:
         """Raises HostUnfit when the state folder cannot be written."""
         self.identity = identity
         self._path = state.folder("journal") / f"{state.file_name(identity)}.json"
+        self._count_path = self._path.with_suffix(".count")
         self._entry: Entry | None = None
         #: What an earlier run has left; None when it came to its end.
         self.unfinished = self._load()
@@ -68,9 +71,24 @@ class Journal:
             notes = {k: v for k, v in {**self._entry.notes, **facts}.items() if v is not None}
             self._store(replace(self._entry, notes=notes))
 
+    def count(self, done: int, total: int) -> None:
+        """Remember numbers that change with every transfer. They survive this process, not the computer's power: flushing
+        them to disk would cost more than the transfer. ``total`` 0: nothing is under way."""
+        self._count_path.write_bytes(_COUNT.pack(done, total))
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """What was counted last, by this run or an earlier one; zeros where nothing was under way."""
+        try:
+            done, total = _COUNT.unpack(self._count_path.read_bytes())
+        except (OSError, struct.error):
+            return 0, 0
+        return done, total
+
     def end(self) -> None:
         """Everything is done, or nothing is left half-done: the next run starts afresh."""
         self._entry = self.unfinished = None
+        self._count_path.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
             self._sync_folder()

@@ -20,12 +20,20 @@ from quarkctl.flash.plan import Job, Session
 class Method:
     """``module`` has ``accepts(sources) -> bool``: is this something that the method writes? It looks into the files, is
     quick and raises nothing. And ``prepare(sources) -> (Job -> Session)``: reads and checks what can be known without a
-    device, raises InputWrong or UsageWrong, and returns what makes the session."""
+    device, raises InputWrong or UsageWrong, and returns what makes the session.
+
+    ``chip`` is empty for what concerns both. ``reaches``: the method whose devices it takes, if not its own."""
 
     name: str
     chip: str
     text: str
     module: str
+    reaches: str = ""
+
+    @property
+    def device_method(self) -> str:
+        """The method by which devices say that they take this."""
+        return self.reaches or self.name
 
     def accepts(self, sources: Sequence[str]) -> bool:
         return cast(Callable[[Sequence[str]], bool], import_module(self.module).accepts)(sources)
@@ -39,40 +47,59 @@ METHODS: dict[str, Method] = {
     for m in (
         Method("smp", "rtos", "SMP over serial: our bootloader, MCUboot, Zephyr", "quarkctl.flash.rtos"),
         Method("esptool", "rtos", "ESP32 family through esptool", "quarkctl.flash.esp"),
+        Method("fastboot", "ar1", "the AR1's boot loader: USB, TCP, UDP", "quarkctl.flash.fastboot_session"),
+        Method("edl", "ar1", "emergency download: Sahara and Firehose over USB", "quarkctl.flash.edl"),
+        Method("bundle", "", "a release bundle: both chips or neither", "quarkctl.flash.bundle", "smp"),
     )
 }
 
 
-def select(sources: Sequence[str], *, via: str = "", chip: str = "", board: str = "") -> Method:
+def select(
+    sources: Sequence[str], *, via: str = "", chip: str = "", board: str = "",
+    present: Callable[[], Sequence[str]] = lambda: (),
+) -> Method:  # fmt: skip
     """The method that is meant: named, or the only one that fits chip, board profile and files.
+
+    ``present`` tells which methods the device takes in its present mode; it is asked only where files fit several.
 
     Raises UsageWrong (no such method, it is for the other chip, several fit), InputWrong (nothing takes these files).
     """
     if via and via not in METHODS:
         raise UsageWrong(f"there is no flash method {via!r}", hint=f"there are {', '.join(METHODS)}")
-    chips = sorted({m.chip for m in METHODS.values()})
+    chips = sorted({m.chip for m in METHODS.values()} - {""})
     if chip and chip not in ("rtos", "ar1"):
         raise UsageWrong(f"there is no chip {chip!r}", hint="there are rtos and ar1")
     if via:
         method = METHODS[via]
-        if chip and method.chip != chip:
+        if chip and method.chip not in ("", chip):
             raise UsageWrong(f"--via {via} flashes the {method.chip}, not the {chip}", hint="leave one of the two out")
         return method
-    fitting = [m for m in METHODS.values() if not chip or m.chip == chip]
+    fitting = [m for m in METHODS.values() if not chip or m.chip in ("", chip)]
     if not fitting:
         raise UsageWrong(f"no flash method for the {chip} yet", hint=f"there are methods for {', '.join(chips)}")
     if board:
         profile = boards.load(board)
         named = [n for c in chips for n in profile.get(f"{c}.methods", [])]
-        fitting = [m for m in fitting if m.name in named]
+        fitting = [m for m in fitting if m.device_method in named]
         if not fitting:
             raise UsageWrong(f"no flash method is known for board {board}", hint=f"its profile names {named or 'none'}")
     for source in sources:  # a missing file is told as such, whatever it should have been
         path = Path(source.rpartition("@")[0] or source)
+        if source == "-" or "://" in source:
+            continue
         if not path.exists() and not Path(source).exists():
             raise InputWrong(f"cannot read {path}: No such file or directory")
     taking = [m for m in fitting if m.accepts(sources)]
     if len(taking) > 1:
+        now = present()
+        taking = [m for m in taking if m.device_method in now] or taking
+    if len(taking) > 1:
         ways = " or ".join(f"--via {m.name}" for m in taking)
         raise UsageWrong(f"{sources[0]} can be written in {len(taking)} ways", hint=f"choose: {ways}")
+    others = [m.name for m in METHODS.values() if board and m not in fitting and m.accepts(sources)]
+    if others and not taking:
+        raise InputWrong(
+            f"{sources[0]} is written by {others[0]}, {board} is flashed by {' or '.join(m.name for m in fitting)}",
+            hint="is it for another board?",
+        )
     return taking[0] if taking else fitting[0]  # its own words tell what is wrong with the file

@@ -18,6 +18,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Ar1Wish:
+    """What only the application processor's methods know.
+
+    ``slot``: ``inactive`` (the safe default), ``active``, ``a`` or ``b``. ``restart``: into the system at the end.
+    ``erase_first``: the places that are written are erased before. ``programmer``: the Firehose programmer's file.
+    ``memory``: kind of storage, where the profile does not tell. ``secdata``: places that hold fuses or keys may be
+    written. ``assume_idle``: the user's word that a programmer of unknown state waits for commands.
+    """
+
+    slot: str = "inactive"
+    restart: bool = True
+    erase_first: bool = False
+    verify: bool = True
+    programmer: str = ""
+    memory: str = ""
+    secdata: bool = False
+    assume_idle: bool = False
+
+
+@dataclass(frozen=True)
 class Wish:
     """What the user asked for, besides what to write.
 
@@ -29,17 +49,19 @@ class Wish:
     allow_downgrade: bool = False
     verify_only: bool = False
     framing: str = ""
+    ar1: Ar1Wish = field(default_factory=Ar1Wish)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One order for one device; what to write is known to the session already."""
+    """One order for one device; what to write is known to the session already. ``chip``: only this one, empty for all."""
 
     opener: Opener
     journal: Journal
     progress: Progress
     board: str = ""
     wish: Wish = field(default_factory=Wish)
+    chip: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +79,7 @@ class Plan:
 
     ``digest`` (hex) stands for everything that is to be on the device at the end: a later run with the same one goes on
     where this one ended. ``questions`` need a yes before the first step; ``reasons`` tell why steps are left out.
-    ``facts`` are the method's own, for the result.
+    ``facts`` are the method's own, for the result; ``seen`` is what the device said, in a line for people.
     """
 
     device: str
@@ -72,6 +94,7 @@ class Plan:
     reasons: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
+    seen: str = ""
 
     @property
     def step_names(self) -> tuple[str, ...]:

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 from quarkctl import boards, schemas
 from quarkctl.boards import Board
 from quarkctl.errors import (
     DeviceMissing,
+    DeviceRefused,
     InputWrong,
     LinkError,
     LinkLost,
@@ -29,11 +31,15 @@ from quarkctl.flash.smp import FRAMINGS, Client
 from quarkctl.flash.upload import upload
 from quarkctl.formats import elf, mcuboot_image, smp
 from quarkctl.formats.schema import Value
-from quarkctl.link import Link
+from quarkctl.link import Link, reset
 
 #: A quick question to a device that may be in the middle of its start.
 _PEEK_S = 0.25
 _HEALTH_EVERY_S = 0.2
+#: Of a device whose flash was stopped during the trial.
+RESETS_MAX = 3
+#: A whole slot, sector by sector.
+_ERASE_TIMEOUT_S = 40.0
 _NO_BOARD = Board("", "", False, {})
 
 
@@ -104,14 +110,28 @@ class Session:
     # --- plan ---------------------------------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
+        self._state = self._probe()
         client = self._open()
-        self._state = device.probe(client)
         self._board = self._profile()
         health = None if self._state.recovery else device.read_health(client)
         self._plan = rtos_plan.make(
             self._image, self._data, self._board, self._opener.identity, self._state, health, self._wish
         )
         return self._plan
+
+    def _probe(self) -> DeviceState:
+        """What the device says; one that is silent is reset into its bootloader, where its board has a way to do that."""
+        try:
+            return device.probe(self._open())
+        except LinkTimeout:
+            way = str(self._profile_of(self._board_name).get("rtos.enter_bootloader", ""))
+            if not way:
+                raise
+        self._progress(Event(self._opener.identity, "preflight", Level.PROGRESS, "silent: reset into its bootloader"))
+        link = self._open().link
+        reset.run(cast(reset.Lines, link), way)
+        self._client = Client(link, self._framing)
+        return device.probe(self._open())
 
     def _profile_of(self, board: str) -> Board:
         """What is known before the device is asked."""
@@ -134,6 +154,30 @@ class Session:
             self._client = Client(self._link, self._framing)
         return self._client
 
+    def observe(self) -> DeviceState:
+        """Ask the device again. Unlike `plan` this refuses nothing."""
+        self._state = device.probe(self._open())
+        return self._state
+
+    def health(self) -> device.Health:
+        """What the device says of itself now; empty where it has no self-test."""
+        health = None if self._state.recovery else device.read_health(self._open())
+        return health or device.Health()
+
+    def fell_back(self) -> TestBootFailed:
+        """Why the image that was on trial runs no more: by its crash record, or the reason that the device gives."""
+        return self._rolled_back(self._state, "did not hold out")
+
+    @property
+    def state(self) -> DeviceState:
+        """As it was when the device was last asked."""
+        return self._state
+
+    @property
+    def digest(self) -> bytes:
+        """Hash of the image that is to run at the end."""
+        return self._image.digest
+
     # --- act ----------------------------------------------------------------------------------------------------------
 
     def do(self, step: Step) -> str:
@@ -141,6 +185,9 @@ class Session:
             "upload": self._upload,
             "verify": self._verify,
             "restart": self._restart,
+            "arm": self._arm,
+            "start": self._start,
+            "revert": self._revert,
             "health": self._health,
             "confirm": self._confirm,
             "compare": self._compare,
@@ -158,14 +205,14 @@ class Session:
         """Before the restart nothing has changed but the spare slot; a trial that nobody watches is ended."""
         if step.name in ("upload", "verify", "compare"):
             return "the old image runs; the next flash goes on where the device is"
-        for _ in range(2):  # where the trial was marked and not yet begun, the first reset begins it
-            with suppress(QuarkError):
-                self._open().write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
-            with suppress(QuarkError):
+        with suppress(QuarkError):
+            for _ in range(RESETS_MAX):  # the first may start a trial that was asked for; the next ends it
+                with suppress(LinkTimeout, LinkLost):
+                    self._open().write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
                 self._state = self._wait_for_start(time.monotonic())
-            if self._state.active and self._state.active.confirmed:
-                break
-        return "the device was reset: an image that is not confirmed is rolled back by that"
+                if self._state.active and self._state.active.confirmed:
+                    return f"the device was reset: {self._state.active.version} runs and is confirmed"
+        return "the device does not say what it runs; a reset rolls back what is not confirmed"
 
     def _upload(self) -> str:
         client = self._open()
@@ -174,7 +221,7 @@ class Session:
         def report(done: int, eta_s: float | None) -> None:
             self._progress(Event(self._opener.identity, "upload", Level.PROGRESS, "", done, total, eta_s))
 
-        self._resumed_at = upload(client, self._data, report)
+        self._resumed_at = upload(client, self._data, report, int(str(self._plan.facts["upload_image"])))
         sent = total - self._resumed_at
         rate = sent / 1000 / max(time.monotonic() - began, 1e-6)
         resumed = f", from byte {self._resumed_at} on" if self._resumed_at else ""
@@ -202,9 +249,19 @@ class Session:
         return f"{self._image.version} is whole in slot {slot_name(found.slot)}, {', '.join(words) or 'does not run'}"
 
     def _restart(self) -> str:
+        self._arm()
+        return self._start()
+
+    def _arm(self) -> str:
+        client = self._open()
+        # Written where it starts from, it needs no asking, and some servers refuse to be asked.
+        with suppress(*([] if self._plan.facts["transactional"] else [DeviceRefused])):
+            client.write(smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": False})
+        return f"{self._image.version} starts next, on trial"
+
+    def _start(self) -> str:
         client = self._open()
         self._old_fault = device.read_fault(client)
-        client.write(smp.Group.IMAGE, smp.ImageCommand.STATE, {"hash": self._image.digest, "confirm": False})
         # The answer may be lost with the restart that it announces: one attempt, and the boot id tells.
         with suppress(LinkTimeout, LinkLost):
             client.write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
@@ -216,6 +273,21 @@ class Session:
             raise self._rolled_back(now, "did not survive its start")
         self._state = now
         return f"test boot of {self._image.version}, answers after {self._start_s:.1f} s"
+
+    def _revert(self) -> str:
+        """Back to the confirmed image: a trial is ended by a restart, one that is only asked for is withdrawn."""
+        now = self.observe()
+        running, spare = now.active, next((i for i in now.images if i.hash == self._image.digest), None)
+        if running and running == spare and not running.confirmed:
+            with suppress(LinkTimeout, LinkLost):
+                self._open().write(smp.Group.OS, smp.Os.RESET, {}, attempts=1)
+            self._state = now = self._wait_for_start(time.monotonic())
+        elif spare and spare.pending:
+            self._open().write(smp.Group.IMAGE, smp.ImageCommand.ERASE, {}, timeout_s=_ERASE_TIMEOUT_S)
+            now = self.observe()
+        if now.active is None or now.active.hash == self._image.digest:
+            raise VerificationFailed("the device did not go back to its old image", hint="cycle its power")
+        return f"runs {now.active.version}"
 
     def _wait_for_start(self, began: float) -> DeviceState:
         """Until the device answers with another boot id than before. The port may vanish and come back elsewhere."""

@@ -63,6 +63,7 @@ def make(
         _check_age(image, state, wish)
         _check_ar1(image, state)
         _check_power(board, health)
+    check_heat(board, health.hottest_decic if health else None)
 
     active = state.active
     spare = _spare(state)
@@ -86,6 +87,13 @@ def make(
         reasons.append(f"slot {slot_name(spare)} holds this image already")
     if state.recovery:
         reasons.append("only the bootloader runs: no image to go back to")
+    # MCUboot's serial recovery may take images only into the slot that is started: then nothing is left to go back to.
+    direct = bool(state.upload_images) and spare not in state.upload_images and "upload" in steps
+    if direct:
+        spare = min(state.upload_images)
+    question = (
+        f"slot {slot_name(spare)} of {device} is the one that starts: there is no way back from this image. Write it?"
+    )
     texts = {
         "upload": f"write {len(data)} bytes into slot {slot_name(spare)}",
         "verify": f"compare the image hash of slot {slot_name(spare)}",
@@ -98,10 +106,12 @@ def make(
         device, board.name, "rtos", "smp", str(active.version) if active else "", str(image.version), len(data),
         image.digest.hex(),
         tuple(Step(s, texts[s], len(data) if s == "upload" else 0) for s in steps), tuple(reasons),
+        (question,) if direct else (),
         facts={
             "old_slot": slot_name(active.slot if active else -1), "new_slot": slot_name(spare),
-            "preflight": _summary(image, state, health),
+            "upload_image": state.upload_images.get(spare, 0), "transactional": not direct,
         },
+        seen=_summary(image, state, health),
     )  # fmt: skip
 
 
@@ -110,6 +120,8 @@ def _summary(image: Image, state: DeviceState, health: Health | None) -> str:
     words.append(f"counter {image.security_counter} >= {state.security_counter}")
     if health and health.soc_pct:
         words.insert(0, "battery " + " ".join(f"{k} {v} %" for k, v in health.soc_pct.items()))
+    if health and health.hottest_decic is not None:
+        words.insert(1, f"{health.hottest_decic / 10:.0f} C")
     return ", ".join(words)
 
 
@@ -156,4 +168,14 @@ def _check_power(board: Board, health: Health | None) -> None:
     if best < least:
         raise DeviceRefused(
             f"the fuller battery has {best} %, an update needs {least} %", hint="charge the glasses or change a battery"
+        )
+
+
+def check_heat(board: Board, hottest_decic: int | None) -> None:
+    """No update in glasses that are about to throttle or to switch off. Raises DeviceRefused."""
+    most = board.get("rtos.update_decic_max")
+    if hottest_decic is not None and most is not None and hottest_decic > most:
+        raise DeviceRefused(
+            f"the glasses have {hottest_decic / 10:.0f} C at their hottest, an update needs {most / 10:.0f} C or less",
+            hint="let them cool down",
         )

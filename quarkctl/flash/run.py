@@ -7,7 +7,7 @@ import time
 from quarkctl.errors import QuarkError
 from quarkctl.events import Event, Level, Progress
 from quarkctl.flash.journal import Journal
-from quarkctl.flash.plan import Plan, Result, Session
+from quarkctl.flash.plan import Plan, Result, Session, Step
 
 
 def preflight(session: Session, journal: Journal, progress: Progress) -> Plan:
@@ -19,7 +19,7 @@ def preflight(session: Session, journal: Journal, progress: Progress) -> Plan:
     except QuarkError as error:
         progress(Event(identity, "preflight", Level.FAILED, error.message))
         raise
-    progress(Event(identity, "preflight", Level.DONE, str(made.facts.get("preflight", ""))))
+    progress(Event(identity, "preflight", Level.DONE, made.seen))
     if journal.unfinished and made.steps:
         progress(
             Event(identity, "journal", Level.NOTE, resumes(made, journal) or f"not finished: {journal.unfinished}")
@@ -45,22 +45,24 @@ def carry_out(session: Session, made: Plan, journal: Journal, progress: Progress
     writes = outcome == "done"
     if writes:
         journal.begin(made.method, made.digest, made.new_version or f"{made.size_bytes} bytes")
-    for step in made.steps:
-        if writes:
-            journal.step(step.name)
-        progress(Event(made.device, step.name, Level.START, total_bytes=step.size_bytes))
-        began = time.monotonic()
-        try:
+    step: Step | None = None
+    try:
+        for step in made.steps:
+            if writes:
+                journal.step(step.name)
+            progress(Event(made.device, step.name, Level.START, total_bytes=step.size_bytes))
+            began = time.monotonic()
             text = session.do(step)
-        except QuarkError as error:
-            progress(Event(made.device, step.name, Level.FAILED, error.message))
-            raise
-        except KeyboardInterrupt:
+            result.seconds[step.name] = time.monotonic() - began
+            progress(Event(made.device, step.name, Level.DONE, text))
+    except QuarkError as error:
+        progress(Event(made.device, step.name if step else "", Level.FAILED, error.message))
+        raise
+    except KeyboardInterrupt:
+        if step:
             progress(Event(made.device, step.name, Level.FAILED, "interrupted"))
             progress(Event(made.device, "interrupt", Level.NOTE, session.interrupted(step)))
-            raise
-        result.seconds[step.name] = time.monotonic() - began
-        progress(Event(made.device, step.name, Level.DONE, text))
+        raise
     journal.end()
     result.facts = session.facts()
     return result

@@ -27,6 +27,9 @@ STUCK_MAX = 8
 #: Chunks are halved at most so often, and doubled again after so many that got through.
 SHRINK_MAX = 5
 GOOD_TO_GROW = 8
+#: The whole may take so long besides the time that its bytes take at the slowest rate that is worth waiting for.
+DEADLINE_S = 120.0
+BYTES_PER_S_MIN = 200.0
 #: After so many silent attempts the buffer size is asked again.
 RENEGOTIATE_AFTER = 3
 
@@ -34,18 +37,25 @@ Report = Callable[[int, float | None], None]
 """Called with bytes done and the estimated seconds left."""
 
 
-def upload(client: Client, image: bytes, report: Report) -> int:
+def upload(client: Client, image: bytes, report: Report, image_number: int = 0) -> int:
     """Send an image and follow the offsets that the device answers, forwards or backwards.
 
-    Returns the offset at which the device was when this began: what lies before it was not sent. A device that has part
-    of the same file already (same SHA-256) says so at offset 0, and the rest is sent. Where the device has buffers for
-    several frames, chunks are sent ahead; a loss halves that, silence ends it, and it grows again while it goes well.
+    ``image_number`` chooses slot or chip where the device has several. Returns the offset at which the device was when
+    this began: what lies before it was not sent. A device that has part of the same file already (same SHA-256) says so
+    at offset 0, and the rest is sent. Where the device has buffers for several frames, chunks are sent ahead; a loss
+    halves that, silence ends it, and it grows again while it goes well.
     Raises ProtocolError on nonsense, VerificationFailed when the device's hash of the whole differs.
     """
-    transfer = _Transfer(client, image, report)
+    transfer = _Transfer(client, image, report, image_number)
     transfer.begin()
     transfer.began_at = transfer.done if transfer.done > transfer.first_bytes else 0
+    until = time.monotonic() + DEADLINE_S + len(image) / BYTES_PER_S_MIN
     while transfer.done < len(image):
+        if time.monotonic() > until:
+            raise LinkTimeout(
+                f"{client.link.name}: {transfer.done} of {len(image)} bytes in {until - transfer.started:.0f} s: too slow",
+                hint="flash again: it goes on where the device is; a noisy line may be the cause",
+            )
         if transfer.done == 0:  # it has forgotten that we began
             transfer.begin()
         else:
@@ -64,6 +74,7 @@ class _Transfer:
     client: Client
     image: bytes
     report: Report
+    image_number: int = 0
     done: int = 0
     began_at: int = 0
     first_bytes: int = 0
@@ -84,7 +95,7 @@ class _Transfer:
         self.beginnings += 1
         if self.beginnings > RESTARTS_MAX + 1:
             raise DeviceRefused("the device does not get beyond offset 0", hint="reset the device and try again")
-        head = _head(self.client.frame_bytes, self.image)
+        head = _head(self.client.frame_bytes, self.image, self.image_number)
         first = self.image[: min(chunk_bytes(self.client.frame_bytes, head), FIRST_BYTES_MAX)]
         self.first_bytes = len(first)
         self.take(
@@ -186,10 +197,10 @@ class _Transfer:
         self._seek(self.done)
 
 
-def _head(frame_bytes: int, image: bytes) -> dict[str, object]:
+def _head(frame_bytes: int, image: bytes, number: int) -> dict[str, object]:
     """What the first chunk says besides its data. Where one line is all that a server takes there is no room for the hash,
     since the image's header must be in the first chunk."""
-    head: dict[str, object] = {"image": 0, "len": len(image), "off": 0}
+    head: dict[str, object] = {"image": number, "len": len(image), "off": 0}
     sha = {"sha": hashlib.sha256(image).digest()}
     return {**head, **sha} if _room(frame_bytes, {**head, **sha}) >= CHUNK_ALIGN else head
 

@@ -21,7 +21,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from quarkctl.formats.frame import CRC_BYTES, FAST_MAX, HEADER, HELLO_TYPE, Kind, Splitter, seed_of, unwrap
+from quarkctl.formats.frame import (
+    CRC_BYTES,
+    FAST_MAX,
+    HEADER,
+    HELLO_TYPE,
+    SMP_FIRST,
+    SMP_NEXT,
+    Kind,
+    Splitter,
+    seed_of,
+    unwrap,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +46,7 @@ _RESIDUE = 0x2144DF1C
 #: Rows that are checked by one call, and their bytes: see above.
 _BATCH_ROWS = 128
 _BATCH_BYTES_MAX = 11_000
+_SMP_PAIRS = tuple(int.from_bytes(pair, "little") for pair in (SMP_FIRST, SMP_NEXT))
 _MIN_RUN = 1 + HEADER.size + CRC_BYTES
 
 
@@ -85,10 +97,9 @@ class BulkDecoder:
         """All runs of ``wire``; runs that are SMP console lines are counted and left out."""
         import numpy as np
 
-        ends = np.flatnonzero(np.frombuffer(wire, np.uint8) == 0)
-        size = np.diff(ends) - 1
-        filled = np.flatnonzero(size > 0)
-        start, size = ends[filled] + 1, size[filled]
+        filled = np.frombuffer(wire, np.uint8) != 0
+        edges = np.flatnonzero(filled[1:] != filled[:-1]) + 1
+        start, size = edges[::2].copy(), edges[1::2] - edges[::2]
         start, size, odd, breaks, lines = self._set_aside(wire, start, size)
         offset = np.cumsum(size) - size
         decoded = np.frombuffer(bytearray().join(_decoded(wire, start, size, odd, breaks)), np.uint8)
@@ -103,11 +114,8 @@ class BulkDecoder:
         something was taken out, SMP lines)."""
         import numpy as np
 
-        data = np.frombuffer(wire, np.uint8)
-        first = data[start]
-        smp = np.flatnonzero((first == 6) | (first == 4))
-        second = data[np.minimum(start[smp] + 1, data.size - 1)]
-        smp = smp[second == np.where(first[smp] == 6, 9, 0x14)]
+        pairs = np.ndarray((len(wire) - 1,), "<u2", wire, strides=(1,))[start]  # a run is followed by a delimiter
+        smp = np.flatnonzero((pairs == _SMP_PAIRS[0]) | (pairs == _SMP_PAIRS[1]))
         lines = 0
         if smp.size:
             for i in smp.tolist():

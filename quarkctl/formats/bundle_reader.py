@@ -99,6 +99,8 @@ class Reader:
 
     def _small(self, name: str) -> bytes:
         fixed = self._exactly(archive.LOCAL.size, f"before {name}")
+        if name == bundle.MANIFEST_NAME and not archive.looks_like(fixed):
+            raise InputWrong("this is no release bundle", hint="quarkctl build bundle makes one")
         entry = archive.parse_local_header(fixed, self._exactly(archive.rest_bytes(fixed), f"before {name}"))
         if entry.name != name:
             raise InputWrong(

@@ -25,6 +25,8 @@ def parse(data: bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(data.decode("utf-8"), parse_float=_refuse, parse_constant=_refuse, parse_int=_integer)
         same = isinstance(value, dict) and build(value) == data
+    except UnicodeDecodeError as error:
+        raise InputWrong(f"{what} is no text but something else") from error
     except (ValueError, RecursionError) as error:
         raise InputWrong(f"{what} is damaged: {error}") from error
     if not same:

@@ -32,7 +32,7 @@ KINDS = (META, DATA, END, NOTE)
 #: No block is larger; the recorder's are far smaller.
 BLOCK_MAX = 2 << 20
 #: Read from a file at a time.
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 8 << 20
 #: Damaged places that are listed; more are only counted.
 _DAMAGE_MAX = 1000
 
@@ -196,11 +196,11 @@ class Reader:
     def _fill(self, size: int) -> bool:
         """Have ``size`` bytes from here on; False if the file ends before."""
         while len(self._buffer) - self._at < size and not self._ended:
+            self._base += self._at
+            self._buffer, self._at = self._buffer[self._at :], 0  # first let go of what was read
             data = self.read(CHUNK_BYTES)
             self._ended = not data
-            self._base += self._at
-            self._buffer = self._buffer[self._at :] + data
-            self._at = 0
+            self._buffer += data
         return len(self._buffer) - self._at >= size
 
 

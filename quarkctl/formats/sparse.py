@@ -6,6 +6,7 @@ of chunks that point into their source, and `build` gives segments for a writer.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -28,6 +29,9 @@ CHUNK = Record("sparse chunk", "<", "chunk_type:H reserved1:H chunk_sz:I total_s
 _RAW_BYTES_MAX = (1 << 32) - 1 - CHUNK.size
 #: How much of a raw image is looked at in one go.
 _WINDOW_BYTES = 4 << 20
+#: A chunk header and the first word after it; and how much is read for many of them.
+_PLAIN = struct.Struct("<2H3I")
+_AHEAD_BYTES = 1 << 16
 
 
 class Kind(IntEnum):
@@ -105,7 +109,21 @@ def parse(data: Source, *, sector_bytes: int = 0, size_bytes_max: int = 0) -> Sp
     at, block, end = h.file_hdr_sz, 0, len(data)
     if h.total_chunks * h.chunk_hdr_sz > max(end - at, 0):
         raise HEADER.wrong("total_chunks", 0, f"is {h.total_chunks}: more than {max(end - at, 0)} bytes can hold")
+    window, base = b"", 0
     for number in range(h.total_chunks):
+        if not base <= at <= base + len(window) - _PLAIN.size:
+            window, base = bytes(data[at : at + _AHEAD_BYTES]), at
+        if len(window) >= _PLAIN.size:  # a plain chunk, as nearly all are; images may have a hundred thousand
+            kind, _, blocks, total, fill = _PLAIN.unpack_from(window, at - base)
+            if blocks and at + total <= end and block + blocks <= h.total_blks:
+                if kind == Kind.RAW and total == h.chunk_hdr_sz + blocks * h.blk_sz:
+                    chunks.append(Chunk(Kind.RAW, block, blocks, at + h.chunk_hdr_sz))
+                    block, at = block + blocks, at + total
+                    continue
+                if kind == Kind.FILL and total == h.chunk_hdr_sz + 4 == _PLAIN.size:
+                    chunks.append(Chunk(Kind.FILL, block, blocks, 0, fill))
+                    block, at = block + blocks, at + total
+                    continue
         c = CHUNK.parse(data, at)
         chunk = _chunk(c, number, at, block, h)
         if at + c.total_sz > end:
@@ -232,11 +250,21 @@ def without_holes(image: Sparse) -> Sparse:
 
 def build(image: Sparse) -> Iterator[Segment]:
     """The sparse file, segment by segment."""
-    head = HEADER.build(
+    yield build_header(image)
+    yield from build_chunks(image, image.chunks)
+
+
+def build_header(image: Sparse) -> bytes:
+    return HEADER.build(
         magic=MAGIC, major_version=1, file_hdr_sz=HEADER.size, chunk_hdr_sz=CHUNK.size, blk_sz=image.block_bytes,
         total_blks=image.total_blocks, total_chunks=len(image.chunks),
     )  # fmt: skip
-    for chunk in image.chunks:
+
+
+def build_chunks(image: Sparse, chunks: Sequence[Chunk]) -> Iterator[Segment]:
+    """Some chunks of an image, segment by segment."""
+    head = b""
+    for chunk in chunks:
         head += CHUNK.build(
             chunk_type=chunk.kind, chunk_sz=chunk.blocks, total_sz=_chunk_bytes(chunk, image.block_bytes)
         )

@@ -94,10 +94,21 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Device and receive times of frames of one start of one chip; of each read the last, which waited least."""
+
+    chip: int
+    boot: int
+    time_us: NDArray[Any]
+    host_ns: NDArray[Any]
+
+
+@dataclass(frozen=True)
 class Batch:
     """What one piece of wire held: a table a message, in the schema's order. Empty messages have none."""
 
     tables: Sequence[Table]
+    pairs: Sequence[Pairs] = ()
 
     def samples(self) -> list[Sample]:
         """All messages in the order of their coming."""
@@ -139,6 +150,7 @@ class Decoder:
     _dropping: bool = False
     _last: tuple[int, int, int] = (0, 0, 0)
     _order: int = 0
+    _pairs: list[Pairs] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._use(self.schema)
@@ -172,9 +184,10 @@ class Decoder:
         bounds, times = np.asarray(ends, np.int64) + shift, np.asarray(stamps, np.int64)
         tables: list[Table] = []
         self._order = 0
+        self._pairs = []
         while wire:
             wire, bounds = self._decode(wire, bounds, times, tables)
-        return Batch(tables)
+        return Batch(tables, self._pairs)
 
     def _take(self, data: bytes) -> bytes:
         """What is complete with ``data``, between two delimiters; the rest is kept, but never more than `RUN_MAX`."""
@@ -265,6 +278,7 @@ class Decoder:
         self._decided = self._decided or bool(np.any(kind != HELLO_TYPE)) or bool(boot_ids)
         self._last = (int(source[-1]) & 15, int(time_us[-1]), int(host_ns[-1]))
         all_kept = bool(keep.all())
+        self._pair(source, boot, time_us.view(np.int64), host_ns, np.cumsum(per_read)[per_read > 0] - 1)
         known = 0
         chip = source & 15
         place = None if whole.size == frames.size.size else np.cumsum(frames.whole) - 1
@@ -298,6 +312,21 @@ class Decoder:
         self._order += whole.size
         if known < whole.size:
             self._count_unknown(kind, size, chip, boot, time_us, host_ns, keep)
+
+    def _pair(
+        self, source: NDArray[Any], boot: NDArray[Any], time_us: NDArray[Any], host_ns: NDArray[Any], last: NDArray[Any]
+    ) -> None:
+        """``last``: indices of the last frames of the reads, which waited least."""
+        import numpy as np
+
+        if boot[0] == boot[-1] and np.all(source == source[0]):
+            self._pairs.append(Pairs(int(source[0]) & 15, int(boot[0]), time_us[last], host_ns[last]))
+            return
+        keys = (source & 15).astype(np.int64) << 32 | boot
+        for key in np.unique(keys).tolist():
+            mine = np.flatnonzero(keys == key)
+            last = mine[np.flatnonzero(np.diff(host_ns[mine], append=-1))]
+            self._pairs.append(Pairs(key >> 32, key & 0xFFFFFFFF, time_us[last], host_ns[last]))
 
     def _boot_ids(self, frames: Frames, whole: NDArray[Any], kind: NDArray[Any]) -> dict[int, int]:
         import numpy as np

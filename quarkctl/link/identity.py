@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quarkctl.errors import DeviceAmbiguous, DeviceMissing
-from quarkctl.link import names
+from quarkctl.link import Opener, names
 from quarkctl.link.serial_port import SerialOpener, SerialPort, list_ports
 
 #: Flash methods that a plain serial port may lead to.
@@ -25,7 +25,8 @@ class Device:
     """A device of this computer.
 
     ``port`` is where it is now, empty while it is unplugged; ``location`` the physical port (``1-1.2``, with interface
-    ``1-1.2:1.0``); ``methods`` the flash methods that its present mode takes; ``resolve`` finds its port again.
+    ``1-1.2:1.0``); ``methods`` the flash methods that its present mode takes; ``resolve`` finds its port again; ``way``
+    opens it where it is no serial port.
     """
 
     identity: str
@@ -39,9 +40,10 @@ class Device:
     methods: Sequence[str] = SERIAL_METHODS
     baud: int = 1_000_000
     names: tuple[str, ...] = field(default=())
+    way: Opener | None = None
 
-    def opener(self) -> SerialOpener:
-        return SerialOpener(self.identity, self.resolve, self.baud)
+    def opener(self) -> Opener:
+        return self.way or SerialOpener(self.identity, self.resolve, self.baud)
 
     def is_called(self, word: str) -> bool:
         """Is the word its identity, serial number, physical port, path, or name in rig.toml?"""

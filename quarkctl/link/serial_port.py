@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from quarkctl.errors import DeviceBusy, DeviceMissing, HostUnfit, LinkError, LinkLost, LinkTimeout
 from quarkctl.link.holder import openers_of
 from quarkctl.link.lock import Lock, hold
+from quarkctl.link.serial_url import UrlLink, open_url
 
 if TYPE_CHECKING:
     import serial
@@ -52,7 +53,7 @@ class SerialLink:
         poll.register(self._fd, select.POLLIN)
         return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
             try:
@@ -67,6 +68,20 @@ class SerialLink:
                 continue
             except OSError as error:
                 raise LinkLost(f"{self.name} went away: {error.strerror}") from error
+
+    def set_dtr(self, asserted: bool) -> None:
+        self._set("dtr", asserted)
+
+    def set_rts(self, asserted: bool) -> None:
+        self._set("rts", asserted)
+
+    def _set(self, line: str, asserted: bool) -> None:
+        try:
+            setattr(self._port, line, asserted)
+        except OSError as error:  # of which SerialException is one
+            if error.errno == errno.ENOTTY:
+                raise LinkError(f"{self.name} has no {line.upper()} line", hint="reset the device by hand") from error
+            raise LinkLost(f"{self.name} went away: {error.strerror}") from error
 
     def close(self) -> None:
         with suppress(OSError):  # the port is gone already, and so is the reason to complain
@@ -86,7 +101,9 @@ def open_serial(path: str, baud: int) -> SerialLink:
     if openers:
         raise DeviceBusy(
             f"{path} is held by {', '.join(str(h) for h in openers)}",
-            hint="close that program, or choose another device",
+            hint="quarkctl doctor --udev prints the rule that keeps it away from serial ports"
+            if any("ModemManager" in h.command for h in openers)
+            else "close that program, or choose another device",
         )
     try:
         port = serial.Serial(path, baud, timeout=0, exclusive=True)
@@ -123,10 +140,11 @@ class SerialOpener:
         """Keep the device over several openings. Raises DeviceBusy."""
         return hold(self.identity)
 
-    def open(self) -> SerialLink:
+    def open(self) -> SerialLink | UrlLink:
         lock = hold(self.identity)
         try:
-            link = open_serial(self.resolve(), self.baud)
+            port = self.resolve()
+            link = open_url(port, self.baud) if "://" in port else open_serial(port, self.baud)
         except BaseException:
             lock.release()
             raise

@@ -37,7 +37,7 @@ class StreamLink:
             raise LinkLost(f"{self.name} was closed at the other end")
         return data
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         try:
             self._channel.sendall(data)
         except TimeoutError:

@@ -35,6 +35,9 @@ class Cable:
         self._random = random.Random(seed)
         #: Share of bytes that arrive damaged, in either direction.
         self.error_rate = 0.0
+        #: Share of whole frames from the device that never arrive.
+        self.drop_rate = 0.0
+        self._partial = b""
         self.port = ""
         self.plug()
 
@@ -118,7 +121,7 @@ class Cable:
                     self.detach()
                     return
                 if self._host_there:
-                    self._to_host += self._noisy(data)
+                    self._to_host += self._noisy(self._thinned(data))
                     self._flush_host()
         if events & selectors.EVENT_WRITE:
             self._flush_guest()
@@ -148,6 +151,14 @@ class Cable:
             return
         with contextlib.suppress(OSError):  # full: later; gone: its owner notices
             self._to_guest = self._to_guest[os.write(self._guest, self._to_guest) :]
+
+    def _thinned(self, data: bytes) -> bytes:
+        """Without some whole frames. Cut at the delimiters, so that what is left is undamaged."""
+        if not self.drop_rate:
+            data, self._partial = self._partial + data, b""
+            return data
+        *whole, self._partial = (self._partial + data).split(b"\0")
+        return b"".join(f + b"\0" for f in whole if not f or self._random.random() >= self.drop_rate)
 
     def _noisy(self, data: bytes) -> bytes:
         if not self.error_rate:

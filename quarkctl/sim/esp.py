@@ -148,6 +148,9 @@ class _Loader:
             _FUSES + 8: int.from_bytes(esp.mac[:2], "big"),
             _FUSES + 12: 1 << 15 | 1 << 9,
             _FUSES + 20: 1 << 20,
+            # The ROM's measure of a crystal of 40 MHz: 800 periods beside a clock of 128/16 MHz.
+            _FUSES + 16: 128,
+            0x3FF5F06C: 800 << 7,
             0x3FF6607C: 1 << 31,
             0x3FF40014: 40_000_000 // _ROM_BAUD,
         }

@@ -30,7 +30,7 @@ def folder_of(name: str) -> Path:
     if not _NAME.match(name):
         raise UsageWrong(f"{name!r} cannot be a name", hint="up to 16 lower case letters, digits and dashes")
     path = root() / name
-    if len(str(path / "doorbell.sock")) > _SOCKET_PATH_MAX:
+    if len(str(path / "ar1" / "control.sock")) > _SOCKET_PATH_MAX:
         raise HostUnfit(f"{path} is too long for a socket", hint="set QUARKCTL_STATE_DIR to a shorter folder")
     return path
 

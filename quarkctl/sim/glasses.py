@@ -22,14 +22,17 @@ from quarkctl import schemas
 from quarkctl.errors import QuarkError, UsageWrong
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.sim import faults, folder
+from quarkctl.sim.ar1 import control as ar1
 from quarkctl.sim.cable import Cable
 from quarkctl.sim.loads import LOADS_MA
-from quarkctl.sim.mailbox import Mailbox
+from quarkctl.sim.mailbox import NO_VALUE, Mailbox
 from quarkctl.sim.plant import SIDES, Plant
 from quarkctl.sim.qemu import Qemu
 
 #: The plant moves on that often, and the firmware looks that often; in between, edges ring the doorbell.
 BLOCK_S = 0.04
+#: Gauges and the like are read that often.
+SLOW_S = 0.9
 #: Behind by more (the host slept, or the process was stopped): time is skipped instead of replayed.
 BEHIND_MAX_S = 0.5
 
@@ -40,21 +43,29 @@ class Glasses:
     def __init__(self, path: Path, settings: dict[str, Any], selector: selectors.BaseSelector) -> None:
         self._path = path
         self._settings = settings
-        self._plant = Plant(seed=int(settings["seed"]), load=str(settings["load"]))
+        self._plant = Plant(
+            seed=int(settings["seed"]), load=str(settings["load"]),
+            displays=0 if str(settings["board"]).startswith("g1") else 2,
+        )  # fmt: skip
         self._mailbox = Mailbox(path / "memory.bin")
         self._cable = Cable(selector, int(settings["seed"]))
-        self._machine_faults: set[str] = set()
+        self._machine_faults: dict[str, float] = {}
+        self._slow_due_s = 0.0
         self._qemu: Qemu | None = None
         self._clock_offset = 0.0
         self.stopping = False
+        self._ar1: ar1.Child | None = None
         self._commands: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "status": lambda _: self._status(),
             "stop": self._stop,
             "battery": self._battery,
             "load": self._load,
             "fault": self._fault,
+            "charger": self._charger,
+            "ambient": self._ambient,
             "power": self._power,
             "cable": self._plug,
+            "ar1": self._application,
         }
 
     # --- power --------------------------------------------------------------------------------------------------------
@@ -62,7 +73,11 @@ class Glasses:
     def power_on(self) -> None:
         if self._qemu:
             return
-        self._mailbox.reset(str(self._settings["serial"]), Version.parse(self._settings["ar1_version"]).packed)
+        hysteresis = self._machine_faults.get(faults.NO_HYSTERESIS.name)
+        self._mailbox.reset(
+            str(self._settings["serial"]), Version.parse(self._settings["ar1_version"]).packed,
+            NO_VALUE if hysteresis is None else int(hysteresis),
+        )  # fmt: skip
         self._qemu = Qemu(self._path, icount=bool(self._settings.get("icount")))
         self._cable.attach(self._qemu.port)
         self._clock_offset = time.monotonic() - self._plant.time_us / 1e6
@@ -111,6 +126,9 @@ class Glasses:
         readings = self._plant.advance(now_us)
         if faults.FROZEN_CONVERTER.name not in self._machine_faults:
             self._mailbox.write(readings)
+        if time.monotonic() >= self._slow_due_s and self._mailbox.slow_due:
+            self._slow_due_s = time.monotonic() + SLOW_S
+            self._mailbox.write_slow(self._plant.registers())
         if self._plant.brown_out:
             self._brown_out()
 
@@ -144,6 +162,8 @@ class Glasses:
             "port": self._cable.port,
             "load": p.load,
             "load_ma": round(p.load_ma),
+            "charger": p.charger,
+            "ambient_c": p.ambient_c,
             "bus_mv": round(p.bus_mv),
             "packs": [
                 {"side": side, "present": c.present, "soc_pct": round(100 * c.soc), "ma": round(c.ma)}
@@ -153,7 +173,7 @@ class Glasses:
                 zip(("ar1", "rtos", "battery_left", "battery_right", "skin"), p.temperatures(), strict=True)
             ),
             "throttle_level": p.throttle_level,
-            "faults": {**p.faults, **dict.fromkeys(sorted(self._machine_faults), 1.0)},
+            "faults": {**p.faults, **self._machine_faults},
         }
 
     def _stop(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -187,16 +207,28 @@ class Glasses:
         fault = faults.FAULTS.get(name)
         if fault is None:
             raise UsageWrong(f"no fault {name!r}", hint=f"there are {', '.join(faults.FAULTS)}")
+        given = request.get("size")
+        size = fault.default if given is None else float(given)
         if name in faults.PLANT_FAULTS:
-            if request["on"]:
-                size = request.get("size")
-                self._plant.faults[name] = fault.default if size is None else float(size)
-            else:
-                self._plant.faults.pop(name, None)
+            self.step()
+            self._plant.switch_fault(name, size if request["on"] else None)
+            self._now()
         elif request["on"]:
-            self._machine_faults.add(name)
+            self._machine_faults[name] = size
         else:
-            self._machine_faults.discard(name)
+            self._machine_faults.pop(name, None)
+        self._cable.drop_rate = self._machine_faults.get(faults.LOST_TELEMETRY.name, 0.0) / 100
+        return self._status()
+
+    def _charger(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.step()
+        self._plant.set_charger(on=bool(request["on"]))
+        self._now()
+        return self._status()
+
+    def _ambient(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.step()
+        self._plant.set_ambient(float(request["ambient_c"]), soaked=bool(request.get("soaked")))
         return self._status()
 
     def _power(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -220,7 +252,16 @@ class Glasses:
         self._publish()
         return self._status()
 
+    def _application(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The application processor: switched on by the first command for it, then commanded by itself."""
+        path = self._path / "ar1"
+        if self._ar1 is None:
+            self._ar1 = ar1.Child(path, str(self._settings["board"]), str(self._settings["serial"]))
+        return ar1.request(path, **dict(request["request"]))
+
     def close(self) -> None:
+        if self._ar1:
+            self._ar1.close()
         self._cable.close()
         if self._qemu:
             self._qemu.kill()
@@ -252,9 +293,9 @@ def serve(path: Path, lock_fd: int) -> None:
                             key.data(events)
                 due = max(due, time.monotonic() - BEHIND_MAX_S)
                 glasses.step()
-            folder.clear(path)  # only after a proper stop: after a crash the log is worth reading
         finally:
             glasses.close()
+        folder.clear(path)  # only after a proper stop: after a crash the log is worth reading
 
 
 def _close_stdout() -> None:

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quarkctl import schemas
-from quarkctl.sim.plant import Reading
+from quarkctl.sim.plant import Reading, Registers
 
 #: Offset of the mailbox in the memory file, and of its parts in the mailbox.
 FILE_OFFSET = 0x0800_0000
 STATUS_OFFSET = 0x60
 RING_OFFSET = 0x80
 RING_SAMPLES = 1024
-SIZE = RING_OFFSET + RING_SAMPLES * 32
-NO_CAUSE = 0xFFFF_FFFF
+SLOW_OFFSET = 0xB000
+SIZE = SLOW_OFFSET + 0x100
+NO_VALUE = 0xFFFF_FFFF
 
-_SAMPLE = struct.Struct("<QHHhhHHhhhhhBB")
+_SAMPLE = struct.Struct("<QHHhhHHhhhhhBBhhHH")
 _WORD = struct.Struct("<I")
 
 
@@ -31,6 +32,7 @@ class Status:
     heartbeat: int
     throttle_level: int
     pack_enable: int
+    slow_ack: int
 
 
 class Mailbox:
@@ -46,18 +48,23 @@ class Mailbox:
             self._map = mmap.mmap(file.fileno(), SIZE, offset=FILE_OFFSET)
         self._index = memoryview(self._map).cast("I")
         control = schema.messages["plant_control"]
-        self._cause_offset = sum(f.size_bytes for f in control.fields[:-1])
+        names = [f.name for f in control.fields]
+        self._cause_offset = sum(f.size_bytes for f in control.fields[: names.index("reset_cause")])
+        self._slow_version = 0
 
-    def reset(self, serial: str, ar1_version: int) -> None:
-        """Before power is applied: identity, what the AR1 runs, fresh randomness, an empty ring."""
+    def reset(self, serial: str, ar1_version: int, hysteresis_decic: int = NO_VALUE) -> None:
+        """Before power is applied: identity, what the AR1 runs, fresh randomness, calibration, an empty ring."""
         self._map[0:RING_OFFSET] = bytes(RING_OFFSET)
+        self._map[SLOW_OFFSET:SIZE] = bytes(SIZE - SLOW_OFFSET)
+        self._slow_version = 0
         entropy = [int.from_bytes(os.urandom(4), "little") for _ in range(2)]
         fields = {
             "layout_hash": self._schema.layout_hash,
             "entropy": entropy,
             "serial": serial,
             "ar1_version": ar1_version,
-            "reset_cause": NO_CAUSE,
+            "reset_cause": NO_VALUE,
+            "hysteresis_decic": hysteresis_decic,
         }
         raw = self._schema.pack(self._schema.messages["plant_control"], fields)
         self._map[: len(raw)] = raw
@@ -71,14 +78,35 @@ class Mailbox:
             at = RING_OFFSET + index % RING_SAMPLES * _SAMPLE.size
             _SAMPLE.pack_into(
                 self._map, at, r.time_us, *r.pack_mv, *r.pack_ma, r.bus_mv, r.bus_mv_min, *r.zone_decic, r.present,
-                r.authentic,
+                r.authentic, *r.pack_ma_min, r.switch_us, r.inrush_ma,
             )  # fmt: skip
             index = (index + 1) & 0xFFFF_FFFF
         self._index[0] = index
 
+    @property
+    def slow_due(self) -> bool:
+        """The firmware has read what was written last."""
+        return self.status().slow_ack == self._slow_version & 0xFFFF
+
+    def write_slow(self, registers: Registers) -> None:
+        """A reader takes it only when both versions are the same before and after."""
+        self._slow_version = (self._slow_version + 1) & 0xFFFF_FFFF
+        r = registers
+        fields = {
+            "version": self._slow_version, "gauge_soc_pct": r.soc_pct, "max_error_pct": r.max_error_pct,
+            "remaining_mah": r.remaining_mah, "full_mah": r.full_mah, "design_mah": r.design_mah,
+            "cycle_count": r.cycle_count, "pack_id": r.pack_id, "challenge": r.challenge, "response": r.response,
+            "accepted": r.accepted, "pack_present": r.present[0] | r.present[1] << 1, "charger_state": r.charger_state,
+            "charge_ma_max": r.charge_ma_max, "sent_count": r.sent_count, "lost_count": r.lost_count,
+            "latency_us_max": r.latency_us_max, "wake_us_max": r.wake_us_max, "hand_over_us_max": r.hand_over_us_max,
+            "frame_count": r.frame_count, "dropped_count": r.dropped_count, "version_end": self._slow_version,
+        }  # fmt: skip
+        raw = self._schema.pack(self._schema.messages["plant_slow"], fields)
+        _WORD.pack_into(self._map, SLOW_OFFSET, self._slow_version)
+        self._map[SLOW_OFFSET + 4 : SLOW_OFFSET + len(raw)] = raw[4:]
+
     def status(self) -> Status:
-        read_index, heartbeat, throttle, enable = struct.unpack_from("<IIBB", self._map, STATUS_OFFSET)
-        return Status(read_index, heartbeat, throttle, enable)
+        return Status(*struct.unpack_from("<IIBBH", self._map, STATUS_OFFSET))
 
     def close(self) -> None:
         self._index.release()

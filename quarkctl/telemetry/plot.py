@@ -169,8 +169,8 @@ def page(drawing: Drawing) -> str:
         order = None if np.all(times[1:] >= times[:-1]) else np.argsort(times, kind="stable")
         times = times if order is None else times[order]
         steps = np.diff(times, prepend=times[:1])
-        micro = np.all(steps % 1000 == 0) and steps.max(initial=0) < 2**32 * 1000
-        deltas = (steps // 1000).astype("<u4") if micro else (steps / 1000).astype("<f8")
+        turns = np.flatnonzero(np.diff(steps, prepend=-1))  # a converter's steps are the same for long
+        runs = np.stack([np.diff(turns, append=steps.size), steps[turns] / 1000], 1).astype("<f8").reshape(-1)
         usual = float(np.median(steps[1:])) if steps.size > 1 else 0.0
         members = []
         for s in g.series.values():
@@ -182,7 +182,7 @@ def page(drawing: Drawing) -> str:
                 "names": g.enums.get(s.name), "shown": any(_fits(s.name, p) for p in _FIRST_SHOWN),
             })  # fmt: skip
         groups.append({
-            "title": g.title, "first": us(int(times[0])), "times": _blob(blobs, deltas), "times_type": deltas.dtype.str[1:],
+            "title": g.title, "first": us(int(times[0])), "times": _blob(blobs, runs), "count": int(steps.size),
             "gap": max(usual * _GAP_FACTOR / 1000, 1.0), "series": members,
         })  # fmt: skip
     if not any(s["shown"] for g in groups for s in g["series"]):

@@ -165,15 +165,8 @@ class Clocks:
     fitters: dict[tuple[int, int, int], Fitter] = field(default_factory=dict)
 
     def add(self, piece: Piece) -> None:
-        import numpy as np
-
-        for table in piece.batch.tables:
-            newest = np.flatnonzero(np.diff(table.host_ns, append=-1))  # the last of each read waited least
-            keys = table.chip[newest].astype(np.int64) << 32 | table.boot[newest]
-            for key in np.unique(keys).tolist():
-                mine = newest[keys == key]
-                fitter = self.fitters.setdefault((piece.line, key >> 32, key & 0xFFFFFFFF), Fitter())
-                fitter.add(table.time_us[mine].astype(np.int64), table.host_ns[mine])
+        for p in piece.batch.pairs:
+            self.fitters.setdefault((piece.line, p.chip, p.boot), Fitter()).add(p.time_us, p.host_ns)
 
     def clocks(self) -> dict[tuple[int, int, int], Clock]:
         return {k: c for k, f in self.fitters.items() if (c := f.clock())}

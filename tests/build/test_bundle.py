@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from quarkctl import boards, state
 from quarkctl.boards import trust
 from quarkctl.build import bundle, keys, sign
-from quarkctl.build.bundle import change, write
+from quarkctl.build.bundle import change, seal, write
 from quarkctl.errors import InputWrong, QuarkError
+from quarkctl.formats import rawprogram, segments, sparse
+from quarkctl.formats.rawprogram import Program, Sector
+from quarkctl.formats.sparse import Chunk, Kind, Sparse
 from quarkctl.formats.trust import Untrusted
 from tests import bundles
 from tests.conftest import Quarkctl
@@ -52,17 +61,12 @@ def test_a_signature_that_is_shorter_than_the_room_for_it_moves_the_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DER leaves leading zeros out: one ECDSA signature in some hundred is shorter by more than base64 hides."""
-    real = bundle.seal.Seal.reserved
-    for extra in (b"x" * 9, b""):  # room for more, then for less than is needed
+    for extra in (9, -32):  # room for more, then for less than is needed
 
-        def reserved(self: bundle.seal.Seal, signer: sign.Signer, extra: bytes = extra) -> bundle.seal.Seal:
-            made = real(self, signer)
-            key_id = signer.public_key.id.hex()
-            return bundle.seal.Seal(
-                made.manifest.with_signature(key_id, bytes(64) + extra if extra else b""), made.provenance
-            )
+        def reserved(self: seal.Seal, signers: Sequence[sign.Signer], extra: int = extra) -> seal.Seal:
+            return self._with(signers[0], bytes(64 + extra), bytes(64))
 
-        monkeypatch.setattr(bundle.seal.Seal, "reserved", reserved)
+        monkeypatch.setattr(seal.Seal, "reserved", reserved)
         made = bundles.make(tmp_path, ar1={"boot": b"b" * (3 * write.BLOCK_BYTES // 2)})
         monkeypatch.undo()
         monkeypatch.setenv("QUARKCTL_STATE_DIR", str(tmp_path / "state"))
@@ -82,7 +86,9 @@ def test_a_build_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "told"),
     [
-        ("", "names no image"),
+        ("", "product is missing"),
+        ('product="s1-virtual"\nversion="1"', "names no image"),
+        ('product="s1-virtual"\nversion="1"\n[rtos]\nimage="../rtos.bin"', "no file|no name"),
         ("product = [", "release.toml"),
         ('product="s1-virtual"\nversion="1"\n[rtos]\nimage="gone.bin"', "there is no file"),
         ('product="g1-virtual"\nversion="1"\n[rtos]\nimage="rtos.bin"', "is made for s1-virtual"),
@@ -165,6 +171,116 @@ def test_show_diff_and_verify_tell_the_truth(tmp_path: Path, quarkctl: Quarkctl)
     assert quarkctl("bundle", "verify", other).code == 6
     assert quarkctl("bundle", "verify", tmp_path / "rtos.bin").code == 6
     assert quarkctl("bundle", "verify", tmp_path / "gone.qfw").code == 6
+
+
+# --- the AR1's storage -----------------------------------------------------------------------------------------------------
+
+SECTOR = 4096
+
+
+def storage_builds(folder: Path) -> tuple[Path, dict[str, bytes]]:
+    """What `build ar1` leaves: a table, a raw and a sparse image, XML. Returns the recipe and what is to be where."""
+    folder.mkdir(exist_ok=True)
+    system = b"\x11" * 3 * SECTOR + bytes(5 * SECTOR) + os.urandom(2_000_000 // SECTOR * SECTOR) + bytes(SECTOR)
+    holes = Chunk(Kind.DONT_CARE, 0, 5)
+    parsed = Sparse(system, SECTOR, len(system) // SECTOR, (
+        Chunk(Kind.FILL, 0, 3, fill=0x11111111), replace(holes, first_block=3),
+        Chunk(Kind.RAW, 8, len(system) // SECTOR - 9, 8 * SECTOR), Chunk(Kind.FILL, len(system) // SECTOR - 1, 1),
+    ))  # fmt: skip
+    content = {"gpt_main0.bin": os.urandom(6 * SECTOR), "boot.img": os.urandom(10_000),
+               "system.img": segments.joined(sparse.build(parsed)), "prog.elf": b"\x7fELF programmer"}  # fmt: skip
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    programs = [
+        Program("gpt_main0.bin", "PrimaryGPT", 0, Sector(0), 6, SECTOR), Program("", "misc", 0, Sector(6), 1, SECTOR),
+        Program("boot.img", "boot_a", 0, Sector(8), 16, SECTOR), Program("boot.img", "boot_b", 0, Sector(24), 16, SECTOR),
+        Program("system.img", "system_a", 0, Sector(100), 2000, SECTOR, sparse=True),
+        Program("system.img", "system_b", 0, Sector(3000), 2000, SECTOR, sparse=True),
+    ]  # fmt: skip
+    (folder / "rawprogram0.xml").write_bytes(rawprogram.build_programs(programs))
+    (folder / "patch0.xml").write_bytes(rawprogram.build_patches([]))
+    (folder / "rtos.bin").write_bytes(bundles.rtos_image())
+    recipe = folder / "release.toml"
+    recipe.write_text(
+        'product = "s1-virtual"\nversion = "1"\n[rtos]\nimage = "rtos.bin"\n[ar1]\nversion = "1.0.1"\n'
+        'rawprogram = ["rawprogram0.xml"]\npatch = ["patch0.xml"]\nprogrammer = "prog.elf"\nmemory = "ufs"\n'
+    )
+    return recipe, {**content, "system": system}
+
+
+def test_a_bundle_is_a_flashmap_that_others_flash(tmp_path: Path) -> None:
+    """Flashed by zipfile and an XML parser alone, as qdl reads flashmaps: no sparse files, no seeking, names as written."""
+    recipe, content = storage_builds(tmp_path)
+    path = bundle.build(bundle.Request(recipe, tmp_path, tmp_path / "r.qfw", [sign.load(bundles.DEVELOPMENT)])).path
+    one = check(path)
+    assert [(c.target, c.format) for c in one.manifest.components] == [
+        ("slot", "mcuboot"), ("boot", "raw"), ("system", "sparse")
+    ]  # fmt: skip
+    disk = bytearray(b"\xee" * 6000 * SECTOR)
+    with zipfile.ZipFile(path) as members:
+        flashmap = json.loads(members.read("flashmap.json"))
+        layout = flashmap["products"][0]["layouts"][0]
+        assert (flashmap["version"], len(flashmap["products"]), len(layout["programmer"])) == ("1.1.0", 1, 1)
+        assert members.read(layout["programmer"][0]) == content["prog.elf"]
+        for entry in layout["programmable"]:
+            assert entry["memory"] == "ufs" and isinstance(entry["slot"], int)
+            for name in entry["files"]:
+                root = ElementTree.fromstring(members.read(name))
+                assert root.tag in ("data", "patches")
+                for program in root.iter("program"):
+                    get = program.attrib
+                    assert get["sparse"] == "false" and get["file_sector_offset"] == "0"
+                    data = members.read(get["filename"])
+                    at = int(get["start_sector"]) * int(get["SECTOR_SIZE_IN_BYTES"])
+                    assert len(data) <= int(get["num_partition_sectors"]) * int(get["SECTOR_SIZE_IN_BYTES"])
+                    disk[at : at + len(data)] = data
+    assert disk[: 6 * SECTOR] == content["gpt_main0.bin"]
+    for at in (8, 24):
+        assert disk[at * SECTOR :][:10_000] == content["boot.img"]
+    hole = slice(3 * SECTOR, 8 * SECTOR)
+    for at in (100, 3000):
+        written = disk[at * SECTOR :][: len(content["system"])]
+        assert written[hole] == b"\xee" * 5 * SECTOR  # what the image does not care about is left alone
+        written[hole] = content["system"][hole]
+        assert written == content["system"]
+
+
+def test_a_qdl_that_knows_flashmaps_takes_the_bundle(tmp_path: Path) -> None:
+    qdl = os.environ.get("QUARKCTL_QDL")
+    if not qdl:
+        pytest.skip("QUARKCTL_QDL names no qdl of version 2 or newer: Debian's and PyPI's cannot read flashmaps")
+    recipe, _ = storage_builds(tmp_path)
+    path = bundle.build(bundle.Request(recipe, tmp_path, tmp_path / "r.zip", [sign.load(bundles.DEVELOPMENT)])).path
+    done = subprocess.run([qdl, "--dry-run", "flash", path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change_", "told"),
+    [
+        (
+            ('memory = "ufs"', 'memory = "ufs"\n[[ar1.image]]\ntarget = "x"\nfile = "boot.img"'),
+            "has both images and rawprogram",
+        ),
+        (('programmer = "prog.elf"', ""), "programmer"),
+        (("patch0.xml", "gone.xml"), "there is no file"),
+        (("rawprogram0.xml", "boot.img"), "boot.img|XML|rawprogram"),
+    ],
+)
+def test_a_storage_that_is_wrong_is_named(tmp_path: Path, change_: tuple[str, str], told: str) -> None:
+    recipe, _ = storage_builds(tmp_path)
+    recipe.write_text(recipe.read_text().replace(*change_))
+    with pytest.raises(InputWrong, match=told):
+        bundle.build(bundle.Request(recipe, tmp_path, tmp_path / "r.qfw"))
+
+
+def test_a_sparse_image_that_is_damaged_or_all_holes_is_refused(tmp_path: Path) -> None:
+    recipe, content = storage_builds(tmp_path)
+    for data in (content["system.img"][:-1], segments.joined(sparse.build(Sparse(b"", SECTOR, 5, (
+        Chunk(Kind.DONT_CARE, 0, 5),)))), b""):  # fmt: skip
+        (tmp_path / "system.img").write_bytes(data)
+        with pytest.raises(InputWrong, match="system"):
+            bundle.build(bundle.Request(recipe, tmp_path, tmp_path / "r.qfw"))
 
 
 # --- keys and trust -----------------------------------------------------------------------------------------------------

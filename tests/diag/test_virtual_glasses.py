@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -47,12 +49,12 @@ def test_a_swap_on_healthy_glasses_passes(quarkctl: Quarkctl, glasses: Start) ->
     assert body["verdict"] == "PASS" and body["evidence"]["board"] == "s1-virtual"
     assert len(body["evidence"]["recording_sha256"]) == len(body["evidence"]["limits_sha256"]) == 64
     table = quarkctl("diag", "battery", "--recording", path)
-    assert table.code == 0 and "PWR-002" in table.out and "PASS: 5 checks" in table.out
+    assert table.code == 0 and "PWR-002" in table.out and "0 to look at" in table.out and "left out:" in table.out
     one = quarkctl("diag", "battery", "bus_minimum", "--recording", path, "--json")
     assert [f["code"] for f in one.json["findings"]] == ["PWR-002"]
     # Any cut of the file still gives a verdict or a clear error, never a traceback.
     data = path.read_bytes()
-    for size in (0, 100, len(data) // 3, len(data) // 2, len(data) - 1):
+    for size in (0, 100, len(data) // 2, len(data) - 1):
         cut = quarkctl.folder / "cut.qrec"
         cut.write_bytes(data[:size])
         assert quarkctl("diag", "battery", "--recording", cut).code in (0, 6, 7, 8)
@@ -61,8 +63,12 @@ def test_a_swap_on_healthy_glasses_passes(quarkctl: Quarkctl, glasses: Start) ->
 @pytest.mark.parametrize(
     ("fault", "size", "code", "verdict"),
     [("late_switchover", 900, "PWR-004", "FAIL"), ("counterfeit_pack", None, "PWR-003", "FAIL"),
-     ("reset_on_swap", None, "PWR-004", "FAIL"), ("late_switchover", 360, "PWR-002", "FAIL")],
-    ids=["brown-out", "counterfeit", "reset", "deep dip"],
+     ("reset_on_swap", None, "PWR-004", "FAIL"), ("late_switchover", 360, "PWR-001", "FAIL"),
+     ("hard_insertion", None, "PWR-012", "FAIL"),
+     ("weak_cell", None, "PWR-019", "FAIL"), ("display_glitch", None, "DSP-001", "FAIL"),
+     ("open_thermistor", None, "SEN-002", "FAIL"), ("lost_telemetry", 20, "PWR-005", "FAIL"),
+     ("lossy_link", 20, "LNK-002", "FAIL"), ("slow_link", None, "LNK-001", "FAIL")],
+    ids=["brown-out", "fake", "reset", "late", "inrush", "worn", "display", "open", "lost", "lossy", "slow"],
 )  # fmt: skip
 def test_a_fault_is_found_and_named(
     quarkctl: Quarkctl, glasses: Start, fault: str, size: float | None, code: str, verdict: str
@@ -71,24 +77,77 @@ def test_a_fault_is_found_and_named(
     g.tell("fault", fault=fault, on=True, size=size)
     path = quarkctl.folder / "swap.qrec"
     record_swap(quarkctl, g, path)
-    done = quarkctl("diag", "battery", "--recording", path, "--json")
+    done = quarkctl("diag", "all", "--recording", path, "--json")
     assert done.code == 7, done.out
-    assert {f["code"]: f["verdict"] for f in done.json["findings"]}[code] == verdict, done.out
+    assert verdict in {f["verdict"] for f in done.json["findings"] if f["code"] == code}, done.out
 
 
 @pytest.mark.parametrize("load", ["sleep", "idle", "display", "camera"])
 def test_a_live_device_is_judged_by_the_same_checks(quarkctl: Quarkctl, glasses: Start, load: str) -> None:
     g = glasses(load=load)
     done = quarkctl("diag", "battery", "-d", g.device, "--seconds", "3", "--json")
-    assert done.code == 8  # nobody swapped a pack: no verdict on the takeover
+    assert done.code == 0, done.out
     verdicts = {f["code"]: f["verdict"] for f in done.json["findings"]}
-    assert verdicts == {
-        "PWR-001": "INVALID",
-        "PWR-002": "PASS",
-        "PWR-003": "PASS",
-        "PWR-004": "PASS",
-        "PWR-005": "PASS",
-    }
+    assert verdicts["PWR-001"] == "SKIP"  # nobody swapped a pack: left out, and named
+    assert {verdicts[f"PWR-{k:03}"] for k in (2, 3, 4, 5, 11, 19)} == {"PASS"}
+
+
+def test_asked_for_by_name_a_check_without_an_occasion_is_no_pass(quarkctl: Quarkctl, glasses: Start) -> None:
+    done = quarkctl("diag", "battery", "takeover", "-d", glasses().device, "--seconds", "2", "--json")
+    assert done.code == 8 and done.json["findings"][0]["verdict"] == "INVALID"
+
+
+def test_a_rig_is_led_through_swaps_and_reports_say_everything(quarkctl: Quarkctl, glasses: Start) -> None:
+    g = glasses()
+    reports = [arg for kind in ("html", "xml", "json", "csv") for arg in ("--report", f"r.{kind}")]
+    done = quarkctl("diag", "battery", "swap", "-d", g.device, "--actuator", "sim", "--limit", "droop_mv.usl=450 mV",
+                    "--operator", "anna", *reports)  # fmt: skip
+    assert done.code == 0, done.out + done.err
+    assert "remove the LEFT battery now" in done.err and "PWR-001 takeover" in done.err
+    body = json.loads((quarkctl.folder / "r.json").read_text())
+    verdicts = {f["code"]: f["verdict"] for f in body["findings"]}
+    assert verdicts["PWR-001"] == verdicts["PWR-010"] == verdicts["PWR-012"] == "PASS"
+    evidence = body["evidence"]
+    assert evidence["limit_overrides"] == ["droop_mv.usl=450 mV"] and evidence["operator"] == "anna"
+    assert (
+        len(evidence["limits_sha256"]) == 64 and evidence["rtos_build_id"] and evidence["tool"].startswith("quarkctl")
+    )
+    page = (quarkctl.folder / "r.html").read_text()
+    assert (
+        evidence["limits_sha256"] in page
+        and "left out" in page
+        and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    )
+    suite = ElementTree.parse(quarkctl.folder / "r.xml").getroot()[0]
+    assert suite.get("failures") == "0" and int(suite.get("tests") or 0) == len(body["findings"])
+    rows = list(csv.DictReader((quarkctl.folder / "r.csv").read_text().splitlines()))
+    assert {r["code"] for r in rows} == set(verdicts) and rows[0]["limits_sha256"] == evidence["limits_sha256"]
+    same = quarkctl("diag", "compare", "r.json", "r.json", "--json")
+    assert same.code == 0 and {x["word"] for x in same.json["lines"]} == {"same"}
+
+
+def test_an_actuator_that_fails_is_named(quarkctl: Quarkctl, glasses: Start) -> None:
+    g = glasses()
+    done = quarkctl(
+        "diag", "battery", "swap", "-d", g.device, "--actuator", "sh -c 'echo relay stuck >&2; exit 4' relay"
+    )
+    assert done.code == 3 and "failed with 4" in done.err and "relay stuck" in done.err
+    gone = quarkctl("diag", "battery", "swap", "-d", g.device, "--actuator", "/nowhere/relay")
+    assert gone.code == 3 and "cannot run the actuator" in gone.err
+
+
+def test_a_step_that_nobody_does_ends_by_its_time_out(quarkctl: Quarkctl, glasses: Start) -> None:
+    done = quarkctl(
+        "diag", "battery", "takeover", "-d", glasses().device, "--guided", "--step-timeout", "0.3", "--json"
+    )
+    assert done.code == 8 and "pull one" in done.json["findings"][0]["note"]
+
+
+def test_repeated_runs_give_statistics(quarkctl: Quarkctl, glasses: Start) -> None:
+    done = quarkctl("diag", "link", "LNK-001", "-d", glasses().device, "--seconds", "2", "--repeat", "3", "--json")
+    assert done.code == 0, done.out
+    row = done.json["statistics"][0]
+    assert (row["n"], row["code"], row["first_failure"]) == (3, "LNK-001", None) and len(done.json["runs"]) == 3
 
 
 def test_long_listening_tells_its_progress_as_json_lines(quarkctl: Quarkctl, glasses: Start) -> None:
@@ -98,6 +157,7 @@ def test_long_listening_tells_its_progress_as_json_lines(quarkctl: Quarkctl, gla
     assert recorded.code == 0 and "a.qrec" in recorded.out
     for text, step in ((listened.out, "listen"), ((quarkctl.folder / "lines.jsonl").read_text(), "record")):
         lines = [json.loads(line) for line in text.splitlines()]
+        lines = [line for line in lines if line["step"] != "judge"]
         assert {(line["device"], line["step"]) for line in lines} == {(g.device, step)}
         left = [line["eta_s"] for line in lines if line["level"] == "progress"]
         assert left == sorted(left, reverse=True) and len(left) > 5
@@ -112,8 +172,27 @@ def test_what_is_no_recording_is_refused(quarkctl: Quarkctl) -> None:
     assert quarkctl("diag", "battery", "nonsense").code == 2
 
 
+def test_wrong_words_and_files_are_refused_by_name(quarkctl: Quarkctl) -> None:
+    text = quarkctl.folder / "limits.toml"
+    text.write_text('version = 1\nsku = "s1-virtual"\nrevision = "a"\n[limit.droop_mv]\nunit = "V"\nusl = 1\nu = 0\n'
+                    'guard = "none"\nsource = "me"\nlabel = "P"\n')  # fmt: skip
+    swap = quarkctl.folder / "x.qrec"
+    swap.write_bytes(b"QREC")
+    for args, code, told in (
+        (("battery", "-r", swap, "--report", "x.pdf"), 2, "what report x.pdf is"),
+        (("battery", "-r", swap, "--repeat", "2"), 2, "a recording is judged as it is"),
+        (("battery", "-r", swap, "--limits", "gone.toml"), 6, "no such file"),
+        (("compare", swap, swap), 6, "cannot read"),
+        (("compare", "a.json", "b.json"), 6, "a.json"),
+        (("gauge", text), 6, "cannot read"),
+        (("link", "--guided", "PWR-001"), 2, "no check 'PWR-001'"),
+    ):
+        done = quarkctl("diag", *args)
+        assert done.code == code and told in done.err, done.err
+
+
 def test_list_and_explain_name_every_code(quarkctl: Quarkctl) -> None:
     codes = [c["code"] for c in quarkctl("diag", "list", "--json").json["checks"]]
-    assert codes == sorted(codes)
+    assert len(codes) == len(set(codes)) >= 36
     assert "held" in quarkctl("diag", "explain", "pwr-002").out
     assert quarkctl("diag", "explain", "PWR-999").code == 2

@@ -17,7 +17,7 @@ FLAGS = [
 ]  # fmt: skip
 FOLDERS = ["core", "boot", "smp", "kernel", "drivers", "port", "port/host", "boards", "app", "wire", "tests"]
 BOOT = ["boot/image.c", "boot/state.c", "boot/decide.c", "boot/ed25519.c", "core/crc.c", "core/sha2.c"]
-SMP = ["smp/cbor.c", "smp/line.c", "smp/server.c", "smp/image_group.c"]
+SMP = ["smp/cbor.c", "smp/line.c", "smp/raw.c", "smp/server.c", "smp/image_group.c"]
 KERNEL = [f"kernel/{n}.c" for n in ("scheduler", "semaphore", "mutex", "message_queue", "event_flags", "timer")]
 
 #: {program: sources besides tests/<program>.c}
@@ -68,7 +68,9 @@ def run(name: str, *args: str | Path, fast: bool = False) -> str:
 class HostTool:
     """The firmware's pure code behind a pipe (firmware/rtos/tests/host_tool.c)."""
 
-    FRAME_BUILD, FRAME_PARSE, LINE_FEED, LINE_BUILD, SMP_HANDLE, SHA256, SHA512, ED25519, IMAGE_PARSE = range(1, 10)
+    FRAME_BUILD, FRAME_PARSE, LINE_FEED, LINE_BUILD, SMP_HANDLE, SHA256, SHA512, ED25519, IMAGE_PARSE, RAW_FEED = range(
+        1, 11
+    )
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(

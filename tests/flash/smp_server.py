@@ -23,6 +23,8 @@ from typing import Any
 
 import cbor2
 
+from quarkctl.formats import mcuboot_image
+
 SECTOR, PAGE = 4096, 256
 
 
@@ -39,6 +41,7 @@ class Settings:
     seed: int = 1
     raw: bool = False
     params: bool = True
+    forever: bool = False
 
 
 @dataclass
@@ -52,6 +55,11 @@ class Model:
     size: int = 0
     first_at: float = 0.0
     last_at: float = 0.0
+    #: Images by slot; the first is what runs at the start.
+    slots: list[bytes] = field(default_factory=lambda: [b"", b""])
+    active: int = 0
+    confirmed: int = 0
+    pending: int = -1
     dropped_count: int = 0
     largest_frame: int = 0
     #: (time, bytes) that the line delivers to the host.
@@ -68,6 +76,8 @@ class Model:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.settings.seed)
+        if self.settings.forever:
+            self.active = self.confirmed = 1  # from the factory with nothing: slot 0 is written first
 
     # --- line ---------------------------------------------------------------------------------------------------------
 
@@ -170,8 +180,26 @@ class Model:
         if (group, command) == (1, 1):
             return self._upload(request)
         if (group, command) == (1, 0):
-            return {"images": []}
+            return self._state(request)
+        if (group, command) == (0, 5):
+            self.active, self.pending = (self.pending if self.pending >= 0 else self.confirmed), -1
+            return {"rc": 0}
         return {"rc": 8}
+
+    def _state(self, request: dict[str, Any]) -> dict[str, Any]:
+        images = [(slot, mcuboot_image.parse(data)) for slot, data in enumerate(self.slots) if data]
+        for slot, image in images:
+            if request.get("hash") == image.digest and request.get("confirm") and slot == self.active:
+                self.confirmed = slot
+            elif request.get("hash") == image.digest and slot != self.active:
+                self.pending = slot
+        return {
+            "images": [
+                {"slot": slot, "version": str(image.version), "hash": image.digest, "bootable": True,
+                 "active": slot == self.active, "confirmed": slot == self.confirmed, "pending": slot == self.pending}
+                for slot, image in images
+            ]
+        }  # fmt: skip
 
     def _upload(self, request: dict[str, Any]) -> dict[str, Any]:
         offset, data = request["off"], request["data"]
@@ -185,6 +213,8 @@ class Model:
                 self._erased += SECTOR
                 self._cost += self.settings.erase_s
             self._cost += self.settings.page_s * len(data) / PAGE
+            if len(self.stored) == self.size and self.settings.forever:
+                self.slots[1 - self.active] = bytes(self.stored)
         return {"rc": 0, "off": len(self.stored)}
 
 
@@ -223,13 +253,14 @@ class VirtualLine:
 
 
 def serve_terminal(settings: Settings) -> None:
-    """One upload over a pseudo-terminal whose path is printed first; then its account, as JSON."""
+    """One upload over a pseudo-terminal whose path is printed first; then its account, as JSON. ``forever``: a device that
+    is updated and restarted as often as somebody likes."""
     master, slave = os.openpty()
     tty.setraw(slave)
     print(os.ttyname(slave), flush=True)
     os.close(slave)  # so that nobody but the client has it open
     model = Model(settings)
-    while not (model.size and len(model.stored) == model.size and not model.due):
+    while settings.forever or not (model.size and len(model.stored) == model.size and not model.due):
         wait = max(model.due[0][0] - time.perf_counter(), 0.0) if model.due else None
         try:
             if select.select([master], [], [], wait)[0]:

@@ -107,7 +107,7 @@ def test_a_rate_that_fails_is_left_for_a_lower_one_which_is_remembered(
     assert done.code == 0, done.err
     assert (done.json["baud"], done.json["retries"], esp.bauds) == (460_800, 1, [921_600, 460_800])
     assert quarkctl("flash", image(tmp_path, 5), "-d", esp.url, "--json").json["retries"] == 0
-    assert esp.bauds[2:] == [460_800]
+    assert set(esp.bauds[2:]) == {460_800}
 
 
 def test_another_chip_another_device_and_too_much_are_refused_before_anything_is_erased(

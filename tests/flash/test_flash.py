@@ -298,6 +298,22 @@ def test_ctrl_c_in_the_upload_leaves_the_device_as_it_was(quarkctl: Quarkctl, un
     assert quarkctl("flash", image, "-d", g.device).code == 0
 
 
+@pytest.mark.parametrize("step", ["restart", "health"])
+def test_a_stop_during_the_trial_leaves_the_old_image(
+    quarkctl: Quarkctl, firmware: Firmware, glasses: Start, step: str
+) -> None:
+    g = glasses()
+    process = quarkctl.start("flash", firmware("1.1.0").image, "-d", g.device, "--events")
+    assert process.stdout
+    next(line for line in process.stdout if json.loads(line)["step"] == step)
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the device was reset: 1.0.0 runs and is confirmed" in out
+    plan = quarkctl("flash", firmware("1.1.0").image, "-d", g.device, "--dry-run", "--json").json
+    assert (plan["old_version"], plan["steps"][0]) == ("1.0.0", "verify")
+
+
 def test_a_noisy_line_is_survived(quarkctl: Quarkctl, firmware: Firmware, glasses: Start) -> None:
     g = glasses()
     g.tell("cable", action="noise", rate=2e-4)
@@ -306,8 +322,9 @@ def test_a_noisy_line_is_survived(quarkctl: Quarkctl, firmware: Firmware, glasse
     assert done.json["repeated_requests"] > 0
 
 
+@pytest.mark.parametrize("framing", ["console", "raw"])
 def test_with_no_sound_image_the_bootloader_takes_a_new_one(
-    quarkctl: Quarkctl, firmware: Firmware, glasses: Start
+    quarkctl: Quarkctl, firmware: Firmware, glasses: Start, framing: str
 ) -> None:
     g = glasses()
     g.tell("power", action="cut")
@@ -319,7 +336,7 @@ def test_with_no_sound_image_the_bootloader_takes_a_new_one(
         memory.seek(5000)
         memory.write(bytes([before[0] ^ 1]))
     g.tell("power", action="on")
-    done = quarkctl("flash", firmware("1.1.0").image, "-d", g.device)
+    done = quarkctl("flash", firmware("1.1.0").image, "-d", g.device, "--framing", framing)
     assert done.code == 0, done.err
     assert "1.1.0 is permanent" in done.err
 

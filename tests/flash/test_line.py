@@ -143,6 +143,21 @@ def test_a_device_that_always_starts_over_is_given_up(clock: Clock) -> None:
         send(clock, Model(Settings(), answer=lambda *_: {"off": 0}))
 
 
+def test_a_device_that_takes_all_day_is_given_up(clock: Clock) -> None:
+    """It answers every time, and each answer takes it four seconds."""
+    model = Model(Settings())
+
+    def slowly(group: int, command: int, request: dict[str, Any]) -> dict[str, Any] | bytes | None:
+        model._cost = 4.0 if (group, command) == (1, 1) else 0.0
+        answer = model.serve(group, command, request)
+        model.stored[request.get("off", 0) + 64 :] = b""
+        return {"off": len(model.stored)} if command == 1 else answer
+
+    model.answer = slowly
+    with pytest.raises(LinkTimeout, match="too slow"):
+        send(clock, model)
+
+
 BOMBS = {
     "nested arrays": b"\xa1\x61a" + b"\x81" * 30_000,
     "endless maps": b"\xbf\x61a" * 9_000,

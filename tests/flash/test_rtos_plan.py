@@ -150,3 +150,12 @@ def test_an_update_needs_charge_in_one_pack() -> None:
 def test_a_strangers_server_without_our_group_is_flashed_as_far_as_it_tells() -> None:
     stranger = DeviceState(images=(OLD,))
     assert make(state=stranger, health=None).steps
+
+
+def test_a_server_that_only_takes_images_where_it_starts_from_is_asked_about() -> None:
+    recovery = DeviceState(images=(OLD,), upload_images={0: 1})
+    made = make(state=recovery, health=None)
+    assert "there is no way back" in made.questions[0]
+    assert (made.facts["new_slot"], made.facts["upload_image"], made.facts["transactional"]) == ("A", 1, False)
+    both = make(state=replace(recovery, upload_images={0: 1, 1: 2}), health=None)
+    assert (both.questions, both.facts["new_slot"], both.facts["upload_image"]) == ((), "B", 2)

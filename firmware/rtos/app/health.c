@@ -76,6 +76,19 @@ void qk_health_check(struct qk_health *health)
 	}
 }
 
+/* Of all zones, in tenths of a degree Celsius; what is below zero counts as zero. */
+static uint32_t hottest_decic(const struct qk_sense *sense)
+{
+	int32_t hottest = 0;
+
+	for (unsigned zone = 0; zone < QK_ZONE_COUNT; zone++) {
+		if (sense->zone_decic[zone] > hottest) {
+			hottest = sense->zone_decic[zone];
+		}
+	}
+	return (uint32_t)hottest;
+}
+
 void qk_health_put(struct qk_cbor_writer *writer)
 {
 	struct qk_health health;
@@ -89,6 +102,7 @@ void qk_health_put(struct qk_cbor_writer *writer)
 	}
 	qk_sense_get(&sense);
 	qk_cbor_pair_uint(writer, "bus_mv", sense.sample.bus_mv);
+	qk_cbor_pair_uint(writer, "hottest_decic", hottest_decic(&sense));
 	for (unsigned pack = 0; pack < QK_PACK_COUNT; pack++) {
 		static const char *const keys[QK_PACK_COUNT] = {"soc_left", "soc_right"};
 

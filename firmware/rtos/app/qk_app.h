@@ -50,6 +50,14 @@ struct qk_latch qk_sense_latch_take(void);
 void qk_sense_latch_sent(uint16_t seq);
 void qk_sense_latch_put_back(const struct qk_latch *latch);
 
+struct qk_pack_latch qk_sense_pack_latch_take(void);
+void qk_sense_pack_latch_sent(uint16_t seq);
+void qk_sense_pack_latch_put_back(const struct qk_pack_latch *latch);
+void qk_sense_slow_read(uint16_t version); /* what the slow buses held until this version may start anew */
+
+/* slow.c: gauges, authenticators, charger and the AR1's lines. */
+void qk_slow_report(void); /* once a second */
+
 /* report.c: what goes out and when. */
 void qk_report_start(void);
 void qk_report_event(uint8_t type, const void *payload, size_t size); /* one of the [[event]] messages */

@@ -11,14 +11,16 @@
 #define PERIOD_MS 100u
 #define THERMAL_EVERY 5u
 #define HELLO_EVERY 10u
+#define SLOW_EVERY 10u
 #define EVENTS_MAX 32u
 
 /* An event on its way to the line. The largest payload has EVENT_BYTES_MAX bytes. */
-#define EVENT_BYTES_MAX 12u
+#define EVENT_BYTES_MAX 14u
 struct pending {
 	uint8_t type, size, payload[EVENT_BYTES_MAX];
 };
-_Static_assert(sizeof(struct qk_wire_takeover) <= EVENT_BYTES_MAX, "the largest event");
+_Static_assert(sizeof(struct qk_wire_takeover) <= EVENT_BYTES_MAX, "takeover");
+_Static_assert(sizeof(struct qk_wire_pack_auth) <= EVENT_BYTES_MAX, "pack_auth");
 
 static struct qk_message_queue queue;
 static struct pending queue_memory[EVENTS_MAX];
@@ -59,6 +61,7 @@ static void send_power(const struct qk_sense *sense)
 	    .undervoltage_count = sense->undervoltage_count,
 	    .sample_count = sense->sample_count,
 	    .sample_lost_count = sense->sample_lost_count,
+	    .converter_us = sense->sample.time_us,
 	};
 	uint16_t seq;
 
@@ -77,7 +80,8 @@ static void send_battery(const struct qk_sense *sense)
 	                                                 QK_BATTERY_PACK_STATE_RIGHT_AUTHENTIC};
 	static const uint8_t enabled[QK_PACK_COUNT] = {QK_BATTERY_PACK_STATE_LEFT_ENABLED,
 	                                               QK_BATTERY_PACK_STATE_RIGHT_ENABLED};
-	struct qk_wire_battery battery = {0};
+	struct qk_pack_latch latch = qk_sense_pack_latch_take();
+	struct qk_wire_battery battery = {.latched_since_seq = latch.since_seq};
 	uint16_t seq;
 
 	for (unsigned pack = 0; pack < QK_PACK_COUNT; pack++) {
@@ -86,6 +90,7 @@ static void send_battery(const struct qk_sense *sense)
 
 		battery.pack_mv[pack] = mv;
 		battery.pack_ma[pack] = ma;
+		battery.pack_ma_min[pack] = latch.ma_min[pack];
 		battery.pack_temp_decic[pack] = sense->zone_decic[QK_THERMAL_ZONE_BATTERY_LEFT + pack];
 		battery.swap_count[pack] = sense->swap_count[pack];
 		if (sense->pack_present[pack]) {
@@ -99,7 +104,11 @@ static void send_battery(const struct qk_sense *sense)
 			battery.pack_state |= enabled[pack];
 		}
 	}
-	(void)qk_stream_send(QK_WIRE_BATTERY_TYPE, &battery, sizeof battery, &seq);
+	if (qk_stream_send(QK_WIRE_BATTERY_TYPE, &battery, sizeof battery, &seq) == QK_STREAM_SENT) {
+		qk_sense_pack_latch_sent(seq);
+	} else {
+		qk_sense_pack_latch_put_back(&latch);
+	}
 }
 
 static void send_thermal(const struct qk_sense *sense)
@@ -168,6 +177,9 @@ static void run(void *argument)
 			send_battery(&sense);
 			if (round % THERMAL_EVERY == 0) {
 				send_thermal(&sense);
+			}
+			if (round % SLOW_EVERY == 0) {
+				qk_slow_report();
 			}
 		}
 		qk_guard_alive(QK_GUARD_REPORT);

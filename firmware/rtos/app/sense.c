@@ -16,6 +16,7 @@
 #define PERIOD_MS 40u
 #define SAMPLE_NS 1000000u
 #define EVENT_DOORBELL 1u
+#define NO_CALIBRATION 0xffffffffu
 
 static struct qk_mutex mutex;
 static struct qk_event_flags events;
@@ -24,6 +25,8 @@ static uint64_t stack[2048 / 8];
 
 static struct qk_sense sense; /* guarded by the mutex, like the latch */
 static struct qk_latch latch;
+static struct qk_pack_latch pack_latch;
+static uint16_t slow_ack; /* written by one thread, read by another: 16 bits at once */
 static struct qk_power power;
 static struct qk_thermal thermal;
 static struct qk_wire_bus block; /* of this thread alone */
@@ -65,6 +68,36 @@ void qk_sense_latch_put_back(const struct qk_latch *taken)
 	(void)osMutexRelease(&mutex);
 }
 
+struct qk_pack_latch qk_sense_pack_latch_take(void)
+{
+	struct qk_pack_latch taken;
+
+	(void)osMutexAcquire(&mutex, osWaitForever);
+	taken = pack_latch;
+	qk_pack_latch_clear(&pack_latch, pack_latch.since_seq);
+	(void)osMutexRelease(&mutex);
+	return taken;
+}
+
+void qk_sense_pack_latch_sent(uint16_t seq)
+{
+	(void)osMutexAcquire(&mutex, osWaitForever);
+	pack_latch.since_seq = seq;
+	(void)osMutexRelease(&mutex);
+}
+
+void qk_sense_pack_latch_put_back(const struct qk_pack_latch *taken)
+{
+	(void)osMutexAcquire(&mutex, osWaitForever);
+	qk_pack_latch_feed(&pack_latch, taken->ma_min);
+	(void)osMutexRelease(&mutex);
+}
+
+void qk_sense_slow_read(uint16_t version)
+{
+	slow_ack = version;
+}
+
 static void tell(const struct qk_power_event *event)
 {
 	switch (event->kind) {
@@ -75,7 +108,8 @@ static void tell(const struct qk_power_event *event)
 		break;
 	}
 	case QK_POWER_PACK_INSERTED: {
-		struct qk_wire_pack_inserted out = {.pack = event->pack, .sample_us = event->time_us};
+		struct qk_wire_pack_inserted out = {
+		    .pack = event->pack, .sample_us = event->time_us, .inrush_ma = (uint16_t)event->value};
 
 		qk_report_event(QK_WIRE_PACK_INSERTED_TYPE, &out, sizeof out);
 		break;
@@ -88,7 +122,11 @@ static void tell(const struct qk_power_event *event)
 	}
 	case QK_POWER_TAKEOVER: {
 		struct qk_wire_takeover out = {
-		    .pack = event->pack, .sample_us = event->time_us, .bus_mv_min = (uint16_t)event->value};
+		    .pack = event->pack,
+		    .sample_us = event->time_us,
+		    .bus_mv_min = (uint16_t)event->value,
+		    .switch_us = event->switch_us,
+		};
 
 		qk_report_event(QK_WIRE_TAKEOVER_TYPE, &out, sizeof out);
 		break;
@@ -139,19 +177,23 @@ static void take_sample(const struct qk_wire_plant_sample *raw)
 	struct qk_power_sample sample = {.time_us = raw->time_us,
 	                                 .bus_mv = raw->bus_mv,
 	                                 .bus_mv_min = raw->bus_mv_min,
+	                                 .switch_us = raw->switch_us,
+	                                 .inrush_ma = raw->inrush_ma,
 	                                 .present = raw->present,
 	                                 .authentic = raw->authentic};
-	int16_t zone_decic[QK_ZONE_COUNT];
+	int16_t zone_decic[QK_ZONE_COUNT], ma_min[QK_PACK_COUNT];
 	unsigned count;
 	bool throttled;
 
 	memcpy(sample.pack_mv, raw->pack_mv, sizeof sample.pack_mv);
 	memcpy(sample.pack_ma, raw->pack_ma, sizeof sample.pack_ma);
 	memcpy(zone_decic, raw->zone_decic, sizeof zone_decic);
+	memcpy(ma_min, raw->pack_ma_min, sizeof ma_min);
 
 	(void)osMutexAcquire(&mutex, osWaitForever);
 	count = qk_power_step(&power, &sample, found);
 	throttled = qk_thermal_step(&thermal, zone_decic, (uint32_t)(raw->time_us / 1000u));
+	qk_pack_latch_feed(&pack_latch, ma_min);
 	qk_latch_feed(&latch, sample.bus_mv_min, sample.bus_mv, qk_power_load_ma(&sample));
 	sense.sample = sample;
 	memcpy(sense.zone_decic, zone_decic, sizeof zone_decic);
@@ -213,6 +255,7 @@ static void publish(uint32_t read_index, uint32_t heartbeat)
 	    .heartbeat = heartbeat,
 	    .throttle_level = sense.throttle_level,
 	    .pack_enable = sense.power_enabled,
+	    .slow_ack = slow_ack,
 	};
 
 	memcpy((uint8_t *)(uintptr_t)qk_mailbox() + STATUS_OFFSET, &status, sizeof status);
@@ -226,6 +269,9 @@ static void run(void *argument)
 	(void)argument;
 	memcpy(&control, (const void *)qk_mailbox(), sizeof control);
 	read_index = control.write_index;
+	if (control.layout_hash == QK_PLANT_LAYOUT_HASH && control.hysteresis_decic != NO_CALIBRATION) {
+		thermal.limits.hysteresis_decic = (uint16_t)control.hysteresis_decic;
+	}
 	for (;;) {
 		memcpy(&control, (const void *)qk_mailbox(), sizeof control);
 		sense.plant_ok = control.layout_hash == QK_PLANT_LAYOUT_HASH;
@@ -253,6 +299,7 @@ void qk_sense_start(void)
 	qk_power_init(&power, &qk_board.power);
 	qk_thermal_init(&thermal, &qk_board.thermal);
 	qk_latch_clear(&latch, 0);
+	qk_pack_latch_clear(&pack_latch, 0);
 	(void)osMutexNew(&mutex_attr);
 	(void)osEventFlagsNew(&events_attr);
 	(void)osThreadNew(run, NULL, &attr);

@@ -20,7 +20,7 @@ const struct qk_board qk_board = {
                     {.trip_decic = {700, 800, 900}},       /* rtos */
                     {.trip_decic = {INT16_MAX, 480, 550}}, /* battery left */
                     {.trip_decic = {INT16_MAX, 480, 550}}, /* battery right */
-                    {.trip_decic = {420, 440, 470}},       /* skin */
+                    {.trip_decic = {380, 400, 420}},       /* skin */
                 },
             .hysteresis_decic = 20,
             .dwell_ms = 5000,

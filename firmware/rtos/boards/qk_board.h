@@ -9,6 +9,7 @@
 /* Everything that differs between boards; one const struct a board. */
 struct qk_board {
 	const char *name;
+	uint8_t display_count;
 	struct qk_boot_layout layout;
 	uint32_t load_address;
 	uint32_t load_bytes_max;

@@ -7,6 +7,7 @@ static const uint8_t public_key[32] = QK_PUBLIC_KEY;
 
 const struct qk_board qk_board = {
     .name = "s1-virtual",
+    .display_count = 2,
     .layout = QK_VIRTUAL_LAYOUT,
     .load_address = QK_VIRTUAL_LOAD_ADDRESS,
     .load_bytes_max = QK_VIRTUAL_LOAD_BYTES_MAX,
@@ -20,7 +21,7 @@ const struct qk_board qk_board = {
                     {.trip_decic = {700, 800, 900}},       /* rtos */
                     {.trip_decic = {INT16_MAX, 480, 550}}, /* battery left */
                     {.trip_decic = {INT16_MAX, 480, 550}}, /* battery right */
-                    {.trip_decic = {430, 450, 480}},       /* skin */
+                    {.trip_decic = {390, 410, 425}},       /* skin */
                 },
             .hysteresis_decic = 20,
             .dwell_ms = 5000,

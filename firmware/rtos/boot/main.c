@@ -7,6 +7,7 @@
 #include "qk_line.h"
 #include "qk_plant.h"
 #include "qk_port.h"
+#include "qk_raw.h"
 #include "qk_retained.h"
 #include "qk_smp.h"
 
@@ -16,7 +17,8 @@
 
 static uint8_t received_bytes[16384];
 static volatile uint32_t received_head, received_tail;
-static uint8_t request[QK_SMP_FRAME_MAX], response[QK_SMP_MESSAGE_MAX], wire[3 * QK_SMP_FRAME_MAX / 2];
+static uint8_t request[QK_SMP_FRAME_MAX], raw_request[QK_SMP_MESSAGE_MAX], response[QK_SMP_MESSAGE_MAX],
+    wire[3 * QK_SMP_FRAME_MAX / 2];
 
 void qk_uart_received(unsigned uart, uint8_t byte)
 {
@@ -113,10 +115,12 @@ static void recover(const struct qk_image_policy *policy)
 	static const struct qk_smp_hooks hooks = {.identity = put_identity};
 	struct qk_smp_server server;
 	struct qk_line_reader line;
+	struct qk_raw_reader raw;
 
 	log_line("nothing to start, waiting for serial recovery");
 	qk_smp_init(&server, &qk_board.layout, policy, &hooks, QK_SLOT_NONE);
 	qk_line_reader_init(&line, request, sizeof request);
+	qk_raw_reader_init(&raw, raw_request, sizeof raw_request);
 	qk_uart_open(QK_UART_LINK, true);
 	for (;;) {
 		qk_watchdog_kick();
@@ -124,14 +128,18 @@ static void recover(const struct qk_image_policy *policy)
 			uint8_t byte = received_bytes[received_tail];
 
 			received_tail = (received_tail + 1u) % sizeof received_bytes;
+			/* The line is ours alone: both framings are taken, and each is answered in kind. */
 			if (qk_line_feed(&line, byte)) {
 				size_t size = qk_smp_handle(&server, request, line.message_size, response);
 
 				send_all(QK_UART_LINK, wire, qk_line_build(wire, sizeof wire, response, size));
-				if (server.reset_requested) {
-					qk_retained()->reset_announced = 1;
-					qk_port_reset();
-				}
+			}
+			if (qk_raw_feed(&raw, byte, qk_port_time_us())) {
+				send_all(QK_UART_LINK, response, qk_smp_handle(&server, raw_request, raw.message_size, response));
+			}
+			if (server.reset_requested) {
+				qk_retained()->reset_announced = 1;
+				qk_port_reset();
 			}
 		}
 		/* Between the test above and this sleep a byte may come: its interrupt stays pending while masked, and a

@@ -31,11 +31,18 @@ static void watch_presence(struct qk_power *power, const struct qk_power_sample 
 				power->present[pack] = false;
 				emit(events, count, QK_POWER_PACK_REMOVED, pack, sample->time_us, 0);
 				power->takeover_pending = (uint8_t)(1u << (1u - pack));
+				power->switch_us = 0;
 			}
 			continue;
 		}
 		if (power->present[pack]) {
 			continue;
+		}
+		if (!power->seen_samples[pack]) {
+			power->inrush_ma = 0;
+		}
+		if (sample->inrush_ma > power->inrush_ma) {
+			power->inrush_ma = sample->inrush_ma;
 		}
 		if (power->seen_samples[pack] < power->limits.debounce_samples) {
 			power->seen_samples[pack]++;
@@ -48,7 +55,7 @@ static void watch_presence(struct qk_power *power, const struct qk_power_sample 
 		power->takeover_pending &= (uint8_t)~(1u << (1u - pack));
 		if (power->started) {
 			power->swap_count[pack]++;
-			emit(events, count, QK_POWER_PACK_INSERTED, pack, sample->time_us, 0);
+			emit(events, count, QK_POWER_PACK_INSERTED, pack, sample->time_us, power->inrush_ma);
 		}
 	}
 }
@@ -80,6 +87,9 @@ static void watch_takeover(struct qk_power *power, const struct qk_power_sample 
 {
 	int32_t load_ma = (int32_t)sample->pack_ma[0] + sample->pack_ma[1];
 
+	if (power->takeover_pending && sample->switch_us > power->switch_us) {
+		power->switch_us = sample->switch_us;
+	}
 	for (uint8_t pack = 0; pack < QK_PACK_COUNT; pack++) {
 		if (!((power->takeover_pending >> pack) & 1u) || load_ma <= 0) {
 			continue;
@@ -87,6 +97,9 @@ static void watch_takeover(struct qk_power *power, const struct qk_power_sample 
 		if ((int32_t)sample->pack_ma[pack] * 100 >= load_ma * (int32_t)power->limits.takeover_share_pct) {
 			power->takeover_pending &= (uint8_t)~(1u << pack);
 			emit(events, count, QK_POWER_TAKEOVER, pack, sample->time_us, sample->bus_mv_min);
+			if (*count) {
+				events[*count - 1].switch_us = power->switch_us;
+			}
 		}
 	}
 }
@@ -164,6 +177,23 @@ void qk_latch_feed(struct qk_latch *latch, uint16_t bus_mv_min, uint16_t bus_mv_
 	}
 	if (load_ma > latch->load_ma_max) {
 		latch->load_ma_max = load_ma;
+	}
+}
+
+void qk_pack_latch_clear(struct qk_pack_latch *latch, uint16_t seq)
+{
+	for (unsigned pack = 0; pack < QK_PACK_COUNT; pack++) {
+		latch->ma_min[pack] = INT16_MAX;
+	}
+	latch->since_seq = seq;
+}
+
+void qk_pack_latch_feed(struct qk_pack_latch *latch, const int16_t ma_min[QK_PACK_COUNT])
+{
+	for (unsigned pack = 0; pack < QK_PACK_COUNT; pack++) {
+		if (ma_min[pack] < latch->ma_min[pack]) {
+			latch->ma_min[pack] = ma_min[pack];
+		}
 	}
 }
 

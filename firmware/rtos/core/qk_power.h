@@ -25,8 +25,10 @@ struct qk_power_sample {
 	int16_t pack_ma[QK_PACK_COUNT]; /* positive discharges */
 	uint16_t bus_mv;
 	uint16_t bus_mv_min;
-	uint8_t present;   /* bit per pack */
-	uint8_t authentic; /* bit per pack */
+	uint16_t switch_us; /* how long the last switchover took, by the power path's capture timer; 0: none */
+	uint16_t inrush_ma; /* peak of an insertion, held by hardware; 0: none */
+	uint8_t present;    /* bit per pack */
+	uint8_t authentic;  /* bit per pack */
 };
 
 enum qk_power_event_kind {
@@ -41,7 +43,8 @@ struct qk_power_event {
 	enum qk_power_event_kind kind;
 	uint8_t pack;
 	uint64_t time_us;
-	int32_t value; /* mV of the bus minimum for TAKEOVER and UNDERVOLTAGE */
+	int32_t value;      /* mV of the bus minimum for TAKEOVER and UNDERVOLTAGE, mA of the inrush for PACK_INSERTED */
+	uint16_t switch_us; /* captured switchover time for TAKEOVER */
 };
 
 #define QK_POWER_EVENTS_MAX 6u /* a sample cannot cause more */
@@ -55,6 +58,8 @@ struct qk_power {
 	bool undervoltage;
 	bool started;
 	uint8_t takeover_pending; /* bit per pack that should take over */
+	uint16_t switch_us;       /* longest captured since the removal that is pending */
+	uint16_t inrush_ma;       /* highest while a pack bounces in */
 	uint16_t swap_count[QK_PACK_COUNT];
 	uint8_t undervoltage_count;
 	uint8_t enabled; /* bit per pack: the decision */
@@ -79,6 +84,15 @@ struct qk_latch {
 
 void qk_latch_clear(struct qk_latch *latch, uint16_t seq);
 void qk_latch_feed(struct qk_latch *latch, uint16_t bus_mv_min, uint16_t bus_mv_max, int16_t load_ma);
+
+/* The same for currents of the packs. */
+struct qk_pack_latch {
+	int16_t ma_min[QK_PACK_COUNT];
+	uint16_t since_seq;
+};
+
+void qk_pack_latch_clear(struct qk_pack_latch *latch, uint16_t seq);
+void qk_pack_latch_feed(struct qk_pack_latch *latch, const int16_t ma_min[QK_PACK_COUNT]);
 int16_t qk_power_load_ma(const struct qk_power_sample *sample); /* of both packs, saturated */
 
 #endif

@@ -7,6 +7,7 @@
 #include "qk_frame.h"
 #include "qk_host_flash.h"
 #include "qk_line.h"
+#include "qk_raw.h"
 #include "qk_sha2.h"
 #include "qk_smp.h"
 
@@ -14,7 +15,18 @@
  * talk to it. A request is op u8, size u32 (little endian), body; an answer is size u32, body. Buffers are allocated to
  * the exact size, so that one byte too far is caught. */
 
-enum { FRAME_BUILD = 1, FRAME_PARSE, LINE_FEED, LINE_BUILD, SMP_HANDLE, SHA256, SHA512, ED25519, IMAGE_PARSE };
+enum {
+	FRAME_BUILD = 1,
+	FRAME_PARSE,
+	LINE_FEED,
+	LINE_BUILD,
+	SMP_HANDLE,
+	SHA256,
+	SHA512,
+	ED25519,
+	IMAGE_PARSE,
+	RAW_FEED
+};
 
 #define BODY_MAX (1u << 20)
 
@@ -58,6 +70,23 @@ static size_t handle(uint8_t op, size_t size)
 		qk_line_reader_init(&reader, buffer, sizeof buffer);
 		for (size_t i = 0; i < size; i++) {
 			if (qk_line_feed(&reader, exact[i]) && out + 2 + reader.message_size < sizeof answer) {
+				answer[out++] = (uint8_t)reader.message_size;
+				answer[out++] = (uint8_t)(reader.message_size >> 8);
+				memcpy(answer + out, buffer, reader.message_size);
+				out += reader.message_size;
+			}
+		}
+		break;
+	}
+	case RAW_FEED: { /* a byte of seconds of silence before each byte of data */
+		static uint8_t buffer[QK_SMP_MESSAGE_MAX];
+		struct qk_raw_reader reader;
+		uint64_t now_us = 0;
+
+		qk_raw_reader_init(&reader, buffer, sizeof buffer);
+		for (size_t i = 0; i + 1 < size; i += 2) {
+			now_us += exact[i] * 1000000u;
+			if (qk_raw_feed(&reader, exact[i + 1], now_us) && out + 2 + reader.message_size < sizeof answer) {
 				answer[out++] = (uint8_t)reader.message_size;
 				answer[out++] = (uint8_t)(reader.message_size >> 8);
 				memcpy(answer + out, buffer, reader.message_size);

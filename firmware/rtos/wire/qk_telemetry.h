@@ -1,4 +1,4 @@
-/* Generated from protocols/motion.toml, protocols/power.toml, protocols/stream.toml, protocols/thermal.toml by `make gen`. Do not edit. */
+/* Generated from protocols/link.toml, protocols/motion.toml, protocols/power.toml, protocols/stream.toml, protocols/thermal.toml by `make gen`. Do not edit. */
 /* SPDX-License-Identifier: Apache-2.0 */
 /* clang-format off */
 #ifndef QK_TELEMETRY_H
@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_TELEMETRY_LAYOUT_HASH 0xaf28u
+#define QK_TELEMETRY_LAYOUT_HASH 0x156au
 
 enum qk_pack {
 	QK_PACK_LEFT = 0,
@@ -19,6 +19,12 @@ enum qk_supply_state {
 	QK_SUPPLY_STATE_LEFT_ONLY = 1,
 	QK_SUPPLY_STATE_RIGHT_ONLY = 2,
 	QK_SUPPLY_STATE_BOTH = 3,
+};
+
+enum qk_charger_state {
+	QK_CHARGER_STATE_ABSENT = 0,
+	QK_CHARGER_STATE_HOLDING = 1,
+	QK_CHARGER_STATE_CHARGING = 2,
 };
 
 enum qk_chip {
@@ -77,6 +83,32 @@ enum qk_thermal_zone {
 	QK_THERMAL_ZONE_NONE = 255,
 };
 
+#define QK_WIRE_AR1_LINK_TYPE 0x40u
+/* Requests to the AR1, 1 Hz. What is latched holds the longest since the report before. */
+struct qk_wire_ar1_link {
+	uint32_t sent_count; /* Requests since reset. */
+	uint32_t lost_count; /* Of those, not answered in time. */
+	uint32_t latency_us_max; /* us; Latched: from a request to its answer; 0 without one. */
+	uint32_t wake_us_max; /* us; Latched: from the wake line to the first answer; 0 without one. */
+	uint32_t hand_over_us_max; /* us; Latched: from one chip's release of a job to the other's first act; 0 without one. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_ar1_link) == 20, "qk_wire_ar1_link");
+_Static_assert(offsetof(struct qk_wire_ar1_link, sent_count) == 0, "qk_wire_ar1_link.sent_count");
+_Static_assert(offsetof(struct qk_wire_ar1_link, lost_count) == 4, "qk_wire_ar1_link.lost_count");
+_Static_assert(offsetof(struct qk_wire_ar1_link, latency_us_max) == 8, "qk_wire_ar1_link.latency_us_max");
+_Static_assert(offsetof(struct qk_wire_ar1_link, wake_us_max) == 12, "qk_wire_ar1_link.wake_us_max");
+_Static_assert(offsetof(struct qk_wire_ar1_link, hand_over_us_max) == 16, "qk_wire_ar1_link.hand_over_us_max");
+
+#define QK_WIRE_DISPLAY_TYPE 0x41u
+/* Frames of all displays, 1 Hz, counted at their sync lines; not sent by products without displays. */
+struct qk_wire_display {
+	uint32_t frame_count; /* Since reset. */
+	uint32_t dropped_count; /* Sync pulses that never came, since reset. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_display) == 8, "qk_wire_display");
+_Static_assert(offsetof(struct qk_wire_display, frame_count) == 0, "qk_wire_display.frame_count");
+_Static_assert(offsetof(struct qk_wire_display, dropped_count) == 4, "qk_wire_display.dropped_count");
+
 #define QK_WIRE_IMU_TYPE 0x30u
 #define QK_WIRE_IMU_SAMPLES 16u
 /* Accelerometer and gyroscope, x y z in the axes of the frame: right, up, back. */
@@ -109,8 +141,9 @@ struct qk_wire_power {
 	uint8_t undervoltage_count; /* Times the bus went below the warning level since reset. */
 	uint32_t sample_count; /* Converter samples consumed since reset. */
 	uint32_t sample_lost_count; /* Converter samples overwritten before they were read. */
+	uint64_t converter_us; /* us; The converter's clock at its last sample: a second clock beside the header's. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_power) == 22, "qk_wire_power");
+_Static_assert(sizeof(struct qk_wire_power) == 30, "qk_wire_power");
 _Static_assert(offsetof(struct qk_wire_power, bus_mv) == 0, "qk_wire_power.bus_mv");
 _Static_assert(offsetof(struct qk_wire_power, bus_mv_min) == 2, "qk_wire_power.bus_mv_min");
 _Static_assert(offsetof(struct qk_wire_power, bus_mv_max) == 4, "qk_wire_power.bus_mv_max");
@@ -121,6 +154,7 @@ _Static_assert(offsetof(struct qk_wire_power, supply_state) == 12, "qk_wire_powe
 _Static_assert(offsetof(struct qk_wire_power, undervoltage_count) == 13, "qk_wire_power.undervoltage_count");
 _Static_assert(offsetof(struct qk_wire_power, sample_count) == 14, "qk_wire_power.sample_count");
 _Static_assert(offsetof(struct qk_wire_power, sample_lost_count) == 18, "qk_wire_power.sample_lost_count");
+_Static_assert(offsetof(struct qk_wire_power, converter_us) == 22, "qk_wire_power.converter_us");
 
 #define QK_WIRE_BATTERY_TYPE 0x11u
 #define QK_BATTERY_PACK_STATE_LEFT_PRESENT 0x1u
@@ -133,18 +167,50 @@ _Static_assert(offsetof(struct qk_wire_power, sample_lost_count) == 18, "qk_wire
 struct qk_wire_battery {
 	uint16_t pack_mv[2]; /* mV */
 	int16_t pack_ma[2]; /* mA; Positive discharges. */
+	int16_t pack_ma_min[2]; /* mA; Latched: lowest, held by hardware between converter samples; negative flows into the pack. */
+	uint16_t latched_since_seq; /* Sequence number of the battery frame that cleared the latches. */
 	int16_t pack_temp_decic[2]; /* 0.1 degC */
 	uint8_t pack_soc_pct[2]; /* % */
 	uint16_t swap_count[2]; /* Insertions since reset. */
 	uint8_t pack_state;
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_battery) == 19, "qk_wire_battery");
+_Static_assert(sizeof(struct qk_wire_battery) == 25, "qk_wire_battery");
 _Static_assert(offsetof(struct qk_wire_battery, pack_mv) == 0, "qk_wire_battery.pack_mv");
 _Static_assert(offsetof(struct qk_wire_battery, pack_ma) == 4, "qk_wire_battery.pack_ma");
-_Static_assert(offsetof(struct qk_wire_battery, pack_temp_decic) == 8, "qk_wire_battery.pack_temp_decic");
-_Static_assert(offsetof(struct qk_wire_battery, pack_soc_pct) == 12, "qk_wire_battery.pack_soc_pct");
-_Static_assert(offsetof(struct qk_wire_battery, swap_count) == 14, "qk_wire_battery.swap_count");
-_Static_assert(offsetof(struct qk_wire_battery, pack_state) == 18, "qk_wire_battery.pack_state");
+_Static_assert(offsetof(struct qk_wire_battery, pack_ma_min) == 8, "qk_wire_battery.pack_ma_min");
+_Static_assert(offsetof(struct qk_wire_battery, latched_since_seq) == 12, "qk_wire_battery.latched_since_seq");
+_Static_assert(offsetof(struct qk_wire_battery, pack_temp_decic) == 14, "qk_wire_battery.pack_temp_decic");
+_Static_assert(offsetof(struct qk_wire_battery, pack_soc_pct) == 18, "qk_wire_battery.pack_soc_pct");
+_Static_assert(offsetof(struct qk_wire_battery, swap_count) == 20, "qk_wire_battery.swap_count");
+_Static_assert(offsetof(struct qk_wire_battery, pack_state) == 24, "qk_wire_battery.pack_state");
+
+#define QK_WIRE_GAUGE_TYPE 0x1au
+/* Registers of both packs' gauges, 1 Hz; 0 for a pack that is absent. */
+struct qk_wire_gauge {
+	uint8_t gauge_soc_pct[2]; /* %; Register 0x0D. */
+	uint16_t remaining_mah[2]; /* mAh; Register 0x0F, in mAh whatever its capacity mode. */
+	uint16_t full_mah[2]; /* mAh; Register 0x10. */
+	uint16_t design_mah[2]; /* mAh; Register 0x18. */
+	uint16_t cycle_count[2]; /* Register 0x17. */
+	uint8_t max_error_pct[2]; /* %; Register 0x0C. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_gauge) == 20, "qk_wire_gauge");
+_Static_assert(offsetof(struct qk_wire_gauge, gauge_soc_pct) == 0, "qk_wire_gauge.gauge_soc_pct");
+_Static_assert(offsetof(struct qk_wire_gauge, remaining_mah) == 2, "qk_wire_gauge.remaining_mah");
+_Static_assert(offsetof(struct qk_wire_gauge, full_mah) == 6, "qk_wire_gauge.full_mah");
+_Static_assert(offsetof(struct qk_wire_gauge, design_mah) == 10, "qk_wire_gauge.design_mah");
+_Static_assert(offsetof(struct qk_wire_gauge, cycle_count) == 14, "qk_wire_gauge.cycle_count");
+_Static_assert(offsetof(struct qk_wire_gauge, max_error_pct) == 18, "qk_wire_gauge.max_error_pct");
+
+#define QK_WIRE_CHARGER_TYPE 0x1cu
+/* What feeds the glasses from outside, 1 Hz. */
+struct qk_wire_charger {
+	uint8_t charger_state;
+	uint16_t charge_ma_max; /* mA; Fast current of a pack that the charger is set to. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_charger) == 3, "qk_wire_charger");
+_Static_assert(offsetof(struct qk_wire_charger, charger_state) == 0, "qk_wire_charger.charger_state");
+_Static_assert(offsetof(struct qk_wire_charger, charge_ma_max) == 1, "qk_wire_charger.charge_ma_max");
 
 #define QK_WIRE_PACK_REMOVED_TYPE 0x12u
 /* A pack lost contact. */
@@ -161,10 +227,12 @@ _Static_assert(offsetof(struct qk_wire_pack_removed, sample_us) == 1, "qk_wire_p
 struct qk_wire_pack_inserted {
 	uint8_t pack;
 	uint64_t sample_us; /* us */
+	uint16_t inrush_ma; /* mA; Peak held by hardware since the first contact. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_pack_inserted) == 9, "qk_wire_pack_inserted");
+_Static_assert(sizeof(struct qk_wire_pack_inserted) == 11, "qk_wire_pack_inserted");
 _Static_assert(offsetof(struct qk_wire_pack_inserted, pack) == 0, "qk_wire_pack_inserted.pack");
 _Static_assert(offsetof(struct qk_wire_pack_inserted, sample_us) == 1, "qk_wire_pack_inserted.sample_us");
+_Static_assert(offsetof(struct qk_wire_pack_inserted, inrush_ma) == 9, "qk_wire_pack_inserted.inrush_ma");
 
 #define QK_WIRE_PACK_REJECTED_TYPE 0x15u
 /* A pack is present but did not prove what it is. */
@@ -182,11 +250,13 @@ struct qk_wire_takeover {
 	uint8_t pack;
 	uint64_t sample_us; /* us */
 	uint16_t bus_mv_min; /* mV; Held by hardware since the sample before. */
+	uint16_t switch_us; /* us; Capture timer of the power path: from the loss of one pack until the other fed the bus. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_takeover) == 11, "qk_wire_takeover");
+_Static_assert(sizeof(struct qk_wire_takeover) == 13, "qk_wire_takeover");
 _Static_assert(offsetof(struct qk_wire_takeover, pack) == 0, "qk_wire_takeover.pack");
 _Static_assert(offsetof(struct qk_wire_takeover, sample_us) == 1, "qk_wire_takeover.sample_us");
 _Static_assert(offsetof(struct qk_wire_takeover, bus_mv_min) == 9, "qk_wire_takeover.bus_mv_min");
+_Static_assert(offsetof(struct qk_wire_takeover, switch_us) == 11, "qk_wire_takeover.switch_us");
 
 #define QK_WIRE_UNDERVOLTAGE_TYPE 0x17u
 /* The bus went below the warning level. */
@@ -205,6 +275,22 @@ struct qk_wire_samples_lost {
 } __attribute__((packed));
 _Static_assert(sizeof(struct qk_wire_samples_lost) == 4, "qk_wire_samples_lost");
 _Static_assert(offsetof(struct qk_wire_samples_lost, lost_count) == 0, "qk_wire_samples_lost.lost_count");
+
+#define QK_WIRE_PACK_AUTH_TYPE 0x1bu
+/* A pack was challenged: every 5 s. */
+struct qk_wire_pack_auth {
+	uint8_t pack;
+	uint8_t accepted; /* 1: the answer was right. */
+	uint32_t pack_id;
+	uint32_t challenge;
+	uint32_t response;
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_pack_auth) == 14, "qk_wire_pack_auth");
+_Static_assert(offsetof(struct qk_wire_pack_auth, pack) == 0, "qk_wire_pack_auth.pack");
+_Static_assert(offsetof(struct qk_wire_pack_auth, accepted) == 1, "qk_wire_pack_auth.accepted");
+_Static_assert(offsetof(struct qk_wire_pack_auth, pack_id) == 2, "qk_wire_pack_auth.pack_id");
+_Static_assert(offsetof(struct qk_wire_pack_auth, challenge) == 6, "qk_wire_pack_auth.challenge");
+_Static_assert(offsetof(struct qk_wire_pack_auth, response) == 10, "qk_wire_pack_auth.response");
 
 #define QK_WIRE_BUS_TYPE 0x19u
 #define QK_WIRE_BUS_SAMPLES 100u

@@ -6,7 +6,7 @@ The same inputs give the same bytes (with a token that signs with ECDSA: all but
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from quarkctl import __version__
 from quarkctl.boards import trust
 from quarkctl.build.bundle import papers, recipe, seal, write
 from quarkctl.build.bundle.recipe import Recipe
+from quarkctl.build.bundle.seal import Seal
 from quarkctl.build.bundle.write import Content
 from quarkctl.build.sign import Signer
 from quarkctl.errors import InputWrong, UsageWrong
@@ -59,18 +60,18 @@ def build(request: Request, progress: Progress = silent) -> Built:
     made = recipe.load(request.recipe, request.builds)
     _refuse_development(made, request.signers)
     epoch = source_date_epoch()
-    progress(Event(request.out.name, "write", Level.START, "", 0, sum(p.path.stat().st_size for p in made.parts)))
-    contents = [write.of_file(f"{p.chip}/{p.path.name}", p.path) for p in made.parts]
+    contents = [c for p in made.parts for _, c in p.pieces]
+    progress(Event(request.out.name, "write", Level.START, "", 0, sum(c.size_bytes for c in contents)))
     components = tuple(
-        Component(p.chip, p.target, p.format, c.size_bytes, (Extent(c.name, 0),))
-        for p, c in zip(made.parts, contents, strict=True)
+        Component(p.chip, p.target, p.format, p.size_bytes, tuple(Extent(c.name, at) for at, c in p.pieces))
+        for p in made.parts
     )
     blank = [_blank(c) for c in contents]
     with write.Output(request.out) as output:
-        room = len(_front(made, components, blank, epoch, request.signers)[0])
+        room = len(_front(made, components, blank, epoch, lambda s: s.reserved(request.signers))[1])
         members, end = write.payload(output, room, contents, progress)
-        manifest = _manifest(made, components, members, epoch)
-        front, entries = _sealed(made, manifest, request.signers)
+        name = f"{made.product}-{made.version}"
+        manifest, front, entries = _front(made, components, members, epoch, lambda s: s.signed(request.signers, name))
         for signer in request.signers:
             signer.finish()
         if len(front) != room:  # an ECDSA signature in DER came out shorter than most
@@ -116,34 +117,35 @@ def _blank(content: Content) -> Member:
     return Member(content.name, content.size_bytes, 0, bytes(HASH_BYTES), chunks)
 
 
-def _manifest(made: Recipe, components: tuple[Component, ...], images: Sequence[Member], epoch: int) -> Manifest:
-    paper = papers.sbom(made, components, {m.name: m.sha256 for m in images}, epoch)
+def _papers(
+    made: Recipe, components: tuple[Component, ...], images: Sequence[Member], epoch: int
+) -> list[tuple[str, bytes]]:
+    """The small members between the signatures and the images."""
+    return [(bundle.SBOM_NAME, papers.sbom(made, components, {m.name: m.sha256 for m in images}, epoch)), *made.files]
+
+
+def _manifest(
+    made: Recipe,
+    components: tuple[Component, ...],
+    images: Sequence[Member],
+    small: Sequence[tuple[str, bytes]],
+    epoch: int,
+) -> Manifest:
     manifest = Manifest(
         made.product, made.version, made.hardware, made.chips, components,
-        (bundle.member_of(bundle.SBOM_NAME, paper), *images), __version__, epoch, made.notes,
+        (*(bundle.member_of(name, data) for name, data in small), *images), __version__, epoch, made.notes,
     )  # fmt: skip
     bundle.check(manifest)
     return manifest
 
 
-def _sealed(made: Recipe, manifest: Manifest, signers: Sequence[Signer]) -> tuple[bytes, list[archive.Entry]]:
-    body = bundle.build(manifest)
-    sealed = seal.Seal.new(body, papers.provenance(made, manifest, body))
-    for signer in signers:
-        sealed = sealed.signed(signer, f"{made.product}-{made.version}")
-    images = {m.name: m.sha256 for m in manifest.members}
-    sbom = papers.sbom(made, manifest.components, images, manifest.source_date_epoch)
-    return write.head([*sealed.parts(), (bundle.SBOM_NAME, sbom)])
-
-
 def _front(
-    made: Recipe, components: tuple[Component, ...], images: Sequence[Member], epoch: int, signers: Sequence[Signer]
-) -> tuple[bytes, list[archive.Entry]]:
-    """All that stands before the images, with hashes and signatures that are zero: only its length counts."""
-    manifest = _manifest(made, components, images, epoch)
+    made: Recipe, components: tuple[Component, ...], images: Sequence[Member], epoch: int,
+    seal_by: Callable[[Seal], Seal],
+) -> tuple[Manifest, bytes, list[archive.Entry]]:  # fmt: skip
+    """All that stands before the images. With images whose hashes are zero, it is as long as the real one."""
+    small = _papers(made, components, images, epoch)
+    manifest = _manifest(made, components, images, small, epoch)
     body = bundle.build(manifest)
-    sealed = seal.Seal.new(body, papers.provenance(made, manifest, body))
-    for signer in signers:
-        sealed = sealed.reserved(signer)
-    sbom = papers.sbom(made, components, {m.name: m.sha256 for m in images}, epoch)
-    return write.head([*sealed.parts(), (bundle.SBOM_NAME, sbom)])
+    sealed = seal_by(Seal.new(body, papers.provenance(made, manifest, body)))
+    return manifest, *write.head([*sealed.parts(), *small])

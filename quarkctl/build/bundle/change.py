@@ -84,11 +84,11 @@ def sign(path: Path, out: Path, signers: Sequence[Signer], progress: Progress = 
     """Write the bundle again with more signatures. Everything is verified on the way, except that nobody trusted need
     have signed before. Raises InputWrong, SignaturesWanted; then there is no output."""
     with opened(path, trusted_only=False) as one, write.Output(out) as output:
-        sealed = Seal(one.head.envelope, one.head.provenance)
         for signer in signers:
             if trust.is_production(one.manifest.product):
                 seal.refuse_development(signer, one.manifest.product)
-            sealed = sealed.signed(signer, f"{one.manifest.product}-{one.manifest.version}")
+        what = f"{one.manifest.product}-{one.manifest.version}"
+        sealed = Seal(one.head.envelope, one.head.provenance).signed(signers, what)
         for signer in signers:
             signer.finish()
         front, entries = write.head(sealed.parts())

@@ -14,7 +14,13 @@
     needs = { rtos = "1.0.0" }
     [[ar1.image]]
     target = "boot"                     # partition, without its slot
-    file = "boot.img"                   # raw, or Android sparse where the format says so
+    file = "boot.img"                   # raw or Android sparse
+
+    # instead of [[ar1.image]]: everything that rawprogram files name; the bundle is then a flashmap ZIP for qdl, too
+    rawprogram = ["rawprogram0.xml"]
+    patch = ["patch0.xml"]
+    programmer = "prog_firehose.elf"
+    memory = "ufs"
 
     [[contains]]                        # optional: what the images are made of, for the SBOM
     name = "monocypher"
@@ -31,6 +37,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from quarkctl.build.bundle import ar1, write
+from quarkctl.build.bundle.ar1 import Part, Storage
 from quarkctl.errors import InputWrong, UsageWrong
 from quarkctl.formats import mcuboot_image
 from quarkctl.formats.bundle import ChipRelease
@@ -39,16 +47,6 @@ from quarkctl.formats.mcuboot_image import Image, Version
 
 _RTOS_BYTES_MAX = 64 << 20
 _RECIPE_BYTES_MAX = 1 << 20
-
-
-@dataclass(frozen=True)
-class Part:
-    """One image: a file of the builds for one place of one chip."""
-
-    chip: str
-    target: str
-    format: str
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,7 @@ class Recipe:
     hardware: tuple[str, ...]
     chips: Mapping[str, ChipRelease]
     parts: tuple[Part, ...]
+    files: tuple[tuple[str, bytes], ...]
     contains: tuple[Ingredient, ...]
     notes: Mapping[str, str]
     rtos_image: Image | None
@@ -86,24 +85,27 @@ def load(path: Path, builds: Path) -> Recipe:
         raise InputWrong(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputWrong(f"{path}: {error}") from error
+    product = raw.text("product")
     chips: dict[str, ChipRelease] = {}
     parts: list[Part] = []
+    storage = Storage(())
     image = None
     if "rtos" in raw.names():
         part, image = _rtos(raw.object("rtos"), builds, chips)
         parts.append(part)
     if "ar1" in raw.names():
-        parts += _ar1(raw.object("ar1"), builds, chips)
+        storage = _ar1(raw.object("ar1"), builds, chips, product)
+        parts += storage.parts
     if not parts:
         raise InputWrong(f"{path.name} names no image", hint="give it a table [rtos] or [ar1]")
     recipe = Recipe(
-        raw.text("product"), raw.text("version"), raw.texts("hardware"), chips, tuple(parts),
+        product, raw.text("version"), raw.texts("hardware"), chips, tuple(parts), storage.files,
         tuple(_ingredient(c) for c in raw.objects("contains")), raw.table("notes"), image, source,
     )  # fmt: skip
     raw.end()
     if image and image.board != recipe.product:
         raise InputWrong(
-            f"{parts[0].path.name} is made for {image.board or 'no board'}, the bundle for {recipe.product}",
+            f"{parts[0].pieces[0][1].name} is made for {image.board or 'no board'}, the bundle for {recipe.product}",
             hint=f"quarkctl build rtos --board {recipe.product}",
         )
     return recipe
@@ -121,24 +123,32 @@ def _rtos(raw: Fields, builds: Path, chips: dict[str, ChipRelease]) -> tuple[Par
         raise InputWrong(f"{path} is damaged: its hash does not match its content", hint="build it again")
     chips["rtos"] = ChipRelease(image.version, image.security_counter, _needs(raw))
     raw.end()
-    return Part("rtos", "slot", "mcuboot", path), image
+    content = write.of_file(f"rtos/{path.name}", path)
+    return Part("rtos", "slot", "mcuboot", content.size_bytes, ((0, content),)), image
 
 
-def _ar1(raw: Fields, builds: Path, chips: dict[str, ChipRelease]) -> list[Part]:
+def _ar1(raw: Fields, builds: Path, chips: dict[str, ChipRelease], product: str) -> Storage:
     chips["ar1"] = ChipRelease(
         _version(raw.text("version"), raw.where),
         raw.number("rollback_index", most=(1 << 32) - 1, default=0),
         _needs(raw),
     )
-    parts = []
-    for image in raw.objects("image"):
-        path = _file(builds, image.text("file"))
-        parts.append(Part("ar1", image.text("target"), image.text("format", "raw"), path))
-        image.end()
+    programs, patches = raw.texts("rawprogram"), raw.texts("patch")
+    images = list(raw.objects("image"))
+    if bool(programs) == bool(images):
+        found = "names no image" if not images else "has both images and rawprogram"
+        raise InputWrong(f"{raw.where} {found}", hint="give it tables [[ar1.image]], or rawprogram, not both")
+    if programs:
+        storage = ar1.from_rawprogram(builds, programs, patches, raw.text("programmer"), raw.text("memory"), product)
+    else:
+        parts = []
+        for image in images:
+            path = _file(builds, image.text("file"))
+            parts.append(ar1.part(image.text("target"), path, f"ar1/{path.name}"))
+            image.end()
+        storage = Storage(tuple(parts))
     raw.end()
-    if not parts:
-        raise InputWrong(f"{raw.where} names no image", hint="give it a table [[ar1.image]]")
-    return parts
+    return storage
 
 
 def _ingredient(raw: Fields) -> Ingredient:

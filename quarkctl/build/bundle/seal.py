@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,18 +28,27 @@ class Seal:
         """Not signed yet."""
         return Seal(Envelope(bundle.PAYLOAD_TYPE, manifest, {}), Envelope(bundle.PROVENANCE_TYPE, provenance, {}))
 
-    def signed(self, signer: Signer, what: str) -> Seal:
-        """Also signed by that key. ``what`` names the bundle in logs and requests. Raises InputWrong."""
-        algorithm, key_id = dsse.algorithm(signer.public_key), signer.public_key.id.hex()
-        manifest = signer.sign(self.manifest.message, f"{what}-manifest", algorithm)
-        provenance = signer.sign(self.provenance.message, f"{what}-provenance", algorithm)
-        return Seal(self.manifest.with_signature(key_id, manifest), self.provenance.with_signature(key_id, provenance))
+    def signed(self, signers: Sequence[Signer], what: str) -> Seal:
+        """Also signed by these keys. ``what`` names the bundle in logs and requests. Raises InputWrong."""
+        made = self
+        for signer in signers:
+            algorithm = dsse.algorithm(signer.public_key)
+            manifest = signer.sign(made.manifest.message, f"{what}-manifest", algorithm)
+            provenance = signer.sign(made.provenance.message, f"{what}-provenance", algorithm)
+            made = made._with(signer, manifest, provenance)
+        return made
 
-    def reserved(self, signer: Signer) -> Seal:
-        """As long as `signed` makes it, nearly always: without asking the key."""
-        blank = bytes(dsse.algorithm(signer.public_key).signature_bytes_max)
+    def reserved(self, signers: Sequence[Signer]) -> Seal:
+        """As long as `signed` makes it, nearly always: without asking the keys."""
+        made = self
+        for signer in signers:
+            blank = bytes(dsse.algorithm(signer.public_key).signature_bytes_max)
+            made = made._with(signer, blank, blank)
+        return made
+
+    def _with(self, signer: Signer, manifest: bytes, provenance: bytes) -> Seal:
         key_id = signer.public_key.id.hex()
-        return Seal(self.manifest.with_signature(key_id, blank), self.provenance.with_signature(key_id, blank))
+        return Seal(self.manifest.with_signature(key_id, manifest), self.provenance.with_signature(key_id, provenance))
 
     def parts(self) -> list[tuple[str, bytes]]:
         """The three members in front."""

@@ -84,7 +84,8 @@ class Screen:
         schema = self._decoder.schema
         named = schema.named(sample.message, sample.values)
         numbers = dict(_numbers(sample))
-        for i, f in enumerate(sample.message.fields):
+        title = name
+        for f in sample.message.fields:
             if sample.message.kind is Kind.BLOCK and not f.samples:
                 continue
             parts = [k for k in numbers if k == f.name or k.startswith(f"{f.name}[")]
@@ -92,9 +93,10 @@ class Screen:
                 text = words.value(named[f.name]) if len(parts) < 2 and not f.samples else f"{numbers[k]:g}"
                 limit, outside = self._limit(f.name, f.unit, numbers.get(k))
                 table.add_row(
-                    name if not i else "", k, Text(text[:28], "bold red" if outside else ""), f.unit,
+                    title, k, Text(text[:28], "bold red" if outside else ""), f.unit,
                     self._sparkline(self._course.get((name, k), ())), limit,
                 )  # fmt: skip
+                title = ""
 
     def _limit(self, field: str, unit: str, value: float | None) -> tuple[str, bool]:
         limit = self._limits.limits.get(field) if self._limits else None

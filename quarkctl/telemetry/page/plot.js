@@ -17,9 +17,15 @@ async function unpack(id, Type) {
   return new Type(await new Response(stream).arrayBuffer());
 }
 
-function times(deltas, first) {
-  const out = new Float64Array(deltas.length);
-  for (let i = 0, t = first; i < out.length; i++) out[i] = t += deltas[i];
+// Runs of (how many, distance) to times; each run counts from its own begin, so that no rounding adds up.
+function times(runs, first, count) {
+  const out = new Float64Array(count);
+  let t = first;
+  for (let r = 0, i = 0; r < runs.length; r += 2) {
+    const n = runs[r], step = runs[r + 1];
+    for (let k = 1; k <= n; k++) out[i++] = t + k * step;
+    t += n * step;
+  }
   return out;
 }
 
@@ -155,6 +161,7 @@ function draw() {
   const at = cursor === null ? null : from + (cursor - LEFT) / plot * span;
   $("readout").textContent = (at === null ? "" : clock(at, 6) + "   ") + `span ${human(span)}`;
   document.documentElement.dataset.drawMs = (performance.now() - start).toFixed(1);
+  document.documentElement.dataset.spanMs = (span / 1000).toFixed(3);
 }
 
 const short = (v) => Number.isInteger(v) ? String(v) : v.toPrecision(5);
@@ -216,8 +223,7 @@ function menu() {
 
 (async () => {
   for (const group of page.groups) {
-    const deltas = await unpack(group.times, TYPES[group.times_type]);
-    group.times = times(deltas, group.first);
+    group.times = times(await unpack(group.times, Float64Array), group.first, group.count);
     groups.push(group);
     for (const s of group.series) {
       s.group = group;

@@ -1,0 +1,155 @@
+"""From decoded batches to the columns that checks read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from quarkctl.diag.evidence import Evidence, dtype
+from quarkctl.errors import InputWrong
+from quarkctl.formats.account import Account, Counts, Loss
+from quarkctl.formats.schema import Schema
+from quarkctl.formats.stream import Batch, Sample
+
+if TYPE_CHECKING:
+    from quarkctl.diag.evidence import Table
+    from quarkctl.diag.product import Product
+
+#: What checks look at. All else, such as blocks of motion at some kHz, passes by without staying in memory.
+WANTED = frozenset({
+    "power", "battery", "thermal", "bus", "gauge", "charger", "pack_auth", "ar1_link", "display", "pack_removed",
+    "pack_inserted", "pack_rejected", "takeover", "undervoltage", "samples_lost", "throttle_changed",
+})  # fmt: skip
+_RTOS = 1
+
+
+class Columns:
+    """Collects batches of one line; only what the microcontroller sent."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[Table]] = {}
+        self.schema: Schema | None = None
+        self.hello: Sample | None = None
+        self.frames = 0
+
+    def add(self, batch: Batch) -> None:
+        import numpy as np
+
+        self.frames += batch.count
+        for t in batch.tables:
+            self.schema = t.schema
+            if t.message.name == "hello":
+                self.hello = list(t.samples())[-1][1]
+            if t.message.name not in WANTED:
+                continue
+            out = np.zeros(len(t.rows), dtype(t.schema, t.message.name))
+            out["boot"], out["seq"], out["host_ns"] = t.boot, t.seq, t.host_ns
+            out["time_us"] = np.minimum(t.time_us, np.uint64(2**62)).astype(np.int64)
+            for name in out.dtype.names[4:]:
+                out[name] = t.rows[f"={name}"]
+            self._parts.setdefault(t.message.name, []).append(out[t.chip == _RTOS])
+
+    @property
+    def board(self) -> str:
+        return self.hello.text("board") if self.hello else ""
+
+    def tables(self) -> dict[str, Table]:
+        """One array a message, rows in device time within each start."""
+        import numpy as np
+
+        out = {}
+        for name, parts in self._parts.items():
+            newest = parts[-1].dtype  # a device that was flashed in between speaks another layout: the last one counts
+            whole = np.concatenate([p for p in parts if p.dtype == newest])
+            self._parts[name] = [whole]
+            keys = whole["boot"].astype(np.int64), whole["time_us"]
+            sorted_already = len(whole) < 2 or bool(
+                ((np.diff(keys[0]) > 0) | ((np.diff(keys[0]) == 0) & (np.diff(keys[1]) >= 0))).all()
+            )
+            if len(whole):
+                out[name] = whole if sorted_already else whole[np.lexsort((keys[1], keys[0]))]
+        return out
+
+    def evidence(
+        self, schema: Schema, counts: Counts, losses: Sequence[Loss], product: Product, source: str = "",
+        sha256: str = "", ending: str = "complete",
+    ) -> Evidence:  # fmt: skip
+        gone = [x for x in losses if x.kind == "lost" and x.count and x.chip in (0, _RTOS)]
+        hello: dict[str, Any] = dict(self.hello.values) if self.hello else {}
+        return Evidence(
+            self.schema or schema, self.tables(), counts, gone, product, source, sha256, ending, hello, self.frames
+        )
+
+
+class Piece(Protocol):
+    @property
+    def batch(self) -> Batch: ...
+
+
+class Line(Protocol):
+    @property
+    def account(self) -> Account: ...
+
+
+class Recorded(Protocol):
+    """What `quarkctl.telemetry.store.Recording` is to a diagnosis."""
+
+    path: Path
+    schema: Schema
+    sha256: str
+    wire_bytes: int
+
+    @property
+    def decoders(self) -> Mapping[int, Line]: ...
+
+    @property
+    def counts(self) -> Counts: ...
+
+    @property
+    def ending(self) -> str: ...
+
+    def pieces(self, before: None = None, *, hashed: bool = False) -> Iterator[Piece]: ...
+
+
+def recorded(
+    recording: Recorded, product_of: Callable[[str], Product], told: Callable[[int], None] = lambda frames: None
+) -> Evidence:
+    """Decode a recording piece by piece; only the columns that checks look at stay in memory. ``told`` gets the frames
+    decoded so far.
+
+    Raises InputWrong for a recording without frames, or of several lines.
+    """
+    columns = Columns()
+    for piece in recording.pieces(hashed=True):
+        columns.add(piece.batch)
+        told(columns.frames)
+    if not columns.frames:
+        raise InputWrong(f"{recording.path} holds no samples ({recording.ending}, {recording.wire_bytes} wire bytes)")
+    if len(recording.decoders) > 1:
+        lines = len(recording.decoders)
+        raise InputWrong(f"{recording.path} holds {lines} lines", hint="record one device for a diagnosis")
+    losses = [x for d in recording.decoders.values() for x in d.account.losses]
+    return columns.evidence(
+        recording.schema, recording.counts, losses, product_of(columns.board), str(recording.path), recording.sha256,
+        recording.ending,
+    )  # fmt: skip
+
+
+def since(evidence: Evidence, boot: int, time_us: int) -> Evidence:
+    """The part of it from a moment on."""
+    from dataclasses import replace
+
+    def late(t: Table) -> Table:
+        keep = (t["boot"] > boot) | ((t["boot"] == boot) & (t["time_us"] >= time_us))
+        return t.compress(keep)
+
+    losses = [x for x in evidence.losses if (x.boot, x.to_us) >= (boot, time_us)]
+    return replace(evidence, tables={n: late(t) for n, t in evidence.tables.items()}, losses=losses)
+
+
+def events(batch: Batch, names: Iterable[str]) -> list[Sample]:
+    """The few messages of these names, as objects, in the order of their coming."""
+    wanted = frozenset(names)
+    found = [pair for t in batch.tables if t.message.name in wanted for pair in t.samples()]
+    return [s for _, s in sorted(found, key=lambda pair: pair[0])]

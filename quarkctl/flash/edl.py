@@ -1,0 +1,409 @@
+"""Flash the AR1 in emergency download: plan over all LUNs, skip what is there, write, patch, prove, restart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from quarkctl import boards
+from quarkctl.errors import InputWrong, LinkError, ProtocolError, UsageWrong, VerificationFailed
+from quarkctl.events import Event, Level
+from quarkctl.flash import edl_sources
+from quarkctl.flash.ar1_image import Extent
+from quarkctl.flash.background import Ahead
+from quarkctl.flash.edl_device import EdlDevice, left_idle, open_device
+from quarkctl.flash.edl_sources import Work, Write
+from quarkctl.flash.fastboot_plan import SECDATA
+from quarkctl.flash.plan import Job, Plan, Step
+from quarkctl.flash.progress import Meter
+from quarkctl.formats.rawprogram import Patch
+
+#: A device is deaf while it computes a digest: not more than this at once.
+WINDOW_BYTES = 64 << 20
+#: A piece that is smaller costs less to write than to ask about.
+_ASK_BYTES = 1 << 20
+#: More digests than that for one image cost more than what they save.
+_ASK_COUNT = 256
+#: Label of a partition that the boot ROM starts from, by LUN: it must be told after they were written.
+_BOOT_LABELS = ("xbl", "xbl_a", "sbl1")
+
+
+def accepts(sources: Sequence[str]) -> bool:
+    """XML files, a flashmap, or a folder that has them."""
+    paths = [Path(s) for s in sources]
+    if len(paths) == 1 and paths[0].is_dir():
+        names = ("flashmap.json", "contents.xml")
+        return any((paths[0] / n).is_file() for n in names) or any(paths[0].glob("rawprogram*.xml"))
+    return any(p.suffix in (".xml", ".json") for p in paths)
+
+
+def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
+    """Raises InputWrong for files that are missing, damaged or contradict each other."""
+    work = edl_sources.read(sources)
+    return lambda job: Session(job, work)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A write whose place is known in numbers."""
+
+    write: Write
+    lun: int
+    first_sector: int
+    name: str
+
+    def extents(self) -> list[Extent]:
+        return self.write.image.extents()
+
+
+class Session:
+    """One device from the first question to the last answer."""
+
+    def __init__(self, job: Job, work: Work) -> None:
+        self._job = job
+        self._wish = job.wish.ar1
+        self._work = work
+        self._device: EdlDevice | None = None
+        self._placed: dict[str, Placed] = {}
+        self._skipped_bytes = 0
+        self._verified: dict[str, str] = {}
+        self._no_digest = False
+
+    @property
+    def where(self) -> str:
+        return self._device.link.name if self._device else ""
+
+    def close(self) -> None:
+        if self._device:
+            self._device.link.close()
+            self._device = None
+        self._work.close()
+
+    def _note(self, text: str) -> None:
+        self._job.progress(Event(self._job.opener.identity, "device", Level.NOTE, text))
+
+    def _told(self, text: str) -> None:
+        """The device's own errors are always shown; the rest of its log is protocol detail."""
+        if "error" in text.lower():
+            self._note(text)
+
+    def _open(self) -> EdlDevice:
+        if self._device is None:
+            raise LinkError("the device is not open")
+        return self._device
+
+    # --- plan ---------------------------------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        if not self._work.writes and not self._work.patches and not self._work.erases:
+            raise InputWrong("the files say nothing that could be written")
+        board = boards.load(self._job.board) if self._job.board else None
+        memory = self._wish.memory or self._work.memory or (str(board.get("ar1.storage", "")) if board else "") or "ufs"
+        sizes = {w.sector_bytes for w in self._work.writes if w.sector_bytes} | {
+            p.sector_bytes for p in self._work.patches
+        }
+        if len(sizes) > 1:
+            raise InputWrong(f"the files disagree on the size of a sector: {', '.join(map(str, sorted(sizes)))}")
+        self._check_secdata()
+        images = edl_sources.load_programmers(self._work, self._wish.programmer)
+        step = Step("programmer", "", sum(map(len, images.values())))
+        meter = Meter(self._job.progress, self._job.opener.identity, step, step.size_bytes)
+        self._device = open_device(
+            self._job.opener,
+            images,
+            memory,
+            self._told,
+            self._job.journal,
+            meter.at,
+            assume_idle=self._wish.assume_idle,
+        )
+        given = next(iter(sizes), 0) or (int(board.get("ar1.sector_bytes", 0)) if board else 0)
+        self._device.find_sector_size(given)
+        found = [self._place(w) for w in self._work.writes]
+        self._check_overlaps(found)
+        self._placed = {p.name: p for p in found}
+        return self._made(board.name if board else "", memory)
+
+    def _check_secdata(self) -> None:
+        for write in self._work.writes:
+            if write.label.removesuffix("_a").removesuffix("_b") in SECDATA and not self._wish.secdata:
+                raise UsageWrong(
+                    f"{write.label} holds fuses, keys or calibration: a wrong write cannot be undone",
+                    hint="--allow-secdata if you must",
+                )
+
+    def _place(self, write: Write) -> Placed:
+        """In numbers. Raises InputWrong for what does not fit: nothing is ever cut off."""
+        device = self._open()
+        if write.partition:
+            write = self._partition(write)
+        info = device.info(0)
+        if info and info.lun_count and write.lun >= info.lun_count:
+            raise InputWrong(f"{write.label} goes to LUN {write.lun}, the device has {info.lun_count}")
+        total = device.sectors(write.lun)
+        if write.start.from_end and not total:
+            raise InputWrong(
+                f"{write.label} starts at {write.start}, and the device does not tell the size of LUN {write.lun}"
+            )
+        first = total - write.start.number if write.start.from_end else write.start.number
+        size, sector = write.image.size_bytes, device.sector_bytes
+        if write.image.block_bytes % sector and write.image.sparse:
+            raise InputWrong(
+                f"{write.image.path.name} has blocks of {write.image.block_bytes} bytes, sectors have {sector}"
+            )
+        sectors = -(-size // sector)
+        room = write.sectors or (total - first if total else sectors)
+        if sectors > room:
+            raise InputWrong(
+                f"{write.image.path.name} has {size} bytes, {write.label} holds {room * sector}",
+                hint="nothing was written; is the image for this board?",
+            )
+        if first < 0 or (total and first + sectors > total):
+            raise InputWrong(
+                f"{write.label} ends at sector {first + sectors} of LUN {write.lun}, which has {total}",
+                hint="the files are made for a larger storage",
+            )
+        names = [w.label for w in self._work.writes]
+        name = write.label if names.count(write.label) == 1 else f"{write.label}@{write.lun}:{write.start}"
+        return Placed(write, write.lun, first, name)
+
+    def _partition(self, write: Write) -> Write:
+        tables = self._open().tables()
+        found = [
+            (lun, p)
+            for lun, table in tables.items()
+            for p in table.partitions
+            if p.name == write.partition and write.lun in (-1, lun)
+        ]
+        if len(found) != 1:
+            known = ", ".join(sorted({p.name for t in tables.values() for p in t.partitions})) or "no partition table"
+            problem = "is on several LUNs" if found else "is not on the device"
+            raise InputWrong(f"partition {write.partition} {problem}", hint=f"there is: {known}")
+        lun, p = found[0]
+        return edl_sources.with_place(write, lun, p.first_lba, p.sectors, self._open().sector_bytes)
+
+    def _check_overlaps(self, found: Sequence[Placed]) -> None:
+        sector = self._open().sector_bytes
+        spans = sorted(
+            (
+                p.lun,
+                p.first_sector + e.offset // sector,
+                p.first_sector + -(-(e.offset + e.size_bytes) // sector),
+                p.name,
+            )
+            for p in found
+            for e in p.extents()
+        )
+        for (lun, _, end, name), (other_lun, start, _, other) in pairwise(spans):
+            if lun == other_lun and start < end:
+                raise InputWrong(f"{name} and {other} both write sector {start} of LUN {lun}")
+
+    def _made(self, board: str, memory: str) -> Plan:
+        device, work = self._open(), self._work
+        payload = device.programmer.payload_bytes
+        steps: list[Step] = []
+        if self._wish.erase_first or work.erases:
+            steps.append(
+                Step("erase", "what is written, before it is written" if self._wish.erase_first else "as the files say")
+            )
+        steps += [
+            Step(f"program {p.name}", f"{p.write.image.path.name} to LUN {p.lun} from sector {p.first_sector}",
+                 sum(e.size_bytes for e in p.extents()))
+            for p in self._placed.values()
+        ]  # fmt: skip
+        if work.patches:
+            steps.append(Step("patch", f"{len(work.patches)} places"))
+        if any(p.write.label in _BOOT_LABELS for p in self._placed.values()):
+            lun = next(p.lun for p in self._placed.values() if p.write.label in _BOOT_LABELS)
+            steps.append(Step("bootable", f"start from LUN {lun}"))
+        if self._wish.restart:
+            steps.append(Step("restart", "into the system"))
+        holes = [
+            p.name for p in self._placed.values() if sum(e.size_bytes for e in p.extents()) < p.write.image.size_bytes
+        ]
+        reasons = [f"{n} has holes: what is there now stays in them" for n in holes if not self._wish.erase_first]
+        reasons += sorted(set(work.dropped))
+        total = hashlib.sha256(
+            "\n".join(f"{p.lun} {p.first_sector} {p.write.image.fingerprint()}" for p in self._placed.values()).encode()
+            + repr(work.patches).encode()
+        )
+        return Plan(
+            self._job.opener.identity, board, "ar1", "edl", "", "", sum(s.size_bytes for s in steps), total.hexdigest(),
+            tuple(steps), tuple(reasons), (),
+            {
+                "preflight": f"{memory}, sectors of {device.sector_bytes} bytes, {payload >> 10} KiB at once",
+                "memory": memory, "sector_bytes": device.sector_bytes,
+                "writes": [
+                    {"name": p.name, "file": str(p.write.image.path), "lun": p.lun, "first_sector": p.first_sector,
+                     "size_bytes": p.write.image.size_bytes}
+                    for p in self._placed.values()
+                ],
+                "patch_count": len(work.patches),
+            },
+        )  # fmt: skip
+
+    # --- act ----------------------------------------------------------------------------------------------------------
+
+    def do(self, step: Step) -> str:
+        verb, _, name = step.name.partition(" ")
+        if verb == "program":
+            return self._program(step, self._placed[name])
+        return {"erase": self._erase, "patch": self._patch, "bootable": self._bootable, "restart": self._restart}[
+            verb
+        ]()
+
+    def facts(self) -> dict[str, object]:
+        return {"verified": self._verified, "skipped_bytes": self._skipped_bytes}
+
+    def interrupted(self, step: Step) -> str:
+        """The device may wait for the rest of a write; the journal knows how much, and the next run closes it."""
+        if step.name.startswith("program"):
+            return f"{step.name.partition(' ')[2]} is half written. Repeat the command: it goes on with what is missing"
+        return f"stopped in {step.name}. Repeat the command: what is right already is skipped"
+
+    def _erase(self) -> str:
+        device = self._open()
+        places = [(lun, start, sectors) for lun, start, sectors in self._work.erases]
+        for lun, start, sectors in places:
+            attributes = device.attributes(lun, start, sectors)
+            if not sectors:  # the whole LUN
+                del attributes["num_partition_sectors"], attributes["start_sector"]
+            device.programmer.command("erase", attributes, 120.0)
+        if self._wish.erase_first:
+            for p in self._placed.values():
+                sectors = -(-p.write.image.size_bytes // device.sector_bytes)
+                device.programmer.command("erase", device.attributes(p.lun, p.first_sector, sectors), 120.0)
+        return f"{len(places) + (len(self._placed) if self._wish.erase_first else 0)} places"
+
+    def _patch(self) -> str:
+        device = self._open()
+        for patch in self._work.patches:
+            device.programmer.command("patch", _patch_attributes(patch), 30.0)
+        return f"{len(self._work.patches)} places"
+
+    def _bootable(self) -> str:
+        lun = next(p.lun for p in self._placed.values() if p.write.label in _BOOT_LABELS)
+        self._open().programmer.command("setbootablestoragedrive", {"value": lun})
+        return f"LUN {lun}"
+
+    def _restart(self) -> str:
+        self._open().programmer.command("power", {"value": "reset", "DelayInSeconds": 1})
+        left_idle(self._job.opener.identity).unlink(missing_ok=True)
+        return "restarts into the system"
+
+    # --- one image ----------------------------------------------------------------------------------------------------
+
+    def _program(self, step: Step, placed: Placed) -> str:
+        windows = self._windows(placed)
+        expected = Ahead(lambda w: self._expected(placed, w), windows)
+        meter = Meter(self._job.progress, self._job.opener.identity, step, step.size_bytes)
+        todo = self._missing(placed, windows, expected)
+        skipped = step.size_bytes - sum(w.size_bytes for w in todo)
+        self._skipped_bytes += skipped
+        meter.skip(skipped)
+        for run in _joined(todo):
+            before = meter.done_bytes
+            self._write(placed, run, lambda sent, before=before: meter.at(min(before + sent, step.size_bytes)))  # type: ignore[misc]
+        if not self._wish.verify:
+            return "not verified, as you wish"
+        how = self._verify(placed, todo, expected) if todo else "was there already"
+        self._verified[placed.name] = how
+        return how
+
+    def _windows(self, placed: Placed) -> list[Extent]:
+        """Extents, cut so that a digest of one does not take too long."""
+        return [
+            Extent(at, min(WINDOW_BYTES, e.offset + e.size_bytes - at))
+            for e in placed.extents()
+            for at in range(e.offset, e.offset + e.size_bytes, WINDOW_BYTES)
+        ]
+
+    def _padded(self, size_bytes: int) -> int:
+        sector = self._open().sector_bytes
+        return -(-size_bytes // sector) * sector
+
+    def _expected(self, placed: Placed, window: Extent) -> bytes:
+        return placed.write.image.digest(window.offset, window.size_bytes, pad_to=self._padded(window.size_bytes))
+
+    def _attributes(self, placed: Placed, window: Extent) -> dict[str, object]:
+        device = self._open()
+        first = placed.first_sector + window.offset // device.sector_bytes
+        return device.attributes(placed.lun, first, self._padded(window.size_bytes) // device.sector_bytes)
+
+    def _digest(self, placed: Placed, window: Extent) -> bytes | None:
+        if self._no_digest:
+            return None
+        found = self._open().programmer.digest(self._attributes(placed, window), window.size_bytes)
+        self._no_digest = found is None
+        return found
+
+    def _missing(self, placed: Placed, windows: Sequence[Extent], expected: Ahead[Extent, bytes]) -> list[Extent]:
+        """Windows that are not on the device yet. Small ones are written without asking."""
+        large = [w for w in windows if w.size_bytes >= _ASK_BYTES]
+        if self._job.wish.force or len(large) > _ASK_COUNT:
+            return list(windows)
+        if large and not self._no_digest:
+            expected.start()  # while the device computes its own
+        answers = {w: self._digest(placed, w) for w in large}
+        return [w for w in windows if (answer := answers.get(w)) is None or answer != expected[w]]
+
+    def _write(self, placed: Placed, run: Extent, moved: Callable[[int], None]) -> None:
+        device, image = self._open(), placed.write.image
+        total = self._padded(run.size_bytes)
+        journal = self._job.journal
+        journal.count(0, total)
+
+        def sent(count: int) -> None:
+            journal.count(count, total)
+            moved(count)
+
+        attributes = {**self._attributes(placed, run), "filename": image.path.name, "label": placed.name}
+        pieces = image.pieces(run.offset, run.size_bytes, device.programmer.payload_bytes, pad_to=total)
+        try:
+            device.programmer.program(attributes, total, pieces, sent)
+        except ProtocolError:  # it answered: the phase is closed
+            journal.count(0, 0)
+            raise
+        journal.count(0, 0)
+
+    def _verify(self, placed: Placed, written: Sequence[Extent], expected: Ahead[Extent, bytes]) -> str:
+        how = "digest"
+        expected.start()  # while the device computes its own
+        for window in written:
+            actual = self._digest(placed, window)
+            if actual is None:
+                how, actual = "read back", self._read_back(placed, window)
+            if actual != expected[window]:
+                raise VerificationFailed(
+                    f"{placed.name} does not hold what was sent: {window.size_bytes} bytes at {window.offset} differ",
+                    hint="repeat the command; if it happens again the storage or the cable is bad",
+                )
+        return f"verified by {how}"
+
+    def _read_back(self, placed: Placed, window: Extent) -> bytes:
+        total = hashlib.sha256()
+        for piece in self._open().programmer.read(self._attributes(placed, window), self._padded(window.size_bytes)):
+            total.update(piece)
+        return total.digest()
+
+
+def _joined(windows: Sequence[Extent]) -> list[Extent]:
+    """Neighbours as one: fewer commands."""
+    runs: list[Extent] = []
+    for w in windows:
+        if runs and runs[-1].offset + runs[-1].size_bytes == w.offset:
+            runs[-1] = Extent(runs[-1].offset, runs[-1].size_bytes + w.size_bytes)
+        else:
+            runs.append(w)
+    return runs
+
+
+def _patch_attributes(patch: Patch) -> dict[str, object]:
+    return {
+        "SECTOR_SIZE_IN_BYTES": patch.sector_bytes, "byte_offset": patch.byte_offset, "filename": patch.filename,
+        "physical_partition_number": patch.lun, "size_in_bytes": patch.size_bytes, "start_sector": patch.start,
+        "value": patch.value,
+    }  # fmt: skip

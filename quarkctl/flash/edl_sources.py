@@ -1,0 +1,276 @@
+"""What is to be written in emergency download, from the files that tools exchange: rawprogram and patch XML, contents.xml,
+flashmap.json, single images. Everything is read and checked here, before a device is looked for.
+
+Source: linux-msm/qdl (``program.c``, ``patch.c``, ``contents.c``, ``flashmap.c``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.flash.ar1_image import Image
+from quarkctl.formats import rawprogram
+from quarkctl.formats.firehose import MEMORY_KINDS
+from quarkctl.formats.rawprogram import Patch, Sector
+from quarkctl.formats.sahara import PROGRAMMER_ID
+
+_FLASHMAP_VERSIONS = ("1.1.0", "1.2.0-qdl")
+_JSON_MAX = 1 << 20
+_PROGRAMMER_MAX = 64 << 20
+_PROGRAMMER_NAMES = ("prog_*firehose*.elf", "prog_*firehose*.mbn", "prog_*.elf", "prog_*.mbn")
+IMAGE_SUFFIXES = frozenset({".img", ".simg", ".bin", ".elf", ".mbn"})
+IMAGE_ID_COUNT = 128
+
+
+@dataclass(frozen=True)
+class Write:
+    """One image and its place. ``sectors``: room there, 0 up to the end of the LUN. ``sector_bytes`` 0: as the device has.
+
+    ``partition``: the place is that partition of the device's own table; start and LUN are found there (``lun`` -1: any).
+    """
+
+    image: Image
+    lun: int
+    start: Sector
+    sectors: int
+    sector_bytes: int
+    label: str
+    partition: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything for one kind of memory. ``dropped``: entries that only concern files of the host."""
+
+    memory: str = ""
+    programmers: Mapping[int, Path] = field(default_factory=dict)
+    writes: tuple[Write, ...] = ()
+    patches: tuple[Patch, ...] = ()
+    erases: tuple[tuple[int, Sector, int], ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    def close(self) -> None:
+        for write in self.writes:
+            write.image.close()
+
+
+def read(sources: Sequence[str]) -> Work:
+    """Raises InputWrong, UsageWrong for what is missing, damaged or contradicts itself."""
+    paths = [Path(s) for s in sources]
+    if len(paths) == 1 and paths[0].is_dir():
+        return _folder(paths[0])
+    work = Work()
+    for source, path in zip(sources, paths, strict=True):
+        if path.name == "flashmap.json" or path.suffix == ".json":
+            work = _join(work, _flashmap(path))
+        elif path.suffix == ".xml":
+            work = _join(work, _xml(path))
+        else:
+            work = _join(work, Work(writes=(_single(source),)))
+    return work
+
+
+def _join(first: Work, second: Work) -> Work:
+    if first.memory and second.memory and first.memory != second.memory:
+        raise InputWrong(f"the files are for {first.memory} and for {second.memory}: one kind of memory at a time")
+    return Work(
+        first.memory or second.memory, {**first.programmers, **second.programmers}, first.writes + second.writes,
+        first.patches + second.patches, first.erases + second.erases, first.dropped + second.dropped,
+    )  # fmt: skip
+
+
+def _text(path: Path, limit_bytes: int = rawprogram.XML_BYTES_MAX) -> bytes:
+    try:
+        data = path.read_bytes() if path.stat().st_size <= limit_bytes else b""
+    except OSError as error:
+        raise InputWrong(f"cannot read {path}: {error.strerror}") from error
+    if not data:
+        raise InputWrong(f"{path} is empty or larger than {limit_bytes} bytes")
+    return data
+
+
+# --- folders and single files -----------------------------------------------------------------------------------------
+
+
+def _folder(folder: Path) -> Work:
+    """flashmap.json, contents.xml, or all rawprogram and patch files. Raises InputWrong."""
+    for name, reader in (("flashmap.json", _flashmap), ("contents.xml", _contents)):
+        if (folder / name).is_file():
+            return reader(folder / name)
+    found = sorted(folder.glob("rawprogram*.xml")) + sorted(folder.glob("patch*.xml"))
+    if not found:
+        raise InputWrong(f"{folder} holds no flashmap.json, contents.xml or rawprogram*.xml")
+    work = Work(programmers=_programmer_beside(folder))
+    for path in found:
+        work = _join(work, _xml(path))
+    return work
+
+
+def _programmer_beside(folder: Path) -> dict[int, Path]:
+    for pattern in _PROGRAMMER_NAMES:
+        found = sorted(folder.glob(pattern))
+        if len(found) == 1:
+            return {PROGRAMMER_ID: found[0]}
+    return {}
+
+
+def _single(source: str) -> Write:
+    """``FILE@PARTITION``, ``FILE@LUN/PARTITION`` or ``FILE@LUN:SECTOR``; without a target: the file's name."""
+    path, _, target = source.rpartition("@") if "@" in source and not Path(source).exists() else (source, "", "")
+    image = Image(Path(path))
+    target = target or Path(path).stem
+    match = re.fullmatch(r"(\d{1,3}):(.+)", target)
+    if match:
+        return Write(image, int(match[1]), Sector.parse(match[2]), 0, 0, target)
+    lun, slash, name = target.partition("/")
+    if slash and not lun.isdigit():
+        image.close()
+        raise UsageWrong(f"{target!r} is no place", hint="FILE@PARTITION, FILE@LUN/PARTITION or FILE@LUN:SECTOR")
+    return Write(
+        image, int(lun) if slash else -1, Sector(0), 0, 0, name if slash else target, name if slash else target
+    )
+
+
+# --- XML --------------------------------------------------------------------------------------------------------------
+
+
+def _xml(path: Path, where: Mapping[str, Path] | None = None) -> Work:
+    """rawprogram, patch or contents.xml, told apart by the root. ``where`` finds files by name, else they lie beside it."""
+    data = _text(path)
+    if path.name == "contents.xml" or b"<contents" in data[:4096]:
+        return _contents(path)
+    try:
+        if rawprogram.kind_of(data) == "patches":
+            return _patches(rawprogram.parse_patches(data))
+        return _programs(path, data, where or {})
+    except InputWrong as error:
+        raise InputWrong(f"{path.name}: {error.message}", error.hint) from error
+
+
+def _patches(found: Sequence[Patch]) -> Work:
+    kept = tuple(p for p in found if p.filename == "DISK")
+    dropped = tuple(f"patch of the host's file {p.filename}" for p in found if p.filename != "DISK")
+    return Work(patches=kept, dropped=dropped)
+
+
+def _programs(path: Path, data: bytes, where: Mapping[str, Path]) -> Work:
+    programs = rawprogram.parse_programs(data)
+    rawprogram.check(programs)
+    writes: list[Write] = []
+    for p in programs:
+        if not p.filename:
+            continue
+        file = where.get(p.filename, path.parent / p.filename)
+        image = Image(file, skip_bytes=p.file_sector_offset * p.sector_bytes, may_be_sparse=p.sparse)
+        if p.sparse and image.sparse is None:
+            raise InputWrong(f"{p.filename} should be a sparse image and is not")
+        writes.append(Write(image, p.lun, p.start, p.sectors, p.sector_bytes, p.label or p.filename))
+    erases = tuple(_erase(e.attrib) for e in ElementTree.fromstring(data).iter("erase"))  # noqa: S314 - no document type
+    return Work(writes=tuple(writes), erases=erases)
+
+
+def _erase(a: Mapping[str, str]) -> tuple[int, Sector, int]:
+    """LUN, start, and number of sectors: 0 for the whole LUN."""
+    lun, sectors = a.get("physical_partition_number", "0"), a.get("num_partition_sectors") or "0"
+    if not lun.isdigit() or not sectors.isdigit():
+        raise InputWrong(f"erase of {sectors!r} sectors of LUN {lun!r}")
+    return int(lun), Sector.parse(a.get("start_sector") or "0"), int(sectors)
+
+
+def _contents(path: Path) -> Work:
+    """Qualcomm's description of a build: which XML files and which programmer, and where everything lies.
+
+    One kind of memory and no product flavours: where there are several the user takes the XML files themselves.
+    """
+    data = _text(path)
+    if b"<!" in data.replace(b"<!--", b""):
+        raise InputWrong(f"{path.name} has a document type: such files have none")
+    try:
+        root = ElementTree.fromstring(data)  # noqa: S314 - without a document type there are no entities to expand
+    except ElementTree.ParseError as error:
+        raise InputWrong(f"{path.name}: {error}") from error
+    files: dict[str, Path] = {}
+    xml: list[tuple[str, str, Path]] = []
+    programmers: dict[int, Path] = {}
+    for build in root.iterfind("builds_flat/build"):
+        base = path.parent / _portable(build.findtext("linux_root_path") or ".")
+        for entry in build:
+            for where in entry.iterfind("file_path"):
+                folder = base / _portable(where.text or ".")
+                for name in (n.text.strip() for n in entry.iterfind("file_name") if n.text and "*" not in n.text):
+                    files[name] = folder / name
+                    if entry.tag in ("partition_file", "partition_patch_file"):
+                        xml.append((entry.tag, entry.get("storage_type", "").lower(), folder / name))
+                    elif entry.tag == "device_programmer" and entry.get("firehose_type") != "lite":
+                        programmers.setdefault(PROGRAMMER_ID, folder / name)
+    kinds = sorted({kind for _, kind, _ in xml if kind})
+    if len(kinds) > 1:
+        raise InputWrong(
+            f"{path.name} describes {', '.join(kinds)}", hint="give the XML files of the one that you mean"
+        )
+    if not xml:
+        raise InputWrong(f"{path.name} names no rawprogram files")
+    work = Work(kinds[0] if kinds else "", programmers)
+    for _, _, file in sorted(xml, key=lambda x: x[0]):  # partition_file before partition_patch_file
+        work = _join(work, _xml(file, files))
+    return work
+
+
+def _portable(text: str) -> str:
+    """A path of the file: slashes of any kind, and ``${variable:default}`` as its default."""
+    return re.sub(r"\$\{[^:}]*:([^}]*)\}", r"\1", text.strip()).replace("\\", "/").lstrip("/") or "."
+
+
+def _flashmap(path: Path) -> Work:
+    """qdl's flashmap: one product, its layout, programmers and XML files. Raises InputWrong."""
+    try:
+        raw = json.loads(_text(path, _JSON_MAX))
+        version, products = raw["version"], raw["products"]
+        if version not in _FLASHMAP_VERSIONS:
+            raise InputWrong(f"{path.name} has version {version!r}", hint=f"known are {', '.join(_FLASHMAP_VERSIONS)}")
+        layouts = products[0]["layouts"]
+        if len(products) != 1 or len(layouts) != 1:
+            raise InputWrong(f"{path.name} describes {len(products)} products", hint="give the XML files that you mean")
+        layout = layouts[0]
+        named = layout["programmer"]
+        if isinstance(named, list):
+            named = {str(PROGRAMMER_ID): named[0]}
+        programmers = {int(k): _inside(path.parent, str(v)) for k, v in named.items()}
+        entries = [(str(e["memory"]).lower(), [str(f) for f in e["files"]]) for e in layout["programmable"]]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputWrong(f"{path.name} is no flashmap: {error!r}") from error
+    memories = {m for m, _ in entries}
+    if len(memories) != 1 or not memories <= set(MEMORY_KINDS):
+        raise InputWrong(f"{path.name} is for {', '.join(sorted(memories)) or 'nothing'}: one kind of memory at a time")
+    if any(not 0 < k < IMAGE_ID_COUNT for k in programmers):
+        raise InputWrong(f"{path.name} names an image id outside of 1 to {IMAGE_ID_COUNT - 1}")
+    work = Work(memories.pop(), programmers)
+    for _, names in entries:
+        for name in names:
+            work = _join(work, _xml(_inside(path.parent, name)))
+    return work
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the same folder or below it. Raises InputWrong for one that leads out."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputWrong(f"{name!r} leads out of {folder}")
+    return path
+
+
+def load_programmers(work: Work, given: str) -> dict[int, bytes]:
+    """Images for the boot ROM by id: the user's programmer, or those of the files. Empty where there is none."""
+    paths = {PROGRAMMER_ID: Path(given)} if given else dict(work.programmers)
+    return {number: _text(path, _PROGRAMMER_MAX) for number, path in paths.items()}
+
+
+def with_place(write: Write, lun: int, first: int, sectors: int, sector_bytes: int) -> Write:
+    """The same write, at the place that the device's own table gives."""
+    return replace(write, lun=lun, start=Sector(first), sectors=sectors, sector_bytes=sector_bytes)

@@ -1,0 +1,243 @@
+"""Flash the AR1 in fastboot: write the inactive slot, verify what the device can prove, activate it last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from quarkctl.errors import DeviceRefused, VerificationFailed
+from quarkctl.events import Event, Level
+from quarkctl.flash import fastboot_plan
+from quarkctl.flash.ar1_image import Image
+from quarkctl.flash.background import Background
+from quarkctl.flash.fastboot import Client
+from quarkctl.flash.fastboot_pieces import Piece, cut
+from quarkctl.flash.fastboot_plan import DeviceFacts, Item, Target
+from quarkctl.flash.plan import Job, Plan, Step
+from quarkctl.flash.progress import Meter
+from quarkctl.link import Link
+from quarkctl.link.ar1 import reopen
+
+_SUFFIXES = frozenset({".img", ".simg"})
+#: Digests are asked for in pieces: one long request looks like a hang.
+WINDOW_BYTES = 64 << 20
+
+
+def accepts(sources: Sequence[str]) -> bool:
+    """Image files, or a folder of them."""
+    if len(sources) == 1 and Path(sources[0]).is_dir():
+        return any(p.suffix in _SUFFIXES for p in Path(sources[0]).iterdir())
+    return all(Path(s.rpartition("@")[0] or s).suffix in _SUFFIXES for s in sources)
+
+
+def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
+    """Raises InputWrong for images that are damaged or missing."""
+    items = [Item(name, Image(path)) for path, name in fastboot_plan.parse_sources(sources, _SUFFIXES)]
+    return lambda job: Session(job, items)
+
+
+class Session:
+    """One device from the first question to the last answer."""
+
+    def __init__(self, job: Job, items: Sequence[Item]) -> None:
+        self._job = job
+        self._wish = job.wish.ar1
+        self._items = items
+        self._link: Link | None = None
+        self._facts: DeviceFacts
+        self._everything: dict[str, str] = {}
+        self._targets: dict[str, Target] = {}
+        self._digest_command = ""
+        self._piece_limit = 0
+        self._verified: dict[str, str] = {}
+        self._skipped_bytes = 0
+
+    @property
+    def where(self) -> str:
+        return self._link.name if self._link else ""
+
+    def close(self) -> None:
+        if self._link:
+            self._link.close()
+            self._link = None
+        for item in self._items:
+            item.image.close()
+
+    def _client(self) -> Client:
+        if self._link is None:
+            self._link = self._job.opener.open()
+        return Client(self._link, self._note)
+
+    def _note(self, text: str) -> None:
+        self._job.progress(Event(self._job.opener.identity, "device", Level.NOTE, text))
+
+    # --- plan ---------------------------------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        self._look()
+        fastboot_plan.check_device(self._facts)
+        board = fastboot_plan.profile(self._facts, self._job.board)
+        found = fastboot_plan.targets(self._items, self._facts, self._wish, self._variable)
+        self._targets = {t.partition: t for t in found}
+        self._digest_command = str(board.get("ar1.fastboot_digest", "")) if board else ""
+        written = {t.partition[:-2] for t in found if t.slotted}
+        missing = sorted(self._facts.slotted - written) or (
+            [] if self._facts.slotted else ["partitions, which it does not list"]
+        )
+        return fastboot_plan.make(
+            self._job.opener.identity,
+            self._facts,
+            found,
+            self._wish,
+            board.name if board else self._facts.product,
+            missing,
+        )
+
+    def _look(self) -> None:
+        client = Client(self._client().link)
+        self._everything = client.variables()
+        self._facts = fastboot_plan.read_facts(client.variable, self._everything)
+        self._piece_limit = self._facts.max_download_bytes
+
+    def _variable(self, name: str) -> str:
+        return self._everything[name] if name in self._everything else Client(self._client().link).variable(name)
+
+    # --- act ----------------------------------------------------------------------------------------------------------
+
+    def do(self, step: Step) -> str:
+        verb, _, partition = step.name.partition(" ")
+        if verb == "flash":
+            return self._flash(step, self._targets[partition])
+        return {"fastbootd": self._fastbootd, "activate": self._activate, "restart": self._restart}[verb]()
+
+    def facts(self) -> dict[str, object]:
+        return {"verified": self._verified, "skipped_bytes": self._skipped_bytes}
+
+    def interrupted(self, step: Step) -> str:
+        if step.name.startswith("flash"):
+            return (
+                f"{step.name.partition(' ')[2]} is half written; no slot was activated. Repeat the command: it goes on"
+            )
+        return f"stopped in {step.name}; nothing is half written"
+
+    def _fastbootd(self) -> str:
+        """Everything is read anew there: it may take less at once, and it knows more partitions."""
+        client = self._client()
+        client.command("reboot-fastboot")
+        client.link.close()
+        self._link = None
+        self._link = reopen(self._job.opener, lambda link: Client(link).variable("is-userspace") == "yes")
+        self._look()
+        fastboot_plan.check_device(self._facts)
+        found = fastboot_plan.targets(self._items, self._facts, self._wish, self._variable)
+        self._targets = {t.partition: t for t in found}
+        return f"{len(self._facts.logical)} logical partitions"
+
+    def _activate(self) -> str:
+        slot = next(t.partition[-1] for t in self._targets.values() if t.slotted)
+        self._client().command(f"set_active:{slot}", 30.0)
+        return f"slot {slot} boots next"
+
+    def _restart(self) -> str:
+        self._client().command("reboot")
+        return "restarts into the system"
+
+    # --- one partition ------------------------------------------------------------------------------------------------
+
+    def _flash(self, step: Step, target: Target) -> str:
+        client, image = self._client(), target.image
+        extents = image.extents()
+        if self._wish.erase_first:
+            client.command(f"erase:{target.partition}", 30.0 + target.size_bytes / (1 << 20))
+        if not self._job.wish.force and not self._wish.erase_first and self._holds(target):
+            self._skipped_bytes += image.size_bytes
+            self._verified[target.partition] = "digest"
+            return f"{target.partition} holds it already"
+        pieces = cut(image, self._piece_limit)
+        done = self._done_before(step, pieces)
+        digests = Background(lambda: [piece.digest() for piece in pieces]) if len(pieces) > 1 else None
+        meter = Meter(self._job.progress, self._job.opener.identity, step, sum(p.size_bytes for p in pieces))
+        for number, piece in enumerate(pieces):
+            if number < done:
+                meter.skip(piece.size_bytes)
+                continue
+            self._one_piece(client, target, piece, meter, f"{number + 1}/{len(pieces)}" if len(pieces) > 1 else "")
+            if digests:
+                known = digests.result()[: number + 1]
+                self._job.journal.note(pieces={"partition": target.partition, "digests": known})
+        if digests:
+            self._job.journal.note(pieces=None)
+        how = self._verify(target) if self._wish.verify else "not verified, as you wish"
+        return f"{sum(e.size_bytes for e in extents)} bytes in {len(pieces)} pieces, {how}" if len(pieces) > 1 else how
+
+    def _one_piece(self, client: Client, target: Target, piece: Piece, meter: Meter, name: str) -> None:
+        meter.label(name)
+        before = meter.done_bytes
+        client.download(piece.parts(), piece.size_bytes, lambda sent: meter.at(before + sent))
+        client.flash(target.partition, target.image.size_bytes)
+
+    def _done_before(self, step: Step, pieces: Sequence[Piece]) -> int:
+        """Pieces that an interrupted run has written already, as its journal says and their digests prove."""
+        before = self._job.journal.unfinished
+        if before is None or before.step != step.name or self._job.wish.force:
+            return 0
+        said = before.notes.get("pieces")
+        if not isinstance(said, dict) or said.get("partition") != step.name.partition(" ")[2]:
+            return 0
+        digests = said.get("digests")
+        if not isinstance(digests, list):
+            return 0
+        same = 0
+        for piece, digest in zip(pieces, digests, strict=False):
+            if piece.digest() != digest:
+                break
+            same += 1
+        self._skipped_bytes += sum(p.size_bytes for p in pieces[:same])
+        return same
+
+    # --- proof --------------------------------------------------------------------------------------------------------
+
+    def _ranges(self, target: Target) -> list[tuple[int, int]]:
+        return [
+            (at, min(WINDOW_BYTES, extent.offset + extent.size_bytes - at))
+            for extent in target.image.extents()
+            for at in range(extent.offset, extent.offset + extent.size_bytes, WINDOW_BYTES)
+        ]
+
+    def _device_digest(self, target: Target, offset: int, size_bytes: int) -> str:
+        """Empty where the device does not know such a command, or not for this partition."""
+        if not self._digest_command:
+            return ""
+        try:
+            command = f"{self._digest_command} {target.partition} {offset:#x} {size_bytes:#x}"
+            answer = Client(self._client().link).command(command, 30.0 + size_bytes / (1 << 20))
+        except DeviceRefused:
+            return ""
+        return next((line.strip().lower() for line in [*answer.lines, answer.text] if len(line.strip()) == 64), "")
+
+    def _holds(self, target: Target) -> bool:
+        """Is it there already? Only asked where few questions answer it."""
+        ranges = self._ranges(target)
+        if not self._digest_command or len(ranges) > 256:
+            return False
+        return all(
+            self._device_digest(target, offset, size) == target.image.digest(offset, size).hex()
+            for offset, size in ranges
+        )
+
+    def _verify(self, target: Target) -> str:
+        """Raises VerificationFailed; says it where nothing could be compared."""
+        ranges = self._ranges(target)
+        expected = Background(lambda: [target.image.digest(offset, size).hex() for offset, size in ranges])
+        for number, (offset, size) in enumerate(ranges):
+            actual = self._device_digest(target, offset, size)
+            if not actual:
+                self._verified[target.partition] = "not verifiable"
+                return "written; this boot loader cannot prove it"
+            if actual != expected.result()[number]:
+                raise VerificationFailed(
+                    f"{target.partition} does not hold what was sent: {size} bytes at {offset} differ",
+                    hint="no slot was activated; repeat the command, and if it happens again try another cable or port",
+                )
+        self._verified[target.partition] = "digest"
+        return "verified by digest"

@@ -1,0 +1,306 @@
+"""USB bulk pipes through pyusb: an always-on reader, bounded writes, and packets that end where they must.
+
+Rules of the bus that matter above: a transfer ends on a short packet, on a zero-length packet, or when its buffer is
+full; data that is a multiple of the packet size has no visible end without a zero-length packet.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quarkctl.errors import DeviceAmbiguous, DeviceBusy, DeviceMissing, HostUnfit, LinkError, LinkLost, LinkTimeout
+
+if TYPE_CHECKING:
+    import usb.core
+
+#: A call into libusb lasts no longer: Ctrl-C reaches Python between calls.
+SLICE_S = 0.1
+WRITE_SLICE_S = 1.0
+#: A write that makes no progress for so long means that nobody takes the bytes.
+WRITE_STALL_S = 10.0
+#: One read of the reader, and what it may hold for a slow consumer.
+READ_BYTES = 1 << 20
+_HELD_MAX = 8 << 20
+#: One write: beyond that nothing is gained, below 64 KiB the gaps between transfers cost.
+TRANSFER_BYTES = 1 << 20
+TRANSFER_BYTES_MIN = 16 << 10
+
+_GONE = frozenset({errno.ENODEV, errno.ESHUTDOWN, errno.EPROTO, errno.EIO, errno.ENOENT, errno.ECONNRESET, errno.EBADF})
+_GONE_HINT = (
+    "plug it in again and repeat the command: it goes on where it can; if it happens again, change cable or port"
+)
+
+
+@dataclass(frozen=True)
+class UsbDevice:
+    """A device with a bulk interface, as the bus describes it.
+
+    ``port`` is bus and port path, such as ``1-1.2``; it stays the same when the device changes its mode.
+    """
+
+    vendor_id: int
+    product_id: int
+    serial: str
+    product: str
+    port: str
+    address: int
+    interface: int
+    interface_class: tuple[int, int, int]
+    packet_bytes: int
+    endpoint_out: int
+    endpoint_in: int
+    device: Any
+
+    @property
+    def usb_id(self) -> tuple[int, int]:
+        return self.vendor_id, self.product_id
+
+
+def scan(backend: Any = None) -> list[UsbDevice]:
+    """All devices with an interface that has one bulk endpoint in each direction. Opens devices only to read their names.
+
+    Raises HostUnfit when this computer has no libusb.
+    """
+    import usb.core
+
+    try:
+        devices = list(usb.core.find(find_all=True, backend=backend))
+    except usb.core.NoBackendError:
+        raise HostUnfit(
+            "no libusb on this computer", hint="on Debian or Ubuntu: apt-get install libusb-1.0-0"
+        ) from None
+    except usb.core.USBError as error:
+        raise _mapped(error, "the USB bus") from error
+    found: list[UsbDevice] = []
+    for device in devices:
+        try:
+            found += _described(device)
+        except (usb.core.USBError, NotImplementedError, ValueError):
+            continue  # gone meanwhile, or no descriptors: nothing that could be flashed
+        finally:
+            usb.util.dispose_resources(device)
+    return sorted(found, key=lambda d: (d.port, d.interface))
+
+
+def _described(device: usb.core.Device) -> Iterator[UsbDevice]:
+    import usb.util
+
+    for configuration in device:
+        for interface in configuration:
+            ends = {
+                usb.util.endpoint_direction(e.bEndpointAddress): e
+                for e in interface
+                if usb.util.endpoint_type(e.bmAttributes) == usb.util.ENDPOINT_TYPE_BULK
+            }
+            if len(ends) != 2 or interface.bInterfaceClass != 0xFF or interface.bAlternateSetting:
+                continue
+            incoming, outgoing = ends[usb.util.ENDPOINT_IN], ends[usb.util.ENDPOINT_OUT]
+            yield UsbDevice(
+                device.idVendor, device.idProduct, _string(device, device.iSerialNumber),
+                _string(device, device.iProduct), _port(device), device.address or 0, interface.bInterfaceNumber,
+                (interface.bInterfaceClass, interface.bInterfaceSubClass, interface.bInterfaceProtocol),
+                incoming.wMaxPacketSize & 0x7FF, outgoing.bEndpointAddress, incoming.bEndpointAddress, device,
+            )  # fmt: skip
+
+
+def _string(device: usb.core.Device, index: int) -> str:
+    """A string descriptor; empty where there is none, or no permission to open the device."""
+    import usb.core
+    import usb.util
+
+    if not index:
+        return ""
+    try:
+        return str(usb.util.get_string(device, index) or "").strip("\0 ")
+    except (usb.core.USBError, ValueError, NotImplementedError):
+        return ""
+
+
+def _port(device: usb.core.Device) -> str:
+    try:
+        path = ".".join(map(str, device.port_numbers or ()))
+    except NotImplementedError:
+        path = ""
+    return f"{device.bus}-{path or device.address}"
+
+
+class UsbLink:
+    """An open interface. ``read`` gives what one transfer brought; ``write`` is one transfer, or several full ones."""
+
+    def __init__(self, found: UsbDevice, identity: str = "") -> None:
+        """Claim the interface. Raises DeviceMissing, DeviceBusy, HostUnfit."""
+        import usb.core
+        import usb.util
+
+        self.name = identity or f"usb {found.port}"
+        self.packet_bytes = found.packet_bytes
+        self.transfer_bytes = TRANSFER_BYTES
+        self._found = found
+        self._device = found.device
+        self._held: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._lost: LinkError | None = None
+        try:
+            self._detach()
+            usb.util.claim_interface(self._device, found.interface)
+        except usb.core.USBError as error:
+            usb.util.dispose_resources(self._device)
+            raise _open_error(error, self.name) from error
+        self._reader = threading.Thread(target=self._read_on, name=f"reader of {self.name}", daemon=True)
+        self._reader.start()
+
+    def _detach(self) -> None:
+        """A kernel driver on the port, such as qcserial, swallows the first packet."""
+        try:
+            if self._device.is_kernel_driver_active(self._found.interface):
+                self._device.detach_kernel_driver(self._found.interface)
+        except NotImplementedError:
+            return
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _read_on(self) -> None:
+        """Always under way: some programmers take nothing before what they said was read."""
+        import usb.core
+
+        buffer = array.array("B", bytes(READ_BYTES))
+        while not self._closing:
+            try:
+                count = self._device.read(self._found.endpoint_in, buffer, int(SLICE_S * 1000))
+            except usb.core.USBTimeoutError:
+                continue
+            except usb.core.USBError as error:
+                with self._changed:
+                    self._lost = _mapped(error, self.name)
+                    self._changed.notify_all()
+                return
+            if not count:
+                continue
+            with self._changed:
+                self._held.append(bytes(memoryview(buffer)[:count]))
+                self._held_bytes += count
+                self._changed.notify_all()
+                while self._held_bytes > _HELD_MAX and not self._closing:
+                    self._changed.wait()
+
+    def read(self, timeout_s: float) -> bytes:
+        """What the next transfer brought, empty when none came in time. Raises LinkLost."""
+        with self._changed:
+            deadline = time.monotonic() + timeout_s
+            while not self._held:
+                if self._lost:
+                    raise self._lost
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return b""
+                self._changed.wait(left)
+            data = self._held.popleft()
+            self._held_bytes -= len(data)
+            self._changed.notify_all()
+            return data
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send everything. Raises LinkTimeout when nothing moves for WRITE_STALL_S, LinkLost."""
+        import usb.core
+
+        view = memoryview(data)
+        deadline = time.monotonic() + WRITE_STALL_S
+        while view:
+            if self._lost:
+                raise self._lost
+            try:
+                # Only what has not gone out is offered again: nothing is ever sent twice. An array is taken as it is;
+                # of anything else pyusb makes one, a memoryview byte by byte.
+                piece = array.array("B")
+                piece.frombytes(view[: self.transfer_bytes])
+                sent = self._device.write(self._found.endpoint_out, piece, int(WRITE_SLICE_S * 1000))
+            except usb.core.USBTimeoutError:
+                sent = 0
+            except usb.core.USBError as error:
+                if error.errno == errno.ENOMEM and self.transfer_bytes > TRANSFER_BYTES_MIN:
+                    self.transfer_bytes //= 2
+                    continue
+                raise _mapped(error, self.name) from error
+            view = view[sent:]
+            if sent:
+                deadline = time.monotonic() + WRITE_STALL_S
+            elif time.monotonic() > deadline:
+                raise LinkTimeout(
+                    f"{self.name} takes no bytes for {WRITE_STALL_S:.0f} s",
+                    hint="the device hangs, or the cable or hub is bad: power-cycle it, try another cable or a USB 2 port",
+                )
+
+    def end_transfer(self) -> None:
+        """A zero-length packet. Where the host's driver refuses it, or the device never takes it, nothing is lost."""
+        import usb.core
+
+        try:
+            self._device.write(self._found.endpoint_out, b"", int(WRITE_SLICE_S * 1000))
+        except usb.core.USBTimeoutError:
+            return
+        except usb.core.USBError as error:
+            raise _mapped(error, self.name) from error
+
+    def close(self) -> None:
+        import usb.core
+        import usb.util
+
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._reader.join()
+        with suppress(usb.core.USBError):  # gone already, and so is the reason to complain
+            usb.util.release_interface(self._device, self._found.interface)
+        usb.util.dispose_resources(self._device)
+        release_all = getattr(self._device.backend, "release_all", None)
+        if release_all:
+            release_all()
+
+
+def _mapped(error: usb.core.USBError, name: str) -> LinkError:
+    code = error.errno
+    if code == errno.EPIPE:
+        return LinkLost(f"{name} stalled its endpoint", hint="the device refuses to go on: power-cycle it")
+    if code == errno.EOVERFLOW:
+        return LinkLost(f"{name} sent more than was asked for", hint=_GONE_HINT)
+    if code in _GONE:
+        return LinkLost(f"{name} went away", hint=_GONE_HINT)
+    if code == errno.EBUSY:
+        return DeviceBusy(f"{name} is held by somebody else", hint="wait for them, or ask who uses the rig")
+    return LinkError(f"{name}: {error.strerror or error}")
+
+
+def _open_error(error: usb.core.USBError, name: str) -> Exception:
+    code = error.errno
+    if code == errno.EACCES:
+        return HostUnfit(f"no permission to open {name}", hint="`quarkctl doctor --udev` prints the rule that gives it")
+    if code == errno.EBUSY:
+        return DeviceBusy(
+            f"{name} is held by another program", hint="close it; on Linux ModemManager may hold EDL devices"
+        )
+    if code in _GONE:
+        return DeviceMissing(f"{name} went away", hint="plug it in again")
+    return LinkError(f"cannot open {name}: {error.strerror or error}")
+
+
+def pick(found: list[UsbDevice], wanted: str) -> UsbDevice:
+    """The only device that fits ``wanted``: serial number, port path, or empty. Raises DeviceMissing, DeviceAmbiguous."""
+    fitting = [d for d in found if not wanted or wanted in (d.serial, d.port, f"usb:{d.serial}", f"usb:{d.port}")]
+    listed = ", ".join(f"{d.serial or '(no serial)'} at {d.port}" for d in (fitting or found)) or "nothing"
+    if not fitting:
+        raise DeviceMissing(f"no device fits {wanted!r}" if wanted else "no device found", hint=f"there is: {listed}")
+    if len(fitting) > 1:
+        raise DeviceAmbiguous(f"{len(fitting)} devices fit: {listed}", hint=f"choose one: --device {fitting[0].port}")
+    return fitting[0]

@@ -1,0 +1,195 @@
+"""The virtual AR1: power, modes, and what it shows on its USB port and on the network in each of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from quarkctl.formats.firehose import EDL_USB_ID
+from quarkctl.formats.sahara import Region
+from quarkctl.sim.ar1 import partitions
+from quarkctl.sim.ar1.boot_rom import BootRom, Restart
+from quarkctl.sim.ar1.fastboot import Fastboot, Wire
+from quarkctl.sim.ar1.programmer import Programmer
+from quarkctl.sim.ar1.settings import Remembered, Settings
+from quarkctl.sim.ar1.storage import PowerLost, Storage
+from quarkctl.sim.ar1.wires import TcpServer, UdpServer, UsbWire
+from quarkctl.sim.fault_points import Points
+from quarkctl.sim.usb_device import Descriptor, Unplugged, UsbDevice
+from quarkctl.sim.usb_host import Port
+
+#: What can be on the port: nothing, the boot loader, fastbootd, emergency download, a memory dump, the running system.
+MODES = ("off", "fastboot", "fastbootd", "edl", "dump", "system", "recovery")
+_DUMP_USB_ID = (EDL_USB_ID[0], 0x900E)
+_FASTBOOT_USB_ID = (0x18D1, 0x4EE0)
+
+Boot = Callable[["VirtualAr1"], str]
+
+
+class VirtualAr1:
+    """One device. ``boot`` decides what a start of the system leads to: it returns the mode that the boot loader goes to.
+
+    ``points`` counts transfers and messages: tests cut there. ``changed`` is called after every change of mode.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, boot: Boot | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.settings = settings
+        self.points = Points()
+        self.port = Port()
+        self.port.renew = self._device
+        self.mode = "off"
+        self.changed: Callable[[str], None] | None = None
+        #: What a crash left in memory, for a dump.
+        self.memory: Sequence[tuple[Region, bytes]] = ()
+        self._boot = boot or (lambda _: "system")
+        self._remembered_path = folder / "remembered.json"
+        self.remembered = Remembered.load(self._remembered_path)
+        fresh = not (folder / "lun0.img").exists()
+        self.storage = Storage(folder, settings.sector_bytes, settings.lun_bytes)
+        if fresh:
+            for lun, layout in settings.layout.items():
+                partitions.make(self.storage, lun, layout)
+        self.storage.discard = settings.discard
+        self._programmer: Programmer | None = None
+        self._hello_said = False
+        self._datagrams = 0
+        self._state = threading.Condition(threading.RLock())
+        self._tcp = TcpServer(self.points)
+        self._udp = UdpServer(self.points, self._loses)
+        self.tcp_port, self.udp_port = self._tcp.port, self._udp.port
+
+    def remember(self) -> None:
+        self.remembered.save(self._remembered_path)
+
+    def _loses(self) -> bool:
+        """Every third packet, where the network is bad."""
+        self._datagrams += 1
+        return "lost_datagrams" in self.settings.quirks and self._datagrams % 3 == 0
+
+    # --- modes --------------------------------------------------------------------------------------------------------
+
+    def enter(self, mode: str) -> None:
+        """Go to a mode, through a restart: what ran before is gone, and the device is found anew on the bus."""
+        with self._state:
+            if mode not in MODES:
+                raise ValueError(mode)
+            self._tcp.detach()
+            self._udp.detach()
+            self._programmer = None
+            self._hello_said = False
+            self.port.plug(None)
+            if mode == "system":
+                mode = self._boot(self)
+            self.mode = mode
+            if mode in ("fastboot", "fastbootd"):
+                self._tcp.attach(self._serve_network)
+                self._udp.attach(self._serve_network)
+            device = self._device()
+            if device:
+                self.port.plug(device)
+            self._state.notify_all()
+        if self.changed:
+            self.changed(mode)
+
+    def wait_for(self, *modes: str, timeout_s: float = 30.0) -> bool:
+        """Until one of the modes is there; False when it does not come."""
+        with self._state:
+            return self._state.wait_for(lambda: self.mode in modes, timeout_s)
+
+    def power_cut(self) -> None:
+        """No goodbye. ``power_on`` brings it back."""
+        with self._state:
+            self._tcp.detach()
+            self._udp.detach()
+            self._programmer = None
+            self._hello_said = False
+            self.mode = "off"
+            self.port.plug(None)
+            self._state.notify_all()
+
+    def unplug(self) -> None:
+        """Only the cable: what runs on the device goes on."""
+        self.port.plug(None)
+        self._tcp.detach()
+        self._udp.detach()
+
+    def replug(self) -> None:
+        """The cable is back, in whatever mode the device is."""
+        with self._state:
+            if self.mode in ("fastboot", "fastbootd"):
+                self._tcp.attach(self._serve_network)
+                self._udp.attach(self._serve_network)
+            device = self._device()
+            if device:
+                self.port.plug(device)
+
+    def close(self) -> None:
+        self.power_cut()
+        self._tcp.close()
+        self._udp.close()
+        self.storage.close()
+
+    # --- what is on the bus -------------------------------------------------------------------------------------------
+
+    def _device(self) -> UsbDevice | None:
+        s = self.settings
+        if self.mode in ("fastboot", "fastbootd"):
+            about = Descriptor(
+                *_FASTBOOT_USB_ID, (0xFF, 0x42, 0x03), "Quark", "Virtual AR1", s.serial, s.packet_bytes
+            )  # fmt: skip
+            return UsbDevice(about, self._serve_fastboot, self.points)
+        product = f"QUSB_BULK_CID:0000_SN:{s.chip_serial:08X}"
+        if self.mode == "edl":
+            about = Descriptor(*EDL_USB_ID, (0xFF, 0xFF, 0xFF), "Qualcomm", product, "", s.packet_bytes)
+            return UsbDevice(about, self._serve_edl, self.points)
+        if self.mode == "dump":
+            about = Descriptor(*_DUMP_USB_ID, (0xFF, 0xFF, 0xFF), "Qualcomm", product, "", s.packet_bytes)
+            return UsbDevice(about, self._serve_dump, self.points)
+        return None
+
+    def _serve_fastboot(self, usb: UsbDevice) -> None:
+        self._serve(UsbWire(usb))
+
+    def _serve_network(self, wire: Wire) -> None:
+        self._serve(wire)
+
+    def _serve(self, wire: Wire) -> None:
+        """A session of one wire. It ends in another mode, or with the wire."""
+        fastboot = Fastboot(self, userspace=self.mode == "fastbootd")
+        try:
+            leads_to = fastboot.serve(wire)
+        except (PowerLost, Unplugged):
+            return
+        except ConnectionResetError:
+            if "reboots_away" in self.settings.quirks:
+                self.enter("system")
+            return
+        self.enter(leads_to)
+
+    def _serve_edl(self, usb: UsbDevice) -> None:
+        try:
+            while self._programmer is None:
+                if self._hello_said and "hello_once" in self.settings.quirks:
+                    usb.incoming.read(4096)  # waits for what never comes
+                    continue
+                self._hello_said = True
+                with suppress(Restart):
+                    BootRom(self.settings, usb).load()
+                    self._programmer = Programmer(self.settings, self.remembered, self.storage, self.remember)
+            mode = self._programmer.serve(usb)
+        except (PowerLost, Unplugged):
+            return
+        except ConnectionResetError:
+            usb.incoming.halt()
+            return
+        self.enter(mode)
+
+    def _serve_dump(self, usb: UsbDevice) -> None:
+        with suppress(Restart):
+            while True:
+                BootRom(self.settings, usb).dump(self.memory)
+        self.enter("system")
