@@ -50,9 +50,9 @@ _LINE_MAX = 16 << 20
 
 @dataclass(frozen=True)
 class Order:
-    """``prepared``: {name of a flash step: (method that its device must take, what makes a session)}. ``wait_s``: in the queue for a device.
-    ``release``: called with each station after its verdict; may raise QuarkError. ``workers_find``: workers look their
-    device up themselves, with the method of the step; False where only the process of the run may ask."""
+    """``prepared``: {name of a flash step: (method that its device must take, what makes a session)}. ``wait_s``: in the
+    queue for a device. ``release``: called with each station after its verdict; may raise QuarkError. ``workers_find``:
+    workers look their device up themselves, with the method of the step; False where only the process of the run may."""
 
     plan: Plan
     stations: Sequence[Station]
