@@ -60,9 +60,10 @@ def runs(connection: Connection, wanted: Filter, limit: int = 20) -> list[dict[s
     if wanted.since:
         query = query.where(run.started >= wanted.since)
     conditions = Filter(**{**vars(wanted), "plan": "", "since": 0.0}).of_results()
-    if conditions:
-        fits = select(t.result.c.run_id).where(*conditions).where(t.result.c.run_id == run.id).exists()
-        query = query.where(fits)
+    if wanted.since:
+        conditions = [*conditions, t.result.c.started >= wanted.since] if conditions else []
+    if conditions:  # asked once, and not again for each run
+        query = query.where(run.id.in_(select(t.result.c.run_id).where(*conditions)))
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
