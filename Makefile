@@ -5,13 +5,14 @@
 # make fuzz    every decoder under coverage-guided fuzzing, FUZZ_S seconds each
 # make soak    a rig of virtual glasses through random faults; SEED=1 CYCLES=300
 # make gen     C headers from protocols/
+# make kernel  Debian's arm64 cloud kernel for the virtual AR1, without touching this system's packages
 # make docs    docs/benchmarks.md from the last bench
 PYTHON := build/venv/bin/python
 QUARKCTL := build/venv/bin/quarkctl
 C_SOURCES := $(shell find firmware -name '*.[ch]' -not -path '*/wire/*')
-AREAS := cli rtos-flash serial telemetry bundle ar1-flash diag rigs
+AREAS := cli rtos-flash serial telemetry bundle ar1-images ar1-flash diag rigs
 
-.PHONY: demo test check lint format bench $(AREAS:%=bench-%) fuzz soak gen docs clean run-tools test-tools
+.PHONY: demo test check lint format bench $(AREAS:%=bench-%) fuzz soak gen kernel docs clean run-tools test-tools
 
 demo: run-tools
 	@./demo.sh $(QUARKCTL)
@@ -60,6 +61,9 @@ gen: run-tools
 docs: test-tools
 	$(PYTHON) -m tests.bench.table
 	$(PYTHON) -m tests.diag.page
+
+kernel: run-tools
+	@$(PYTHON) -m quarkctl.build.ar1.kernel
 
 run-tools:
 	@./setup.sh run

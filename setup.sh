@@ -56,6 +56,15 @@ if [ "$purpose" = test ]; then
 	have fdisk || need fdisk fdisk util-linux util-linux
 	have dtc || need dtc device-tree-compiler dtc dtc
 	have cpio || need cpio cpio cpio cpio
+	have mke2fs || need mke2fs e2fsprogs e2fsprogs e2fsprogs
+	have fsck.erofs || need erofs-utils erofs-utils erofs-utils ""
+	# what the agent of the virtual AR1 is compiled with, and what boots it
+	have aarch64-linux-gnu-gcc || need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu gcc-aarch64-linux-gnu ""
+	[ -e /usr/aarch64-linux-gnu/include/stdio.h ] || [ "$(uname -m)" = aarch64 ] ||
+		need libc-arm64 libc6-dev-arm64-cross sysroot-aarch64-fc41-glibc ""
+	have qemu-system-aarch64 || need qemu-system-aarch64 qemu-system-arm qemu-system-aarch64 qemu
+	# another clock, for builds that must not look at it
+	have faketime || need faketime faketime libfaketime libfaketime
 	# opens the HTML page of `telemetry plot`, and looks at it
 	have chromium || need chromium chromium chromium chromium
 	# draws the diagnostic report, light, dark and for paper

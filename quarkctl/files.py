@@ -11,7 +11,8 @@ from types import TracebackType
 from quarkctl.errors import InputWrong
 from quarkctl.formats.segments import Segment, Span, Zeros, pieces
 
-_COPY_BYTES = 64 << 20
+_COPY_BYTES = 1 << 20
+_ZEROS = bytes(_COPY_BYTES)
 
 
 class File:
@@ -75,21 +76,24 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, segments: Iterable[Segment]) -> int:
-    """Write segments into a new file, zeros as holes, parts of files by the kernel. Returns the bytes written."""
+    """Write segments into a new file, zeros as holes. Returns the bytes written."""
     path.unlink(missing_ok=True)
     with path.open("xb", buffering=0) as file:
-        at = append(file.fileno(), 0, segments)
+        at = append(file.fileno(), 0, segments, holes=True)
         os.ftruncate(file.fileno(), at)
     return at
 
 
-def append(fd: int, at: int, segments: Iterable[Segment]) -> int:
-    """Write segments into an open file from offset ``at`` on; returns the offset behind them."""
+def append(fd: int, at: int, segments: Iterable[Segment], *, holes: bool = False) -> int:
+    """Write segments into an open file from offset ``at`` on; returns the offset behind them.
+
+    ``holes``: nothing is there yet, so zeros in what is copied need not be written either.
+    """
     for s in segments:
         if isinstance(s, Zeros):
             at += s.size
         elif isinstance(s, Span) and isinstance(s.source, File):
-            _copy(s.source, s.offset, fd, at, s.size)
+            _copy(s.source, s.offset, fd, at, s.size, holes=holes)
             at += s.size
         else:
             for p in pieces([s]):
@@ -100,13 +104,13 @@ def append(fd: int, at: int, segments: Iterable[Segment]) -> int:
     return at
 
 
-def _copy(source: File, offset: int, fd: int, at: int, size: int) -> None:
+def _copy(source: File, offset: int, fd: int, at: int, size: int, *, holes: bool) -> None:
+    """Plain reads and writes: copy_file_range would also copy zeros, which are half of many images."""
     while size:
-        try:
-            done = os.copy_file_range(source.fd, fd, min(size, _COPY_BYTES), offset, at)
-        except (OSError, AttributeError):  # another file system, or no such call on this system
-            view = memoryview(source[offset : offset + min(size, 1 << 20)])
-            done = os.pwrite(fd, view, at)
-        if not done:
-            raise InputWrong(f"{source.path} shrank while it was read")
-        size, offset, at = size - done, offset + done, at + done
+        piece = memoryview(source[offset : offset + min(size, _COPY_BYTES)])
+        step = len(piece)
+        if not (holes and piece.obj == _ZEROS[:step]):
+            done = 0
+            while done < step:
+                done += os.pwrite(fd, piece[done:], at + done)
+        size, offset, at = size - step, offset + step, at + step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quarkctl.errors import HostUnfit, QuarkError
@@ -14,9 +14,14 @@ from quarkctl.errors import HostUnfit, QuarkError
 RTOS_TOOLS = {"cmake": "cmake", "ninja": "ninja-build", "arm-none-eabi-gcc": "gcc-arm-none-eabi"}
 
 
+def search_path() -> str:
+    """PATH, and the folders of file system tools, which are not in everybody's."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+
 def require(tools: dict[str, str]) -> None:
     """Raises HostUnfit naming every missing program at once."""
-    missing = [t for t in tools if shutil.which(t) is None]
+    missing = [t for t in tools if shutil.which(t, path=search_path()) is None]
     if missing:
         packages = " ".join(tools[t] for t in missing)
         raise HostUnfit(
@@ -25,18 +30,35 @@ def require(tools: dict[str, str]) -> None:
         )
 
 
-def run(command: Sequence[str | Path], log: Path, *, folder: Path | None = None) -> None:
+def run(
+    command: Sequence[str | Path],
+    log: Path,
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Run a program with its output in a log. Raises BuildFailed with the part of the log that matters."""
-    environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC", "SOURCE_DATE_EPOCH": "0"}
+    fixed = {"LC_ALL": "C", "TZ": "UTC", "SOURCE_DATE_EPOCH": "0", "PATH": search_path()}
     with log.open("ab") as file:
         done = subprocess.run(
             [str(c) for c in command], cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            env=environment, check=False,
+            env={**os.environ, **fixed, **(environment or {})}, check=False,
         )  # fmt: skip
     if done.returncode:
         lines = log.read_text("utf-8", "replace").splitlines()
         told = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no output")
         raise BuildFailed(f"{Path(str(command[0])).name} failed: {told.strip()}", hint=f"the whole output: {log}")
+
+
+def output(*command: str | Path) -> str:
+    """What a program prints; empty when it is not there or fails."""
+    program = shutil.which(str(command[0]), path=search_path())
+    if program is None:
+        return ""
+    done = subprocess.run(
+        [program, *map(str, command[1:])], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    return done.stdout
 
 
 class BuildFailed(QuarkError):

@@ -128,6 +128,53 @@ def bundle(
         show.err.print("signed with a development key: for virtual devices only", style="yellow")
 
 
+@app.command(
+    epilog=examples(
+        "quarkctl build ar1", "quarkctl build ar1 --spec my/s1.toml --key 'pkcs11:token=release;object=avb'"
+    )
+)
+def ar1(
+    board: Board = "s1-virtual",
+    spec: Annotated[
+        Path | None, typer.Option("--spec", metavar="TOML", help="Specification; default: firmware/ar1/BOARD.toml.")
+    ] = None,
+    version: Annotated[str, typer.Option(metavar="X.Y.Z", help="Version; default: that of the specification.")] = "",
+    key: Annotated[
+        str,
+        typer.Option("--key", metavar="KEY", help="In place of every key: PEM file, pkcs11:, helper: or detached:."),
+    ] = "",
+    out: Out = None,
+    as_json: Json = False,
+    events: Events = "",
+) -> None:
+    """Build the images of the application processor: boot, file systems, verified boot, super, partition tables.
+
+    What did not change is not built again; outputs appear together or not at all; every output is read back.
+    """
+    from quarkctl.build import source
+    from quarkctl.build.ar1 import request
+
+    file = spec or source.root() / "firmware" / "ar1" / f"{board}.toml"
+    wanted = request.Request(file, out or Path("build") / (spec.stem if spec else board) / "ar1", version, key)
+    with show.Reporter(events, quiet=as_json) as progress:
+        built = request.build(wanted, progress)
+    if as_json:
+        show.document("quarkctl.build/1", {"chip": "ar1", "board": built.product, **built.as_dict()})
+        return
+    if events == "-":
+        return
+    if not built.made:
+        show.out.print(f"nothing changed: {len(built.files)} files in {built.out}", soft_wrap=True)
+        return
+    show.table(
+        ("file", "bytes", "sha256"),
+        ((str(built.out / n), f["bytes"], f"{f['sha256'][:16]}.." if f["sha256"] else "(its hash tree names it)")
+         for n, f in built.files.items()),
+    )  # fmt: skip
+    if built.development_key:
+        show.err.print("signed with the development key, which is public: for virtual devices only", style="yellow")
+
+
 def _worst(stacks: dict[str, tuple[int, int]], *, boot: bool) -> str:
     fitting = {t: s for t, s in stacks.items() if (t == "bootloader") == boot}
     thread, (worst, size) = max(fitting.items(), key=lambda item: item[1][0] / item[1][1])

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quarkctl import boards
 from quarkctl.cli import show
 from quarkctl.cli.options import Json, examples
-from quarkctl.errors import InputWrong
+from quarkctl.errors import InputWrong, UsageWrong
 from quarkctl.formats import mcuboot_image, recording
 from quarkctl.formats.signature import PublicKey
+
+if TYPE_CHECKING:
+    from quarkctl.files import File
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command(epilog=examples("quarkctl inspect rtos-1.1.0.bin", "quarkctl inspect swap.qrec --json"))
+@app.command(epilog=examples("quarkctl inspect rtos-1.1.0.bin super.img", "quarkctl inspect --diff old.img new.img"))
 def inspect(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Images, recordings, crash reports.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Images, tables, recordings, crash reports.")],
     elf: Annotated[
         Path | None, typer.Option("--elf", metavar="FILE", help="Program of a crash report: names file and line.")
     ] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Only what differs between two files.")] = False,
     as_json: Json = False,
 ) -> None:
     """Explain files: what they are, whether they are whole, whether they are signed."""
+    if diff and len(files) != 2:
+        raise UsageWrong(f"--diff compares two files, here are {len(files)}", hint="quarkctl inspect --diff A B")
     described = [{"file": str(f), **describe(f, elf)} for f in files]
+    if diff:
+        _print_diff(described, as_json=as_json)
+        return
     if as_json:
         show.document("quarkctl.inspect/1", {"files": described})
         return
@@ -37,22 +46,49 @@ def inspect(
 
 def describe(path: Path, elf: Path | None = None) -> dict[str, Any]:
     """What a file is. Raises InputWrong for a kind that is not known."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputWrong(f"cannot read {path}: {error.strerror}") from error
-    try:
-        if mcuboot_image.looks_like(data):
-            return _image(data)
-        if recording.looks_like(data):
-            return _recording(path)
-        if data.lstrip()[:1] == b"{":
-            return _json(data, elf)
-    except InputWrong as error:
-        raise InputWrong(f"{path}: {error.message}", error.hint) from error
-    raise InputWrong(
-        f"{path} is no file that quarkctl knows", hint="it reads MCUboot images, recordings and crash reports"
-    )
+    from quarkctl.files import File
+
+    if path.is_dir():
+        raise InputWrong(f"cannot read {path}: it is a folder")
+    with File(path) as file:
+        try:
+            head = file[:64]
+            if mcuboot_image.looks_like(head):
+                return _image(_small(file))
+            if recording.looks_like(head):
+                return _recording(path)
+            if head.lstrip()[:1] == b"{":
+                return _json(_small(file), elf)
+            found = _of_the_application_processor(file)
+        except InputWrong as error:
+            raise InputWrong(f"{path}: {error.message.removeprefix(f'{path}: ')}", error.hint) from error
+    if found is None:
+        raise InputWrong(
+            f"{path} is no file that quarkctl knows",
+            hint="it reads images of both chips, partition tables, XML of EDL, recordings and crash reports",
+        )
+    return found
+
+
+#: Files that are read whole: images of the microcontroller, reports, compressed ramdisks.
+_SMALL_BYTES_MAX = 256 << 20
+
+
+def _small(file: File) -> bytes:
+    if len(file) > _SMALL_BYTES_MAX:
+        raise InputWrong(f"{len(file)} bytes are more than such a file can have")
+    return file[: len(file)]
+
+
+def _of_the_application_processor(file: File) -> dict[str, Any] | None:
+    from quarkctl.build.ar1.compress import expand, kind_of
+    from quarkctl.formats.explain import explain
+
+    how = kind_of(file[:8])
+    if how == "none":
+        return explain(file)
+    inner = explain(expand(_small(file), _SMALL_BYTES_MAX))
+    return {"kind": f"{how} file", "bytes": len(file), "content": inner or "of no known kind"}
 
 
 def _image(data: bytes) -> dict[str, Any]:
@@ -131,17 +167,41 @@ def _json(data: bytes, elf: Path | None) -> dict[str, Any]:
     return {"kind": "crash report", "device": raw.get("device"), "cause": cause, **registers}
 
 
+def _print_diff(described: list[dict[str, Any]], *, as_json: bool) -> None:
+    from quarkctl.formats.explain import differences
+
+    a, b = ({k: v for k, v in d.items() if k != "file"} for d in described)
+    found = differences(a, b)
+    if as_json:
+        rows = [{"field": p, "a": left, "b": right} for p, left, right in found]
+        show.document("quarkctl.inspect-diff/1", {"files": [d["file"] for d in described], "differences": rows})
+        return
+    if not found:
+        show.out.print("nothing that quarkctl shows of them differs")
+        return
+    show.table(("field", described[0]["file"], described[1]["file"]), found)
+
+
 def _print_tree(entry: dict[str, Any]) -> None:
     show.out.print(f"{entry['file']}  {entry['kind']}", style="bold", soft_wrap=True)
+    _print_fields(entry, "  ")
+
+
+def _print_fields(entry: dict[str, Any], indent: str) -> None:
     for key, value in entry.items():
         if key in ("file", "kind"):
             continue
         if isinstance(value, list):
-            show.out.print(f"  {key}")
+            show.out.print(f"{indent}{key}")
             for item in value:
-                words = "  ".join(f"{k} {v}" if k != "kind" else str(v) for k, v in item.items())
-                show.out.print(f"    {words}", soft_wrap=True)
+                words = str(item)
+                if isinstance(item, dict):
+                    words = "  ".join(f"{k} {v}" if k != "kind" else str(v) for k, v in item.items())
+                show.out.print(f"{indent}  {words}", soft_wrap=True)
+        elif isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values()):
+            show.out.print(f"{indent}{key:<17} {value.get('kind', '')}".rstrip())
+            _print_fields(value, indent + "  ")
         elif isinstance(value, dict):
-            show.out.print(f"  {key:<17} " + "  ".join(f"{k} {v}" for k, v in value.items()), soft_wrap=True)
-        else:
-            show.out.print(f"  {key:<17} {value}", soft_wrap=True)
+            show.out.print(f"{indent}{key:<17} " + "  ".join(f"{k} {v}" for k, v in value.items()), soft_wrap=True)
+        elif value is not None:
+            show.out.print(f"{indent}{key:<17} {value}", soft_wrap=True)

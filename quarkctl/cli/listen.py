@@ -130,7 +130,8 @@ def from_device(how: Listening) -> Evidence:
             else:
                 until = live.Until(how.seconds)
                 if not how.quiet and how.events != "-":
-                    show.err.print(f"listening to {opener.identity} for {how.seconds:g} s: swap a battery now")
+                    todo = ": swap a battery now" if any(c.topic == "swap" for c in how.chosen) else ""
+                    show.err.print(f"listening to {opener.identity} for {how.seconds:g} s{todo}")
                 for chunk in live.chunks(link, until):
                     got.feed(chunk.data, chunk.host_ns)
                     progress(

@@ -35,6 +35,13 @@ def run(argv: list[str]) -> int:
 
         print(boards_json([]))
         return 0
+    if not completing and argv[:2] == ["build", "ar1"] and "QUARKCTL_BOARD" not in os.environ:
+        from quarkctl.cli.quick import unchanged_images
+
+        told = unchanged_images(argv[2:])
+        if told is not None:
+            print(told)
+            return 0
     # An option with an optional value, which the parser does not know: --events alone means standard output.
     argv = ["--events=-" if word == "--events" else word for word in argv]
     return _run_verb(argv)

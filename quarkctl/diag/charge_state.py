@@ -143,7 +143,7 @@ def gain(counted_mah: Floats, register_mah: Sequence[float] | Floats, step_mah: 
     sse = float(rest @ rest)
     sd = math.sqrt(max(sse / df, 1e-4))
     # Ticks are seen up to a sample late (white); counting adds up the noise of each sample (a random walk), and the slope
-    # through a walk of n steps scatters by 6/5 n steps over the whole way.
-    variance = sd**2 / spread + 1.2 * len(counted_mah) * step_mah**2 / float(np.ptp(x)) ** 2
+    # through a walk of n steps scatters by about n of them over the whole way (held by tests/diag/coverage.py).
+    variance = sd**2 / spread + len(counted_mah) * step_mah**2 / float(np.ptp(x)) ** 2
     u = expansion(df) * math.sqrt(variance)
     return Estimate(float(fit[1]), u, len(x), f"{len(x)} ticks of the gauge")

@@ -84,7 +84,8 @@ def first_failure(verdicts: Sequence[str]) -> int | None:
 
 @dataclass(frozen=True)
 class GaugeStudy:
-    """Standard deviations of a crossed study, and shares of the total in percent of standard deviations (AIAG MSA 4)."""
+    """Standard deviations of a crossed study, and shares of the total in percent of standard deviations (AIAG MSA 4).
+    ``distinct_categories`` is 9999 where the gauge has no spread at all."""
 
     parts: int
     operators: int
@@ -150,7 +151,7 @@ def gauge_study(table: Mapping[tuple[str, str], Sequence[float]]) -> GaugeStudy:
 
     return GaugeStudy(
         a, b, n, repeat, reproduce, math.sqrt(var_part), total, 100 * grr / total if total else 0.0,
-        int(1.41 * math.sqrt(var_part) / grr) if grr else 0, p_inter,
+        int(1.41 * math.sqrt(var_part) / grr) if grr else 9999, p_inter,
         (row("part", df_part, ss_part, ms_part), row("operator", df_operator, ss_operator, ms_operator),
          ("part x operator", df_inter, ss_inter, ms_inter, f_inter, p_inter),
          row("repeatability", df_error + (df_inter if pooled else 0), ss_error + (ss_inter if pooled else 0), ms_error)),

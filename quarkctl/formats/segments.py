@@ -1,7 +1,7 @@
 """An output as a list of segments, so that nothing is copied before it is written.
 
-A segment is ``bytes``, a `Span` (a part of some input) or `Zeros`. The writer (`quarkctl.files.write`) lets the kernel
-copy spans and leaves zeros as holes.
+A segment is ``bytes``, a `Span` (a part of some input) or `Zeros`. The writer (`quarkctl.files.write`) copies spans
+piece by piece and leaves zeros as holes.
 """
 
 from __future__ import annotations

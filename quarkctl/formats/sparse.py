@@ -7,6 +7,7 @@ of chunks that point into their source, and `build` gives segments for a writer.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -91,6 +92,36 @@ class Sparse:
         yield Span(self.source, chunk.offset, total - missing)
         if missing:
             yield bytes(missing)
+
+
+class Expanded:
+    """A sparse image as the source that it expands to; what is not there (DONT_CARE) reads as zeros."""
+
+    def __init__(self, image: Sparse) -> None:
+        self._image = image
+
+    def __len__(self) -> int:
+        return self._image.size_bytes
+
+    def __getitem__(self, at: slice, /) -> bytes:
+        start, stop, _ = at.indices(len(self))
+        block = self._image.block_bytes
+        chunks = self._image.chunks
+        out = bytearray(max(stop - start, 0))
+        for c in chunks[max(bisect_right(chunks, start // block, key=lambda c: c.first_block) - 1, 0) :]:
+            begin = c.first_block * block
+            if begin >= stop:
+                break
+            low, high = max(start, begin), min(stop, begin + c.blocks * block)
+            if low >= high or c.kind is Kind.DONT_CARE:
+                continue
+            if c.kind is Kind.RAW:
+                piece = self._image.source[c.offset + low - begin : c.offset + high - begin]
+            else:
+                word = c.fill.to_bytes(4, "little")
+                piece = (word * ((high - low) // 4 + 2))[(low - begin) % 4 :][: high - low]
+            out[low - start : low - start + len(piece)] = piece
+        return bytes(out)
 
 
 def looks_like(data: Source) -> bool:

@@ -11,7 +11,7 @@ from quarkctl.errors import InputWrong, LayoutMismatch
 from quarkctl.formats.schema import TEXT_MAX, Schema, parse
 
 #: Sets that travel in telemetry frames.
-TELEMETRY_SETS = ("stream", "power", "thermal", "motion", "link")
+TELEMETRY_SETS = ("stream", "power", "thermal", "motion", "link", "ar1")
 #: The set of the virtual glasses' mailbox.
 PLANT_SETS = ("plant",)
 #: Folders with the schemas of other releases, besides those on the command line.

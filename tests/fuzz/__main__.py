@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 
 import atheris
+
+from tests.fuzz import telemetry
 
 with atheris.instrument_imports(include=["quarkctl"]):
     from quarkctl.errors import QuarkError
     from quarkctl.flash import device, esptool
     from quarkctl.flash.smp import Client
     from quarkctl.formats import esp_image, esp_rom, mcuboot_image, smp
+    from quarkctl.formats.explain import explain
+    from tests.formats.samples import SAMPLES
 
 
 def smp_message(data: bytes) -> None:
@@ -90,6 +95,22 @@ def esptool_output(data: bytes) -> None:
     esptool.failure(reading.tail, 2)
 
 
+def ar1_images(data: bytes) -> None:
+    """The first byte chooses a format, the next three where the rest overwrites its sample."""
+    names = sorted(SAMPLES)
+    make, parse = SAMPLES[names[data[0] % len(names)]] if data else SAMPLES["sparse"]
+    whole = _sample(make)
+    at = int.from_bytes(data[1:4], "little") % len(whole)
+    spoiled = whole[:at] + data[4:] + whole[at + len(data[4:]) :]
+    _ours(lambda: parse(spoiled))
+    _ours(lambda: explain(spoiled))
+
+
+@cache
+def _sample(make: Callable[[], bytes]) -> bytes:
+    return make()
+
+
 def _ours(act: Callable[[], object]) -> None:
     try:
         act()
@@ -98,8 +119,9 @@ def _ours(act: Callable[[], object]) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    f.__name__: f for f in (smp_message, smp_body, smp_console, smp_raw, smp_device, image, esp, esptool_output)
-}
+    f.__name__: f
+    for f in (smp_message, smp_body, smp_console, smp_raw, smp_device, image, esp, esptool_output, ar1_images)
+} | telemetry.TARGETS
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:

@@ -70,6 +70,50 @@ static void a_takeover_counts_only_when_the_load_has_moved(void)
 	CHECK(events[0].kind == QK_POWER_TAKEOVER && events[0].time_us == 3000);
 }
 
+static void a_takeover_tells_how_long_hardware_took_and_not_how_long_another_one_did(void)
+{
+	start();
+	sample.switch_us = 900; /* of a switchover that nobody asked about */
+	CHECK(step() == 0);
+	sample.present = 2;
+	sample.pack_ma[0] = 0;
+	sample.pack_ma[1] = 0;
+	sample.switch_us = 0;
+	CHECK(step() == 1);
+	sample.switch_us = 41;
+	CHECK(step() == 0);
+	sample.switch_us = 0;
+	sample.pack_ma[1] = 480;
+	CHECK(step() == 1);
+	CHECK(events[0].kind == QK_POWER_TAKEOVER && events[0].switch_us == 41);
+}
+
+static void an_insertion_tells_its_highest_inrush(void)
+{
+	static const uint16_t inrush_ma[] = {100, 315, 20};
+
+	start();
+	sample.present = 1;
+	(void)step();
+	sample.present = 3;
+	for (unsigned i = 0; i + 1 < limits.debounce_samples; i++) {
+		sample.inrush_ma = i < 3 ? inrush_ma[i] : 0;
+		CHECK(step() == 0);
+	}
+	CHECK(step() == 1);
+	CHECK(events[0].kind == QK_POWER_PACK_INSERTED && events[0].value == 315);
+}
+
+static void the_lowest_currents_of_both_packs_are_held_until_they_are_taken(void)
+{
+	struct qk_pack_latch latch;
+
+	qk_pack_latch_clear(&latch, 7);
+	qk_pack_latch_feed(&latch, (const int16_t[]){5, -3});
+	qk_pack_latch_feed(&latch, (const int16_t[]){-8, 100});
+	CHECK(latch.ma_min[0] == -8 && latch.ma_min[1] == -3 && latch.since_seq == 7);
+}
+
 static void an_insertion_bounces_before_it_counts(void)
 {
 	start();
@@ -213,6 +257,9 @@ int main(void)
 	RUN(packs_that_are_there_at_the_start_are_no_events);
 	RUN(a_removal_is_told_at_once_and_the_other_pack_takes_over);
 	RUN(a_takeover_counts_only_when_the_load_has_moved);
+	RUN(a_takeover_tells_how_long_hardware_took_and_not_how_long_another_one_did);
+	RUN(an_insertion_tells_its_highest_inrush);
+	RUN(the_lowest_currents_of_both_packs_are_held_until_they_are_taken);
 	RUN(an_insertion_bounces_before_it_counts);
 	RUN(a_counterfeit_pack_is_told_once_and_never_enabled);
 	RUN(an_empty_pack_is_disabled_with_hysteresis);

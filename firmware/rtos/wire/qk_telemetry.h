@@ -1,4 +1,4 @@
-/* Generated from protocols/link.toml, protocols/motion.toml, protocols/power.toml, protocols/stream.toml, protocols/thermal.toml by `make gen`. Do not edit. */
+/* Generated from protocols/ar1.toml, protocols/link.toml, protocols/motion.toml, protocols/power.toml, protocols/stream.toml, protocols/thermal.toml by `make gen`. Do not edit. */
 /* SPDX-License-Identifier: Apache-2.0 */
 /* clang-format off */
 #ifndef QK_TELEMETRY_H
@@ -7,7 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_TELEMETRY_LAYOUT_HASH 0x156au
+#define QK_TELEMETRY_LAYOUT_HASH 0x6623u
+
+enum qk_ar1_zone {
+	QK_AR1_ZONE_CPU = 0,
+	QK_AR1_ZONE_NPU = 1,
+	QK_AR1_ZONE_CAMERA = 2,
+	QK_AR1_ZONE_SKIN = 3,
+};
 
 enum qk_pack {
 	QK_PACK_LEFT = 0,
@@ -82,6 +89,54 @@ enum qk_thermal_zone {
 	QK_THERMAL_ZONE_SKIN = 4,
 	QK_THERMAL_ZONE_NONE = 255,
 };
+
+#define QK_WIRE_AR1_LOAD_TYPE 0x50u
+/* How busy the AR1 is, 1 Hz. */
+struct qk_wire_ar1_load {
+	uint16_t cpu_permille; /* 0.1 %; Share of all processors that was not idle since the last message. */
+	uint16_t runnable; /* Tasks that run or want to. */
+	uint32_t memory_total_kib; /* KiB */
+	uint32_t memory_free_kib; /* KiB; Available without swapping. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_ar1_load) == 12, "qk_wire_ar1_load");
+_Static_assert(offsetof(struct qk_wire_ar1_load, cpu_permille) == 0, "qk_wire_ar1_load.cpu_permille");
+_Static_assert(offsetof(struct qk_wire_ar1_load, runnable) == 2, "qk_wire_ar1_load.runnable");
+_Static_assert(offsetof(struct qk_wire_ar1_load, memory_total_kib) == 4, "qk_wire_ar1_load.memory_total_kib");
+_Static_assert(offsetof(struct qk_wire_ar1_load, memory_free_kib) == 8, "qk_wire_ar1_load.memory_free_kib");
+
+#define QK_WIRE_AR1_THERMAL_TYPE 0x51u
+/* Thermal zones of the AR1, 1 Hz. */
+struct qk_wire_ar1_thermal {
+	int16_t zone_decic[4]; /* 0.1 degC; Indexed by ar1_zone; -32768 where there is no sensor. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_ar1_thermal) == 8, "qk_wire_ar1_thermal");
+_Static_assert(offsetof(struct qk_wire_ar1_thermal, zone_decic) == 0, "qk_wire_ar1_thermal.zone_decic");
+
+#define QK_WIRE_AR1_FEED_TYPE 0x53u
+/* To the agent of virtual glasses: the temperatures that its zones shall have. */
+struct qk_wire_ar1_feed {
+	int16_t zone_decic[4]; /* 0.1 degC; Indexed by ar1_zone; -32768 takes a sensor away. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_ar1_feed) == 8, "qk_wire_ar1_feed");
+_Static_assert(offsetof(struct qk_wire_ar1_feed, zone_decic) == 0, "qk_wire_ar1_feed.zone_decic");
+
+#define QK_WIRE_AR1_VERITY_TYPE 0x52u
+/* A partition was mapped through dm-verity and read whole. */
+struct qk_wire_ar1_verity {
+	char partition[20];
+	uint8_t root_digest[8]; /* First bytes of the root digest in the vbmeta structure. */
+	uint32_t blocks; /* Blocks of 4096 bytes that were read. */
+	uint32_t failed_blocks; /* Blocks that could not be read: neither whole nor corrected. */
+	uint32_t corrected_errors; /* Errors that the Reed-Solomon codes corrected, as the kernel counts them. */
+	uint8_t error; /* errno of what kept the partition from being mapped, 0 if nothing did. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_ar1_verity) == 41, "qk_wire_ar1_verity");
+_Static_assert(offsetof(struct qk_wire_ar1_verity, partition) == 0, "qk_wire_ar1_verity.partition");
+_Static_assert(offsetof(struct qk_wire_ar1_verity, root_digest) == 20, "qk_wire_ar1_verity.root_digest");
+_Static_assert(offsetof(struct qk_wire_ar1_verity, blocks) == 28, "qk_wire_ar1_verity.blocks");
+_Static_assert(offsetof(struct qk_wire_ar1_verity, failed_blocks) == 32, "qk_wire_ar1_verity.failed_blocks");
+_Static_assert(offsetof(struct qk_wire_ar1_verity, corrected_errors) == 36, "qk_wire_ar1_verity.corrected_errors");
+_Static_assert(offsetof(struct qk_wire_ar1_verity, error) == 40, "qk_wire_ar1_verity.error");
 
 #define QK_WIRE_AR1_LINK_TYPE 0x40u
 /* Requests to the AR1, 1 Hz. What is latched holds the longest since the report before. */

@@ -1,0 +1,93 @@
+"""What a build depends on, by content. A file that looks untouched is not read again."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from quarkctl.build.ar1.manifest import Owned
+from quarkctl.build.ar1.untouched import Signature, folder_signature, signature
+from quarkctl.errors import InputWrong
+from quarkctl.files import File
+from quarkctl.formats import verity
+from quarkctl.formats.segments import Joined, whole
+
+#: Images from this size on are not hashed before they are built: their hash tree names them.
+LARGE_BYTES = 64 << 20
+
+
+class Inputs:
+    """Content ids of files, kept between builds with the signatures of the files."""
+
+    def __init__(self, known: dict[str, tuple[Signature, str]]) -> None:
+        self._known = known
+        self.used: dict[str, tuple[Signature, str]] = {}
+        self.folders: dict[str, str] = {}
+
+    def file(self, path: Path) -> str:
+        """SHA-256 of a file, read only if it changed."""
+        return self.files([path])[0]
+
+    def files(self, paths: Iterable[Path]) -> list[str]:
+        wanted = [(p, str(p.absolute()), signature(p)) for p in paths]
+        missing = [(p, key, sig) for p, key, sig in wanted if not self._has(key, sig)]
+        with ThreadPoolExecutor(verity.workers()) as pool:
+            for (_, key, sig), digest in zip(missing, pool.map(_sha256, (p for p, _, _ in missing)), strict=True):
+                self._known[key] = (sig, digest)
+        out = []
+        for _, key, sig in wanted:
+            self.used[key] = (sig, self._known[key][1])
+            out.append(self._known[key][1])
+        return out
+
+    def _has(self, key: str, sig: Signature) -> bool:
+        return key in self._known and self._known[key][0] == sig and not self._known[key][1].startswith("tree:")
+
+    def large(self, path: Path, salt: bytes, algorithm: str) -> str:
+        """Id of a large image by its hash tree; empty when it was never built, since building will name it."""
+        key, sig = str(path.absolute()), signature(path)
+        old = self._known.get(key)
+        prefix = f"tree:{algorithm}:{salt.hex()}:"
+        if old is None or not old[1].startswith(prefix):
+            return ""
+        if old[0] != sig:
+            with File(path) as data:
+                padding = bytes(-len(data) % verity.BLOCK_BYTES)
+                found = prefix + verity.tree(Joined([whole(data), padding]), salt, algorithm).root.hex()
+            if found != old[1]:
+                return ""
+            self._known[key] = (sig, found)
+        self.used[key] = self._known[key]
+        return self._known[key][1]
+
+    def learn(self, path: Path, sig: Signature, salt: bytes, algorithm: str, root: bytes) -> str:
+        """Remember what building a large image told of it. Raises InputWrong when it changed meanwhile."""
+        if signature(path) != sig:
+            raise InputWrong(f"{path} was changed while it was read", hint="build again")
+        key = str(path.absolute())
+        self._known[key] = self.used[key] = (sig, f"tree:{algorithm}:{salt.hex()}:{root.hex()}")
+        return self._known[key][1]
+
+    def folder(self, folder: Path, files: list[Owned]) -> str:
+        """One digest over names, modes, owners and contents of what goes into an image."""
+        self.folders[str(folder.absolute())] = folder_signature(folder)
+        regular = [f.path for f in files if stat.S_ISREG(f.mode)]
+        digests = dict(zip(regular, self.files(regular), strict=True))
+        h = hashlib.sha256()
+        for f in files:
+            content = digests.get(f.path, "")
+            if stat.S_ISLNK(f.mode):
+                content = str(f.path.readlink())
+            h.update(f"{f.name}\0{f.mode}\0{f.uid}\0{f.gid}\0{content}\n".encode("utf-8", "surrogateescape"))
+        return h.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    h = hashlib.sha256()
+    with File(path) as data:
+        for at in range(0, len(data), 1 << 20):
+            h.update(data[at : at + (1 << 20)])
+    return h.hexdigest()

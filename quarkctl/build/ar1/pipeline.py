@@ -1,0 +1,506 @@
+"""From a specification to images: what changed is built, checked, signed, read back, and published together."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from quarkctl import files
+from quarkctl.build import sign
+from quarkctl.build.ar1 import images, kernel, lint, spec, stamp, storage, verify
+from quarkctl.build.ar1.inputs import Inputs
+from quarkctl.build.ar1.request import Built, Request
+from quarkctl.build.ar1.spec import Image, Protection, Spec
+from quarkctl.build.ar1.storage import Written
+from quarkctl.build.ar1.untouched import intact, signature
+from quarkctl.errors import HostUnfit, InputWrong
+from quarkctl.events import Event, Level, Progress
+from quarkctl.files import File
+from quarkctl.formats import avb, gpt, lp, sparse
+from quarkctl.formats.segments import Joined, Segment, Span, size
+
+_DIGEST_BYTES_MAX = 64 << 20
+_DEVELOPMENT = "development"
+
+
+@dataclass(frozen=True)
+class Made:
+    """An image that was built, now or before. ``segments``: its bytes; ``files``: the paths that hold them."""
+
+    key: str
+    segments: tuple[Segment, ...]
+    vbmeta: bytes
+    content_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        return size(self.segments)
+
+
+def build(request: Request, asked: dict[str, str], record: dict[str, Any], progress: Progress) -> Built:
+    """Build what changed since ``record``. See `quarkctl.build.ar1.request.build`."""
+    request.out.mkdir(parents=True, exist_ok=True)
+    with _only_one(request.out):
+        return _Build(request, asked, record, progress).run()
+
+
+@contextmanager
+def _only_one(out: Path) -> Iterator[None]:
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise HostUnfit(f"another build writes into {out}", hint="wait for it, or --out elsewhere") from error
+        yield
+
+
+class _Build:
+    def __init__(self, request: Request, asked: dict[str, str], record: dict[str, Any], progress: Progress) -> None:
+        self.request, self.asked, self.progress = request, asked, progress
+        self.spec: Spec = spec.load(request.spec, version=request.version, key=request.key)
+        self.old: dict[str, Any] = record.get("cache", {}).get("steps", {})
+        self.inputs = Inputs({k: (v[0], v[1]) for k, v in record.get("cache", {}).get("inputs", {}).items()})
+        self.tool = stamp.tool_id()
+        self.work = request.out / ".work"
+        self.staged = self.work / "new"
+        self.signers: dict[str, sign.Signer] = {}
+        self.made: dict[str, Made] = {}
+        self.steps: dict[str, Any] = {}
+        self.fresh: list[str] = []
+        self.sources: images.Sources
+        self._open: list[File] = []
+        self.members = {m.image for i in self.spec.images.values() for m in i.members if m.image}
+
+    def run(self) -> Built:
+        try:
+            epoch = int(self.asked["epoch"])
+        except ValueError as error:
+            raise InputWrong(f"SOURCE_DATE_EPOCH is {self.asked['epoch']!r}, not a number") from error
+        shutil.rmtree(self.staged, ignore_errors=True)
+        self.staged.mkdir(parents=True)
+        try:
+            self.sources = images.Sources(self.spec, self._kernel(), self.work, epoch)
+            keys = {name: self.signer(name).public_key for name in self.spec.keys}
+            luns = storage.tables(self.spec)
+            lint.check(self.spec, keys, development=self.development)
+            for image in self.spec.images.values():
+                if image.kind not in ("vbmeta", "super"):
+                    self.image(image)
+            for image in self.spec.images.values():
+                if image.kind == "super":
+                    self.super(image)
+            for image in self._vbmetas():
+                self.vbmeta(image)
+            for name, data in storage.outputs(self.spec, luns, self._written()).items():
+                self.stage_small(name, data)
+            for s in self.signers.values():
+                s.finish()
+            self.verify(keys, luns)
+            return self.publish()
+        finally:
+            for file in self._open:
+                file.close()
+            shutil.rmtree(self.staged, ignore_errors=True)
+
+    # --- what the build is made of
+
+    @property
+    def development(self) -> bool:
+        return any(_DEVELOPMENT in Path(k.signer).name for k in self.spec.keys.values())
+
+    def _kernel(self) -> kernel.Kernel | None:
+        used = any(i.kernel == "kernel" for i in self.spec.images.values()) or self.spec.kernel_modules
+        if not used or (self.spec.kernel_image and not self.spec.kernel_modules):
+            return None
+        found = kernel.find()
+        if found is None:
+            self.tell("kernel", Level.START, "fetching Debian's arm64 cloud kernel")
+            found = kernel.fetch()
+            self.tell("kernel", Level.DONE, found.version)
+        return found
+
+    def signer(self, name: str) -> sign.Signer:
+        text = self.spec.keys[name].signer
+        if text not in self.signers:
+            self.signers[text] = sign.load(text)
+        return self.signers[text]
+
+    def signing(self, key: str, artifact: str) -> avb.Signing | None:
+        if not key:
+            return None
+        signer = self.signer(key)
+        number = next(n for n, name in avb.ALGORITHM_NAMES.items() if name == self.spec.keys[key].algorithm)
+        algorithm = avb.ALGORITHMS[number]
+        return avb.Signing(
+            algorithm,
+            signer.public_key,
+            lambda message: signer.sign(message, f"{self.spec.product}/{artifact}", algorithm),
+        )
+
+    def tell(self, step: str, level: Level, text: str = "", done: int = 0, total: int = 0) -> None:
+        self.progress(Event(self.spec.product, step, level, text, done, total))
+
+    def told(self, step: str, total: int) -> Callable[[int], None]:
+        return lambda done: self.tell(step, Level.PROGRESS, "", done, total)
+
+    def open(self, path: Path) -> File:
+        file = File(path)
+        self._open.append(file)
+        return file
+
+    # --- images
+
+    def key(self, image: Image, *more: object) -> str:
+        plain = replace(image, folder=None, manifest=None, file=None, dtbs=(), trees=(), ramdisk=None, fragments=())
+        shapes = [
+            (r.compress, r.agent, r.modules)
+            for r in [image.ramdisk, *(f.ramdisk for f in image.fragments)]
+            if r is not None
+        ]
+        what = [
+            self.tool, self.spec.product, self.spec.version, self.spec.release, self.asked["epoch"], repr(plain),
+            repr(shapes), repr([(f.name, f.type) for f in image.fragments]), repr([(t.id, t.rev) for t in image.trees]),
+            image.name in self.members, *map(repr, more),
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+    def image(self, image: Image) -> None:
+        ids = images.content_id(image, self.sources, self.inputs)
+        p = image.protection
+        owner = self.signer(p.key).public_key.id.hex() if p and p.key else ""
+        if all(ids) and self.reuse(image, self.key(image, ids, owner)):
+            return
+        self.tell(image.name, Level.START, image.kind)
+        before = signature(image.file) if image.file else None
+        make = self._filesystem if image.kind in ("ext4", "erofs") else self._content
+        made = make(image)
+        if not all(ids) and image.file and p and before is not None:
+            root = made[1].descriptor
+            if isinstance(root, avb.Hashtree):
+                ids = [self.inputs.learn(image.file, before, p.salt, p.hash_algorithm, root.root_digest)]
+        self.keep(image, self.key(image, ids, owner), made[0], made[2], made[3])
+        self.tell(image.name, Level.DONE, f"{self.made[image.name].size_bytes} bytes")
+
+    def _content(self, image: Image) -> tuple[list[tuple[Path, Path]], Any, bytes, int]:
+        """Build from segments. Returns the files that hold the image as (where it is now, where it will be), and more."""
+        segments = images.CONTENTS[image.kind](image, self.sources)
+        self._open += [s.source for s in segments if isinstance(s, Span) and isinstance(s.source, File)]
+        length = size(segments)
+        bound, vbmeta, rest = None, b"", []
+        if image.protection:
+            bound = images.bind(segments, image.protection, self.told(image.name, length))
+            vbmeta = self._own_vbmeta(image.name, image.protection, bound.descriptor)
+            rest = [*bound.tail, *images.footed(bound, length, vbmeta)]
+        if image.name in self.members and image.file:
+            tail = self.work / f"{image.name}.tail"
+            files.write(tail, rest)
+            return [(image.file, image.file), (tail, tail)], bound, vbmeta, length
+        target = self.staged / f"{image.name}.img"
+        self._write(target, [*segments, *rest], image.sparse)
+        return [(target, self.request.out / target.name)], bound, vbmeta, length
+
+    def _filesystem(self, image: Image) -> tuple[list[tuple[Path, Path]], Any, bytes, int]:
+        member = image.name in self.members
+        raw = (self.work if member or image.sparse else self.staged) / f"{image.name}.img"
+        images.make_filesystem(image, self.sources, raw)
+        content = self.open(raw)
+        length, bound, vbmeta = len(content), None, b""
+        if image.protection:
+            bound = images.bind([Span(content, 0, length)], image.protection, self.told(image.name, length))
+            vbmeta = self._own_vbmeta(image.name, image.protection, bound.descriptor)
+            with raw.open("r+b") as file:
+                end = files.append(file.fileno(), length, [*bound.tail, *images.footed(bound, length, vbmeta)])
+                file.truncate(end)
+        if not member and image.sparse:
+            target = self.staged / f"{image.name}.img"
+            self._write(target, [Span(self.open(raw), 0, raw.stat().st_size)], sparse_file=True)
+            return [(target, self.request.out / target.name)], bound, vbmeta, length
+        return [(raw, raw if member else self.request.out / raw.name)], bound, vbmeta, length
+
+    def _own_vbmeta(self, name: str, p: Protection, descriptor: avb.Hash | avb.Hashtree) -> bytes:
+        properties = [avb.Property(k, v.encode()) for k, v in p.properties.items()]
+        return avb.build(
+            [descriptor, *properties], self.signing(p.key, name), release=self.spec.release,
+            rollback_index=p.rollback_index,
+        )  # fmt: skip
+
+    def _write(self, target: Path, segments: list[Segment], sparse_file: bool) -> None:
+        if sparse_file:
+            source = Joined(segments)
+            if len(source) % sparse.BLOCK_BYTES:
+                raise InputWrong(
+                    f"{target.name}: a sparse image needs whole blocks of 4096 bytes, here are {len(source)} bytes"
+                )
+            files.write(target, sparse.build(sparse.scan(source)))
+        else:
+            files.write(target, segments)
+
+    def reuse(self, image: Image, key: str) -> bool:
+        """Take an image of the last build, when it is the same and nobody touched its files."""
+        old = self.old.get(image.name)
+        if not old or old["key"] != key or not all(intact(Path(p), sig) for p, sig in old["files"]):
+            return False
+        segments = tuple(whole_of(self.open(Path(p))) for p, _ in old["files"])
+        self.made[image.name] = Made(key, segments, bytes.fromhex(old["vbmeta"]), old["content_bytes"])
+        self.steps[image.name] = old
+        return True
+
+    def keep(self, image: Image, key: str, where: list[tuple[Path, Path]], vbmeta: bytes, content_bytes: int) -> None:
+        segments = tuple(whole_of(self.open(now)) for now, _ in where)
+        self.made[image.name] = Made(key, segments, vbmeta, content_bytes)
+        self.steps[image.name] = {
+            "key": key, "vbmeta": vbmeta.hex(), "content_bytes": content_bytes,
+            "files": [[str(later.absolute()), signature(now)] for now, later in where],
+        }  # fmt: skip
+        self.fresh.append(image.name)
+
+    # --- super
+
+    def super(self, image: Image) -> None:
+        parts = [self.made[m.image].key for m in image.members if m.image]
+        key = self.key(image, parts)
+        if self.reuse(image, key):
+            return
+        self.tell(image.name, Level.START, "super")
+        slots = ("_a", "_b") if image.slot_count > 1 else ("",)
+        groups = [lp.Group(g + s, limit) for g, limit in image.groups.items() for s in slots]
+        contents = []
+        for m in image.members:
+            for s in slots:
+                held = self.made[m.image].segments if m.image and s in ("", "_a") else ()
+                contents.append(lp.Content(m.name + s, m.group + s, held))
+        try:
+            metadata = lp.place(
+                contents, groups, image.size_bytes, minor=image.metadata_minor, flags=int(image.virtual_ab),
+                slot_count=image.slot_count,
+            )  # fmt: skip
+            segments = lp.build([metadata] * image.slot_count, contents)
+        except InputWrong as error:
+            raise InputWrong(f"super-fit: {error.message.removeprefix('super: ')}", error.hint) from error
+        target = self.staged / f"{image.name}.img"
+        self._write(target, segments, image.sparse)
+        self.keep(image, key, [(target, self.request.out / target.name)], b"", size(segments))
+        self.tell(image.name, Level.DONE, f"{target.stat().st_size} bytes")
+
+    # --- vbmeta
+
+    def _vbmetas(self) -> list[Image]:
+        """vbmeta images, those that others include first. Raises InputWrong for a circle."""
+        todo = {i.name: i for i in self.spec.images.values() if i.kind == "vbmeta"}
+        out: list[Image] = []
+        while todo:
+            ready = [i for i in todo.values() if not any(n in todo for n in i.include)]
+            if not ready:
+                raise InputWrong(f"{self.spec.file}: {', '.join(todo)} include each other")
+            out += ready
+            for i in ready:
+                del todo[i.name]
+        return out
+
+    def vbmeta(self, image: Image) -> None:
+        chains: list[avb.Descriptor] = []
+        included: list[avb.Descriptor] = []
+        minor = 0
+        for name in image.include:
+            other = self.spec.images[name]
+            key = other.key if other.kind == "vbmeta" else other.protection.key if other.protection else ""
+            if key:
+                p = other.protection
+                location = other.rollback_index_location if p is None else p.rollback_index_location
+                if not location:
+                    raise InputWrong(
+                        f"avb-rollback: {name} is chained without a location", hint="rollback_index_location = 1"
+                    )
+                partition = name if p is None else p.partition
+                chains.append(avb.Chain(partition, location, avb.key_blob(self.signer(key).public_key)))
+            else:
+                parsed = avb.parse(self.made[name].vbmeta)
+                included += parsed.descriptors
+                minor = max(minor, parsed.required_minor)
+        properties = [avb.Property(k, v.encode()) for k, v in image.properties.items()]
+        data = avb.build(
+            [*chains, *properties, *avb.ordered(included)], self.signing(image.key, image.name), release=self.spec.release,
+            rollback_index=image.rollback_index, flags=image.flags, required_minor=minor,
+        )  # fmt: skip
+        if avb.parse(data).required_minor > self.spec.libavb_minor:
+            raise InputWrong(
+                f"avb-minor: {image.name} needs libavb 1.{avb.parse(data).required_minor}, the board has "
+                f"1.{self.spec.libavb_minor}",
+                hint="avb.libavb_minor, where the board's boot loader is newer",
+            )
+        padded = data.ljust(-(-len(data) // 4096) * 4096, b"\0")
+        self.stage_small(f"{image.name}.img", padded)
+        self.made[image.name] = Made(hashlib.sha256(data).hexdigest(), (padded,), data, len(data))
+
+    # --- outputs
+
+    def stage_small(self, name: str, data: bytes) -> None:
+        """Stage an output unless the very same file is there already."""
+        target = self.request.out / name
+        if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
+            return
+        (self.staged / name).write_bytes(data)
+        if Path(name).stem not in self.fresh:
+            self.fresh.append(Path(name).stem if name.endswith(".img") else name)
+
+    def _written(self) -> dict[str, Written]:
+        return {
+            name: Written(f"{name}.img", made.content_bytes if self.spec.images[name].sparse and not made.vbmeta else
+                          self._expanded_bytes(name), self.spec.images[name].sparse)
+            for name, made in self.made.items() if name not in self.members
+        }  # fmt: skip
+
+    def _expanded_bytes(self, name: str) -> int:
+        """Bytes of an image on the device."""
+        source = Joined(self.made[name].segments)
+        if not self.spec.images[name].sparse:
+            return len(source)
+        head = sparse.HEADER.parse(source)
+        return int(head.total_blks * head.blk_sz)
+
+    def now(self, name: str) -> Path:
+        """Where an output is at this moment."""
+        staged = self.staged / name
+        return staged if staged.exists() else self.request.out / name
+
+    def verify(self, keys: Mapping[str, Any], luns: Mapping[int, gpt.Table]) -> None:
+        """Read everything new again with the second readers. Raises VerificationFailed."""
+        fresh = [n for n in self.fresh if n in self.spec.images]
+        total = sum(self.made[n].size_bytes for n in fresh)
+        self.tell("verify", Level.START, "", 0, total)
+        bound: dict[str, bytes] = {}
+        for image in self.spec.images.values():
+            if image.kind == "super":
+                self._verify_super(image, keys, bound, changed=image.name in fresh)
+            elif image.protection and image.name not in self.members and image.name in fresh:
+                with self._reader(image) as source:
+                    bound[image.name] = verify.partition(image.name, source, self._modulus(image, keys))
+        for image in self.spec.images.values():
+            if image.kind == "vbmeta":
+                data = self.now(f"{image.name}.img").read_bytes()
+                found = verify.vbmeta(image.name, data, keys[image.key].native.public_numbers().n)
+                self._verify_included(image, found, bound, keys)
+        for n, table in luns.items():
+            verify.table(
+                f"gpt_main{n}.bin", self.now(f"gpt_main{n}.bin").read_bytes(), self.now(f"gpt_backup{n}.bin").read_bytes(),
+                table.sector_bytes,
+            )  # fmt: skip
+        self.tell("verify", Level.DONE, "read back")
+
+    def _modulus(self, image: Image, keys: Mapping[str, Any]) -> int | None:
+        p = image.protection
+        return int(keys[p.key].native.public_numbers().n) if p and p.key else None
+
+    @contextmanager
+    def _reader(self, image: Image) -> Iterator[Any]:
+        path = self.now(f"{image.name}.img")
+        source = verify.Expanded(image.name, path) if image.sparse else File(path)
+        try:
+            yield source
+        finally:
+            source.close()
+
+    def _verify_super(self, image: Image, keys: Mapping[str, Any], bound: dict[str, bytes], *, changed: bool) -> None:
+        if not changed:
+            return
+        suffix = "_a" if image.slot_count > 1 else ""
+        with self._reader(image) as source:
+            wanted = {m.name + suffix: (self.made[m.image].size_bytes, None) for m in image.members if m.image}
+            places = verify.super_image(image.name, source, dict(wanted))
+            for m in image.members:
+                if not m.image:
+                    continue
+                offset, _ = places[m.name + suffix]
+                part = Joined([Span(source, offset, self.made[m.image].size_bytes)])
+                if self.spec.images[m.image].protection:
+                    told = self.told("verify", len(part))
+                    bound[m.image] = verify.partition(
+                        m.image, part, self._modulus(self.spec.images[m.image], keys), told
+                    )
+
+    def _verify_included(
+        self, image: Image, found: list[tuple[int, bytes]], bound: Mapping[str, bytes], keys: Mapping[str, Any]
+    ) -> None:
+        here = [d for _, d in found]
+        for name in image.include:
+            other = self.spec.images[name]
+            key = other.key if other.kind == "vbmeta" else other.protection.key if other.protection else ""
+            if key:
+                partition = (name if other.protection is None else other.protection.partition).encode()
+                d = next((d for tag, d in found if tag == 4 and d[92 : 92 + len(partition)] == partition), b"")
+                verify.chained(f"{image.name}: {name}", d, keys[key].native.public_numbers().n)
+            elif name in bound and bound[name] not in here:
+                raise verify.failed(image.name, f"the descriptor of {name} is not the one in its footer")
+
+    def publish(self) -> Built:
+        """Move everything staged into its place, then write the record: without it nothing counts as built."""
+        out = self.request.out
+        (out / stamp.RECORD).unlink(missing_ok=True)
+        for path in sorted(self.staged.iterdir()):
+            path.replace(out / path.name)
+        names = [f"{n}.img" for n in self.spec.images if n not in self.members]
+        names += [f"{kind}{lun.number}{end}" for lun in self.spec.luns for kind, end in
+                  (("gpt_main", ".bin"), ("gpt_backup", ".bin"), ("rawprogram", ".xml"), ("patch", ".xml"))]  # fmt: skip
+        for step in self.steps.values():  # renaming changed their times
+            step["files"] = [[p, signature(Path(p))] for p, _ in step["files"]]
+        outputs = {str((out / n).absolute()): signature(out / n) for n in names}
+        outputs |= {p: sig for step in self.steps.values() for p, sig in step["files"]}
+        record = {
+            "schema": stamp.SCHEMA, "product": self.spec.product, "version": self.spec.version,
+            "development_key": self.development,
+            "files": {n: {"bytes": (out / n).stat().st_size, "sha256": _digest(out / n)} for n in names},
+            "partitions": self._partitions(),
+            "signatures": [r.as_dict() for s in self.signers.values() for r in s.log],
+            "kernel": self._kernel_told(),
+            "cache": {
+                "request": self.asked, "tool": self.tool, "spec": hashlib.sha256(self.spec.text.encode()).hexdigest(),
+                "inputs": self.inputs.used, "folders": self.inputs.folders, "outputs": outputs, "steps": self.steps,
+            },
+        }  # fmt: skip
+        temporary = out / f".{stamp.RECORD}.new"
+        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", "utf-8")
+        temporary.replace(out / stamp.RECORD)
+        return Built.of(record, out, self.fresh)
+
+    def _kernel_told(self) -> dict[str, str]:
+        k = self.sources.kernel
+        return {"package": k.package, "version": k.version, "sha256": k.sha256} if k else {}
+
+    def _partitions(self) -> dict[str, Any]:
+        """What each vbmeta structure binds: for people and for the flasher."""
+        out: dict[str, Any] = {}
+        for name, made in self.made.items():
+            if self.spec.images[name].kind == "vbmeta" or not made.vbmeta:
+                continue
+            for d in avb.parse(made.vbmeta).descriptors:
+                if isinstance(d, avb.Hashtree):
+                    out[d.partition] = {
+                        "image": name, "bytes": d.image_size, "root_digest": d.root_digest.hex(), "salt": d.salt.hex(),
+                        "tree_bytes": d.tree_size, "fec_roots": d.fec_roots, "fec_bytes": d.fec_size,
+                    }  # fmt: skip
+                elif isinstance(d, avb.Hash):
+                    out[d.partition] = {
+                        "image": name,
+                        "bytes": d.image_size,
+                        "digest": d.digest.hex(),
+                        "salt": d.salt.hex(),
+                    }
+        return out
+
+
+def whole_of(file: File) -> Span:
+    return Span(file, 0, len(file))
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a file; None for a large one, whose hash tree names it: nothing is read only for that."""
+    if path.stat().st_size > _DIGEST_BYTES_MAX:
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()

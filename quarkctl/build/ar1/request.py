@@ -1,0 +1,73 @@
+"""What to build and what was built. A build that has nothing to do ends here, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quarkctl.build.ar1 import stamp
+from quarkctl.events import Progress, silent
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to build. ``key`` names a signer that takes the place of every key of the specification."""
+
+    spec: Path
+    out: Path
+    version: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build left in ``out``. ``files``: {name: {"bytes": ..., "sha256": ... or None}}."""
+
+    product: str
+    version: str
+    out: Path
+    files: Mapping[str, Mapping[str, Any]]
+    partitions: Mapping[str, Mapping[str, Any]]
+    signatures: list[dict[str, str]]
+    kernel: Mapping[str, str]
+    development_key: bool
+    made: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "out": str(self.out)}
+
+    @staticmethod
+    def of(record: Mapping[str, Any], out: Path, made: list[str]) -> Built:
+        """From the record of a build."""
+        names = ("product", "version", "files", "partitions", "signatures", "kernel", "development_key")
+        return Built(out=out, made=made, **{n: record[n] for n in names})
+
+
+def build(request: Request, progress: Progress = silent) -> Built:
+    """Build what changed. Outputs appear together, or none of them.
+
+    Raises InputWrong (specification, inputs, keys), HostUnfit (tools), BuildFailed, SignaturesWanted, VerificationFailed.
+    """
+    asked = _asked(request)
+    record = stamp.load(request.out)
+    if stamp.unchanged(record, asked, request.spec):
+        return Built.of(record, request.out, [])
+    from quarkctl.build.ar1 import pipeline
+
+    return pipeline.build(request, asked, record, progress)
+
+
+def unchanged(request: Request) -> Built | None:
+    """The last build, when there is nothing to do."""
+    record = stamp.load(request.out)
+    return Built.of(record, request.out, []) if stamp.unchanged(record, _asked(request), request.spec) else None
+
+
+def _asked(request: Request) -> dict[str, str]:
+    return {
+        "spec": str(request.spec.absolute()), "version": request.version, "key": request.key,
+        "epoch": os.environ.get("SOURCE_DATE_EPOCH", "0"),
+    }  # fmt: skip

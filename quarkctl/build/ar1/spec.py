@@ -1,0 +1,443 @@
+"""What an AR1 build is made of: ``firmware/ar1/<product>.toml``, read and checked before anything is built.
+
+The user's page is docs/ar1-images.md. Paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+from quarkctl.build.ar1.located import Document, Table
+from quarkctl.formats import avb, gpt
+
+SCHEMA = "quarkctl.ar1/1"
+#: Names that are derived instead of drawn: GUIDs of disks, partitions and file systems.
+NAMESPACE = UUID("9f0c9a52-54d1-5a0c-8f0e-4c9f3a6f7b21")
+COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
+_NAME = re.compile(r"[a-z0-9_]{1,32}")
+RELEASE = "quarkctl"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A signer by name, and the AVB algorithm that it is used with (``SHA256_RSA4096``)."""
+
+    signer: str
+    algorithm: str
+
+
+@dataclass(frozen=True)
+class Protection:
+    """How a partition's image is bound: a footer with a hash or a hash tree. Sizes in bytes."""
+
+    footer: str
+    partition: str
+    partition_bytes: int
+    salt: bytes
+    hash_algorithm: str = "sha256"
+    fec_roots: int = 2
+    key: str = ""
+    rollback_index: int = 0
+    rollback_index_location: int = 0
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ramdisk:
+    """A cpio archive: made of a folder with a manifest, or given. ``agent`` and ``modules`` are paths in it."""
+
+    folder: Path | None
+    manifest: Path | None
+    cpio: Path | None
+    compress: str
+    agent: str = ""
+    modules: str = ""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    name: str
+    type: str
+    ramdisk: Ramdisk
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A device tree and what a boot loader chooses it by."""
+
+    file: Path
+    id: int
+    rev: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """A logical partition of a super image; ``image`` empty means an empty partition."""
+
+    name: str
+    group: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image to build. Which fields are used depends on ``kind``."""
+
+    name: str
+    kind: str
+    protection: Protection | None = None
+    sparse: bool = False
+    header_version: int = 4
+    kernel: str = ""
+    kernel_compress: str = "none"
+    ramdisk: Ramdisk | None = None
+    fragments: tuple[Fragment, ...] = ()
+    dtbs: tuple[Path, ...] = ()
+    trees: tuple[Tree, ...] = ()
+    bootconfig: tuple[str, ...] = ()
+    cmdline: str = ""
+    os_version: str = ""
+    os_patch_level: str = ""
+    page_bytes: int = 4096
+    folder: Path | None = None
+    manifest: Path | None = None
+    file: Path | None = None
+    size_bytes: int = 0
+    label: str = ""
+    key: str = ""
+    include: tuple[str, ...] = ()
+    rollback_index: int = 0
+    rollback_index_location: int = 0
+    flags: int = 0
+    properties: Mapping[str, str] = field(default_factory=dict)
+    metadata_minor: int = 2
+    virtual_ab: bool = False
+    slot_count: int = 2
+    groups: Mapping[str, int] = field(default_factory=dict)
+    members: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition of a LUN. ``size_bytes`` 0: it takes what is left. ``attributes``: GPT bits."""
+
+    name: str
+    size_bytes: int
+    type_guid: UUID
+    guid: UUID
+    image: str
+    attributes: int
+
+
+@dataclass(frozen=True)
+class Lun:
+    """A disk. ``size_bytes`` 0: not known; its table is patched to fit where it is written."""
+
+    number: int
+    size_bytes: int
+    guid: UUID
+    partitions: tuple[Partition, ...]
+
+
+@dataclass(frozen=True)
+class Spec:
+    file: Path
+    text: str
+    product: str
+    version: str
+    release: str
+    libavb_minor: int
+    keys: Mapping[str, Key]
+    kernel_image: Path | None
+    kernel_modules: tuple[str, ...]
+    images: Mapping[str, Image]
+    sector_bytes: int
+    luns: tuple[Lun, ...]
+    last_release: Mapping[str, int]
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
+
+
+def load(file: Path, *, version: str = "", key: str = "") -> Spec:
+    """Read and check a specification. ``key`` takes the place of every signer. Raises InputWrong with line and column."""
+    d = Document(file)
+    d.text("schema", among=[SCHEMA])
+    product = d.text("product")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", product):
+        raise d.wrong("product", f"is {product!r}", hint="letters, digits and -, at most 31")
+    reader = _Reader(d, file.parent, product, version or d.text("version"))
+    if not version:
+        d.text("version")
+    d.text("version", "")
+    kernel = d.table("kernel", {})
+    kernel_image = kernel.text("image", "debian")
+    modules = kernel.texts("modules")
+    kernel.done()
+    avb_table = d.table("avb", {})
+    release = avb_table.text("release", RELEASE)
+    libavb_minor = avb_table.integer("libavb_minor", 3, high=3)
+    avb_table.done()
+    keys = reader.keys(key)
+    images = {name: reader.image(name, t) for name, t in d.named("image")}
+    sector_bytes, luns = reader.storage(images)
+    last = d.table("last_release", {})
+    last_release = {k: last.integer(k) for k in last.keys()}  # noqa: SIM118 - a Table is no dict
+    d.done()
+    _check_references(d, images, keys)
+    return Spec(
+        file, d.text_of_file, product, reader.version, release, libavb_minor, keys,
+        None if kernel_image == "debian" else file.parent / kernel_image, modules, images, sector_bytes, luns,
+        last_release,
+    )  # fmt: skip
+
+
+def _check_references(d: Document, images: Mapping[str, Image], keys: Mapping[str, Key]) -> None:
+    for image in images.values():
+        used = [image.key] if image.kind == "vbmeta" and image.key else []
+        if image.protection and image.protection.key:
+            used.append(image.protection.key)
+        for key in used:
+            if key not in keys:
+                raise d.wrong(("image", image.name), f"names the key {key}", hint=f"[keys.{key}] is missing")
+        for other in [*image.include, *(m.image for m in image.members if m.image)]:
+            if other not in images:
+                raise d.wrong(("image", image.name), f"names the image {other}", hint=f"[image.{other}] is missing")
+        for other in image.include:
+            if images[other].protection is None and images[other].kind != "vbmeta":
+                raise d.wrong(("image", image.name, "include"), f"includes {other}, which has no avb table")
+
+
+class _Reader:
+    def __init__(self, d: Document, folder: Path, product: str, version: str) -> None:
+        self.d, self.folder, self.product, self.version = d, folder, product, version
+
+    def guid(self, *what: object) -> UUID:
+        return uuid5(NAMESPACE, "/".join(str(w) for w in (self.product, *what)))
+
+    def path(self, t: Table, key: str, *, folder: bool = False, needed: bool = True) -> Path | None:
+        name = t.text(key, ... if needed else "")
+        if not name:
+            return None
+        path = self.folder / name
+        if folder and not path.is_dir():
+            raise t.wrong(key, f"is {name!r}: there is no such folder")
+        if not folder and not path.is_file():
+            raise t.wrong(key, f"is {name!r}: there is no such file")
+        return path
+
+    def keys(self, instead: str) -> dict[str, Key]:
+        out = {}
+        for name, t in self.d.named("keys"):
+            signer = t.text("signer")
+            if ":" not in signer:
+                signer = str(self.folder / signer)
+            algorithm = t.text("algorithm", "SHA256_RSA4096", among=list(avb.ALGORITHM_NAMES.values())[1:])
+            t.done()
+            out[name] = Key(instead or signer, algorithm)
+        return out
+
+    def image(self, name: str, t: Table) -> Image:
+        if not _NAME.fullmatch(name):
+            raise self.d.wrong(("image", name), "must be lower case letters, digits and _, at most 32")
+        kind = t.text("kind", among=list(_KINDS))
+        fields: dict[str, Any] = _KINDS[kind](self, name, t)
+        protection = self.protection(name, t) if "avb" in t and kind not in ("vbmeta", "super") else None
+        sparse = t.flag("sparse", False)
+        t.done()
+        return Image(name, kind, protection, sparse, **fields)
+
+    def protection(self, name: str, image: Table) -> Protection:
+        t = image.table("avb")
+        footer = t.text("footer", among=["hash", "hashtree"])
+        partition = t.text("partition", name)
+        size = t.size("partition_size", 0, multiple=4096)
+        salt = t.text("salt", "")
+        if not re.fullmatch(r"([0-9a-fA-F]{2}){0,64}", salt):
+            raise t.wrong("salt", "is not hexadecimal of at most 64 bytes")
+        derived = hashlib.sha256(f"{self.product}|{partition}|{self.version}".encode()).digest()
+        made = Protection(
+            footer, partition, size, bytes.fromhex(salt) if salt else derived,
+            t.text("hash", "sha256", among=["sha256", "sha512"]),
+            t.integer("fec_roots", 2, high=24) if footer == "hashtree" else 0, t.text("key", ""),
+            t.integer("rollback_index", 0), t.integer("rollback_index_location", 0, high=31), t.words("properties"),
+        )  # fmt: skip
+        if made.fec_roots == 1:
+            raise t.wrong("fec_roots", "is 1", hint="0 for none, or 2 to 24")
+        if made.key and not made.rollback_index_location:
+            raise t.wrong(
+                "", "has a key of its own, so a vbmeta chains it, and needs a rollback index location",
+                hint="rollback_index_location = 1, unique",
+            )  # fmt: skip
+        if footer == "hash" and not size:
+            raise t.wrong("", "partition_size is missing", hint='partition_size = "64 MiB"')
+        t.done()
+        return made
+
+    def ramdisk(self, t: Table) -> Ramdisk:
+        folder = self.path(t, "folder", folder=True, needed=False)
+        cpio = self.path(t, "cpio", needed=False)
+        made = Ramdisk(
+            folder, self.path(t, "manifest", needed=False), cpio,
+            t.text("compress", "lz4", among=COMPRESSIONS), t.text("agent", ""), t.text("modules", ""),
+        )  # fmt: skip
+        if cpio and (folder or made.agent or made.modules or made.manifest):
+            raise t.wrong("cpio", "is a whole ramdisk: nothing can be added to it")
+        if not (cpio or folder or made.agent or made.modules):
+            raise t.wrong("", "is empty", hint="folder, cpio, agent or modules")
+        t.done()
+        return made
+
+    def boot(self, name: str, t: Table) -> dict[str, Any]:
+        kernel = t.text("kernel", "")
+        if kernel and kernel != "kernel" and not (self.folder / kernel).is_file():
+            raise t.wrong("kernel", f"is {kernel!r}: there is no such file", hint='"kernel" means the one of [kernel]')
+        return {
+            "header_version": t.integer("header_version", 4, low=3, high=4), "kernel": kernel,
+            "kernel_compress": t.text("kernel_compress", "none", among=["none", "gzip", "lz4"]),
+            "ramdisk": self.ramdisk(t.table("ramdisk")) if "ramdisk" in t else None, "cmdline": t.text("cmdline", ""),
+            "os_version": t.text("os_version", ""), "os_patch_level": t.text("os_patch_level", ""),
+        }  # fmt: skip
+
+    def vendor_boot(self, name: str, t: Table) -> dict[str, Any]:
+        fragments = []
+        for f in t.tables("fragment"):
+            kind = f.text("type", "platform", among=["none", "platform", "recovery", "dlkm"])
+            label = f.text("name", "")
+            ramdisk = self.ramdisk(f.table("ramdisk"))
+            f.done()
+            fragments.append(Fragment(label, kind, ramdisk))
+        if not fragments:
+            raise t.wrong("", "has no ramdisk", hint=f"[[image.{name}.fragment]]")
+        return {
+            "header_version": t.integer("header_version", 4, low=3, high=4), "fragments": tuple(fragments),
+            "dtbs": tuple(self._files(t, "dtb")), "bootconfig": t.texts("bootconfig"), "cmdline": t.text("cmdline", ""),
+            "page_bytes": t.size("page_size", 4096), "label": t.text("product", ""),
+        }  # fmt: skip
+
+    def _files(self, t: Table, key: str) -> list[Path]:
+        out = []
+        for name in t.texts(key):
+            if not (self.folder / name).is_file():
+                raise t.wrong(key, f"names {name!r}: there is no such file")
+            out.append(self.folder / name)
+        return out
+
+    def dtbo(self, name: str, t: Table) -> dict[str, Any]:
+        trees = []
+        for e in t.tables("tree"):
+            file = self.path(e, "file")
+            if file is not None:
+                trees.append(Tree(file, e.integer("id", 0, high=2**32 - 1), e.integer("rev", 0, high=2**32 - 1)))
+            e.done()
+        return {"trees": tuple(trees), "page_bytes": t.size("page_size", 2048)}
+
+    def filesystem(self, name: str, t: Table) -> dict[str, Any]:
+        return {
+            "folder": self.path(t, "folder", folder=True),
+            "manifest": self.path(t, "manifest", needed=False),
+            "size_bytes": t.size("size", 0, multiple=4096),
+            "label": t.text("label", name[:16]),
+        }
+
+    def raw(self, name: str, t: Table) -> dict[str, Any]:
+        return {"file": self.path(t, "file")}
+
+    def vbmeta(self, name: str, t: Table) -> dict[str, Any]:
+        return {
+            "key": t.text("key"), "include": t.texts("include"), "rollback_index": t.integer("rollback_index", 0),
+            "rollback_index_location": t.integer("rollback_index_location", 0, high=31),
+            "flags": t.integer("flags", 0, high=3),
+            "properties": t.words("properties"),
+        }  # fmt: skip
+
+    def super(self, name: str, t: Table) -> dict[str, Any]:
+        version = t.text("metadata_version", "10.2", among=["10.0", "10.1", "10.2"])
+        virtual_ab = t.flag("virtual_ab", False)
+        groups = {}
+        for group, g in t.named("group"):
+            groups[group] = g.size("maximum_size", 0)
+            g.done()
+        members = []
+        for m in t.tables("partition"):
+            members.append(Member(m.text("name"), m.text("group", among=list(groups)), m.text("image", "")))
+            m.done()
+        if virtual_ab and version != "10.2":
+            raise t.wrong("virtual_ab", "needs metadata_version 10.2")
+        return {
+            "size_bytes": t.size("size", multiple=4096), "metadata_minor": int(version[-1]), "virtual_ab": virtual_ab,
+            "slot_count": t.integer("slots", 2, low=1, high=3), "groups": groups, "members": tuple(members),
+        }  # fmt: skip
+
+    # --- storage
+
+    def storage(self, images: Mapping[str, Image]) -> tuple[int, tuple[Lun, ...]]:
+        t = self.d.table("storage", {})
+        sector_bytes = t.integer("sector_size", 4096)
+        if sector_bytes not in gpt.SECTOR_BYTES:
+            raise t.wrong("sector_size", f"is {sector_bytes}", hint="512 (eMMC) or 4096 (UFS)")
+        slots = t.table("slots", {})
+        bits = {}
+        for slot, priority in (("a", 3), ("b", 2)):
+            s = slots.table(slot, {})
+            values = {"priority": priority, "active": int(slot == "a"), "retry_count": 7, "successful": 0}
+            bits[slot] = gpt.attributes(
+                **{k: s.integer(k, v, high=(1 << gpt.ATTRIBUTES[k][1]) - 1) for k, v in values.items()}
+            )
+            s.done()
+        slots.done()
+        luns = tuple(self._lun(x, sector_bytes, bits, images) for x in t.tables("lun"))
+        numbers = [x.number for x in luns]
+        if len(set(numbers)) != len(numbers):
+            raise t.wrong("lun", f"numbers are {numbers}: one stands twice")
+        t.done()
+        return sector_bytes, luns
+
+    def _lun(self, t: Table, sector_bytes: int, bits: dict[str, int], images: Mapping[str, Image]) -> Lun:
+        number = t.integer("number", high=255)
+        size = t.size("size", 0, multiple=sector_bytes)
+        parts: list[Partition] = []
+        for p in t.tables("partition"):
+            name = p.text("name")
+            image = p.text("image", "")
+            if image and image not in images:
+                raise p.wrong("image", f"is {image!r}", hint=f"[image.{image}] is missing")
+            length = 0 if p.says("size", "grow") else p.size("size", multiple=sector_bytes)
+            ab = p.flag("ab", False)
+            both = p.text("slots", "a", among=["a", "both"])
+            extra = gpt.attributes(read_only=int(p.flag("read_only", False)))
+            for slot in ("a", "b") if ab else ("",):
+                full = f"{name}_{slot}" if slot else name
+                kind = p.text(f"type_{slot}" if slot else "type", "")
+                parts.append(
+                    Partition(
+                        full, length, self._uuid(p, kind, "type", number, full), self.guid("partition", number, full),
+                        image if slot in ("", "a") or both == "both" else "", extra | bits.get(slot, 0),
+                    )
+                )  # fmt: skip
+            p.done()
+        if [p.size_bytes for p in parts].count(0) > (1 if not parts or not parts[-1].size_bytes else 0):
+            raise t.wrong("partition", "that grows must be the last one, and only one")
+        t.done()
+        return Lun(number, size, self.guid("lun", number), tuple(parts))
+
+    def _uuid(self, t: Table, text: str, *derived: object) -> UUID:
+        if not text:
+            return self.guid(*derived)
+        try:
+            return UUID(text)
+        except ValueError as error:
+            raise t.wrong("type", f"is {text!r}, not a UUID") from error
+
+
+_KINDS: dict[str, Any] = {
+    "boot": _Reader.boot, "vendor_boot": _Reader.vendor_boot, "dtbo": _Reader.dtbo, "ext4": _Reader.filesystem,
+    "erofs": _Reader.filesystem, "raw": _Reader.raw, "vbmeta": _Reader.vbmeta, "super": _Reader.super,
+}  # fmt: skip

@@ -1,0 +1,311 @@
+"""What an image of the application processor is, as a tree of plain values: for people, for ``--json``, for comparing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from quarkctl.errors import InputWrong
+from quarkctl.formats import avb, bootimg, cpio, dtbo, gpt, lp, rawprogram, sparse, verity
+from quarkctl.formats.record import Source
+from quarkctl.formats.segments import Joined, Segment, Span, digest
+
+Tree = dict[str, Any]
+#: Chunks, files and the like beyond this number are counted and not listed.
+_LISTED_MAX = 1000
+
+
+def explain(data: Source) -> Tree | None:
+    """The tree of an image, None for a kind that is not known. Raises InputWrong (Damaged) with offset and field."""
+    for looks_like, describe in _KINDS:
+        if looks_like(data):
+            tree = describe(data)
+            return tree if tree["kind"] == "vbmeta structure" else {**tree, **_footer(data)}
+    footer = _footer(data)
+    return {"kind": "partition image", "bytes": len(data), **footer} if footer else None
+
+
+def _digest(part: Segment) -> str:
+    return digest([part]).hex() if len(part) else "-"
+
+
+def _sparse(data: Source) -> Tree:
+    image = sparse.parse(data)
+    counts = {k.name.lower(): sum(c.blocks for c in image.chunks if c.kind is k) for k in sparse.Kind}
+    tree: Tree = {
+        "kind": "Android sparse image", "block_bytes": image.block_bytes, "expanded_bytes": image.size_bytes,
+        "chunks": len(image.chunks), "blocks": {k: n for k, n in counts.items() if n},
+    }  # fmt: skip
+    inner = explain(sparse.Expanded(image))
+    return {**tree, "content": inner} if inner else tree
+
+
+def _gpt(data: Source) -> Tree:
+    backup_alone = not gpt.sector_bytes_of(data)
+    table = gpt.parse_backup(data) if backup_alone else gpt.parse(data)
+    return {
+        "kind": "backup partition table" if backup_alone else "partition table", "sector_bytes": table.sector_bytes,
+        "disk_sectors": table.sectors, "disk_guid": str(table.disk_guid), "checksums": "match",
+        "problems": list(table.problems) or None,
+        "partitions": [
+            {
+                "kind": p.name, "first": p.first_lba, "last": p.last_lba, "bytes": p.sectors * table.sector_bytes,
+                "type": str(p.type_guid), "guid": str(p.guid), **gpt.attribute_values(p.attributes),
+            }
+            for p in table.partitions
+        ],
+    }  # fmt: skip
+
+
+def _xml(data: Source) -> Tree:
+    raw = bytes(data[: len(data)])
+    if rawprogram.kind_of(raw) == "data":
+        programs = rawprogram.parse_programs(raw)
+        return {
+            "kind": "rawprogram XML",
+            "programs": [
+                {
+                    "kind": p.label or "-", "lun": p.lun, "start": str(p.start), "sectors": p.sectors,
+                    "file": p.filename or "-", **({"sparse": "yes"} if p.sparse else {}),
+                }
+                for p in programs
+            ],
+        }  # fmt: skip
+    patches = rawprogram.parse_patches(raw)
+    return {
+        "kind": "patch XML",
+        "patches": [
+            {
+                "kind": p.filename,
+                "lun": p.lun,
+                "start": str(p.start),
+                "byte": p.byte_offset,
+                "bytes": p.size_bytes,
+                "value": p.value,
+            }
+            for p in patches
+        ],
+    }
+
+
+def _vbmeta_tree(m: avb.Vbmeta) -> Tree:
+    return {
+        "algorithm": avb.ALGORITHM_NAMES[m.algorithm],
+        "signature": m.trust() or "verified by the key inside",
+        "public_key_sha256": hashlib.sha256(m.public_key).hexdigest() if m.public_key else None,
+        "rollback_index": m.rollback_index, "rollback_index_location": m.rollback_index_location, "flags": m.flags,
+        "required_libavb": f"1.{m.required_minor}", "release": m.release, "vbmeta_bytes": m.size_bytes,
+        "unknown_descriptors": list(m.unknown_tags) or None,
+        "descriptors": [_descriptor(d) for d in m.descriptors],
+    }  # fmt: skip
+
+
+def _descriptor(d: avb.Descriptor) -> Tree:
+    if isinstance(d, avb.Property):
+        return {"kind": "property", "key": d.key, "value": d.value.decode("utf-8", "backslashreplace")}
+    if isinstance(d, avb.KernelCmdline):
+        return {"kind": "kernel command line", "text": d.text, "flags": d.flags}
+    if isinstance(d, avb.Chain):
+        return {
+            "kind": "chain", "partition": d.partition, "location": d.rollback_index_location,
+            "public_key_sha256": hashlib.sha256(d.key_blob).hexdigest(),
+        }  # fmt: skip
+    if isinstance(d, avb.Hash):
+        return {
+            "kind": "hash", "partition": d.partition, "bytes": d.image_size, "algorithm": d.hash_algorithm,
+            "salt": d.salt.hex(), "digest": d.digest.hex(),
+        }  # fmt: skip
+    return {
+        "kind": "hash tree", "partition": d.partition, "bytes": d.image_size, "algorithm": d.hash_algorithm,
+        "salt": d.salt.hex(), "root_digest": d.root_digest.hex(), "tree_offset": d.tree_offset, "tree_bytes": d.tree_size,
+        "fec_roots": d.fec_roots, "fec_offset": d.fec_offset, "fec_bytes": d.fec_size,
+    }  # fmt: skip
+
+
+def _vbmeta(data: Source) -> Tree:
+    return {"kind": "vbmeta structure", **_vbmeta_tree(avb.parse(data))}
+
+
+def _footer(data: Source) -> Tree:
+    """What a footer binds, and whether the bytes are those."""
+    found = avb.of_partition(data)
+    if found is None:
+        return {}
+    footer, meta = found
+    tree = _vbmeta_tree(meta)
+    for d in meta.descriptors:
+        if isinstance(d, avb.Hash):
+            tree["content_check"] = _check_hash(data, d)
+        elif isinstance(d, avb.Hashtree):
+            tree["content_check"] = _check_tree(data, d)
+    return {"verified_boot": {"original_bytes": footer.original_size, "vbmeta_offset": footer.vbmeta_offset, **tree}}
+
+
+def _check_hash(data: Source, d: avb.Hash) -> str:
+    if d.image_size > len(data):
+        return f"the descriptor is for {d.image_size} bytes, the image has {len(data)}"
+    h = avb.hasher(d.hash_algorithm, d.salt)
+    for at in range(0, d.image_size, 1 << 20):
+        h.update(data[at : min(at + (1 << 20), d.image_size)])
+    return "matches the descriptor" if h.digest() == d.digest else "does not match the descriptor"
+
+
+def _check_tree(data: Source, d: avb.Hashtree) -> str:
+    end = max(d.image_size, d.tree_offset + d.tree_size, d.fec_offset + d.fec_size)
+    if end > len(data):
+        return f"tree and codes end at {end}, the image has {len(data)} bytes"
+    if d.data_block_bytes != verity.BLOCK_BYTES or d.hash_block_bytes != verity.BLOCK_BYTES:
+        return f"blocks of {d.data_block_bytes} bytes are not checked"
+    if not d.image_size or d.image_size % verity.BLOCK_BYTES:
+        return f"{d.image_size} bytes of data are no whole blocks"
+    part = Joined([Span(data, 0, d.image_size)])
+    try:
+        if d.fec_roots == 2:
+            made = verity.protect(part, d.salt, 2, d.hash_algorithm)
+            tree, fec = made.tree, made.fec
+        else:
+            tree, fec = verity.tree(part, d.salt, d.hash_algorithm), b""
+    except InputWrong as error:
+        return f"not checked: {error.message}"
+    if tree.root != d.root_digest:
+        return "data do not match the root digest"
+    if tree.levels != bytes(data[d.tree_offset : d.tree_offset + d.tree_size]):
+        return "the stored hash tree is not that of the data"
+    if d.fec_roots == 2 and fec != bytes(data[d.fec_offset : d.fec_offset + d.fec_size]):
+        return "the stored codes are not those of the data"
+    return "data, tree and codes match" if d.fec_roots == 2 else "data and tree match"
+
+
+def _boot(data: Source) -> Tree:
+    if bytes(data[:8]) == b"VNDRBOOT":
+        v = bootimg.parse_vendor(data)
+        return {
+            "kind": "vendor_boot image", "header_version": v.header_version, "page_bytes": v.page_bytes,
+            "product": v.product, "cmdline": v.cmdline, "dtb_bytes": len(v.dtb), "dtb_sha256": _digest(v.dtb),
+            "bootconfig": v.bootconfig.decode("utf-8", "backslashreplace").splitlines() or None,
+            "fragments": [
+                {"kind": f.type, "name": f.name or "-", "bytes": len(f.data), "sha256": _digest(f.data)} for f in v.fragments
+            ],
+        }  # fmt: skip
+    b = bootimg.parse_boot(data)
+    return {
+        "kind": "boot image" if len(b.kernel) else "init_boot image", "header_version": b.header_version,
+        "os_version": b.os_version or None, "os_patch_level": b.os_patch_level or None, "cmdline": b.cmdline or None,
+        "kernel_bytes": len(b.kernel), "kernel_sha256": _digest(b.kernel), "ramdisk_bytes": len(b.ramdisk),
+        "ramdisk_sha256": _digest(b.ramdisk), "gki_signature_bytes": len(b.signature),
+    }  # fmt: skip
+
+
+def _dtbo(data: Source) -> Tree:
+    return {
+        "kind": "dtbo image",
+        "trees": [
+            {"kind": f"{n}", "id": e.id, "rev": e.rev, "bytes": len(e.data), "sha256": _digest(e.data)}
+            for n, e in enumerate(dtbo.parse(data)[:_LISTED_MAX])
+        ],
+    }
+
+
+def _super(data: Source) -> Tree:
+    m = lp.parse(data)
+    return {
+        "kind": "super image", "metadata_version": f"10.{m.minor}",
+        "flags": ", ".join(n for n, bit in lp.HEADER_FLAGS.items() if m.flags & bit) or None, "slots": m.slot_count,
+        "metadata_bytes_max": m.metadata_bytes_max, "problems": list(m.problems) or None,
+        "groups": [{"kind": g.name, "maximum_bytes": g.size_bytes_max or "no limit"} for g in m.groups],
+        "devices": [{"kind": d.name, "bytes": d.size_bytes, "first_sector": d.first_sector} for d in m.devices],
+        "partitions": [
+            {
+                "kind": p.name, "group": m.groups[p.group].name, "bytes": p.size_bytes,
+                "extents": ", ".join(_extent(e) for e in p.extents) or "-",
+                "attributes": ", ".join(n for n, bit in lp.PARTITION_ATTRIBUTES.items() if p.attributes & bit) or "-",
+                **_member(m, data, p),
+            }
+            for p in m.partitions
+        ],
+    }  # fmt: skip
+
+
+def _extent(e: lp.Extent) -> str:
+    return f"{e.sectors}@{e.start}" if e.kind == lp.LINEAR else f"{e.sectors} zeros"
+
+
+def _member(m: lp.Metadata, data: Source, p: lp.Partition) -> Tree:
+    if not p.extents or len(m.devices) != 1:
+        return {}
+    inner = _footer(Joined(m.read(data, p))).get("verified_boot")
+    return {"verified_boot": f"{inner['signature']}; {inner.get('content_check', 'no content')}"} if inner else {}
+
+
+def _ramdisk(data: Source) -> Tree:
+    entries = list(cpio.parse(data))
+    return {
+        "kind": "ramdisk (cpio)", "entries": len(entries),
+        "files": [
+            {"kind": e.name, "mode": f"{e.mode:06o}", "owner": f"{e.uid}:{e.gid}", "bytes": len(e.data)}
+            for e in entries[:_LISTED_MAX]
+        ],
+    }  # fmt: skip
+
+
+def _ext4(data: Source) -> Tree:
+    head = bytes(data[1024 : 1024 + 136])
+    block = 1024 << min(int.from_bytes(head[24:28], "little"), 6)
+    return {
+        "kind": "ext4 file system", "block_bytes": block, "blocks": int.from_bytes(head[4:8], "little"),
+        "inodes": int.from_bytes(head[0:4], "little"), "label": head[120:136].partition(b"\0")[0].decode("utf-8", "replace"),
+        "uuid": head[104:120].hex(),
+    }  # fmt: skip
+
+
+def _erofs(data: Source) -> Tree:
+    head = bytes(data[1024 : 1024 + 128])
+    return {
+        "kind": "erofs file system", "block_bytes": 1 << head[12], "blocks": int.from_bytes(head[36:40], "little"),
+        "inodes": int.from_bytes(head[16:24], "little"), "uuid": head[48:64].hex(),
+        "label": head[64:80].partition(b"\0")[0].decode("utf-8", "replace"),
+    }  # fmt: skip
+
+
+_KINDS: list[tuple[Callable[[Source], bool], Callable[[Source], Tree]]] = [
+    (sparse.looks_like, _sparse),
+    (avb.looks_like, _vbmeta),
+    (bootimg.looks_like, _boot),
+    (dtbo.looks_like, _dtbo),
+    (cpio.looks_like, _ramdisk),
+    (lp.looks_like, _super),
+    (lambda d: bool(gpt.sector_bytes_of(d) or gpt.backup_sector_bytes_of(d)), _gpt),
+    (
+        lambda d: (
+            len(d) <= rawprogram.XML_BYTES_MAX and bytes(d[:1]) == b"<" and bool(rawprogram.kind_of(bytes(d[:4096])))
+        ),
+        _xml,
+    ),
+    (lambda d: bytes(d[1080:1082]) == b"\x53\xef", _ext4),
+    (lambda d: bytes(d[1024:1028]) == b"\xe2\xe1\xf5\xe0", _erofs),
+]
+
+
+def differences(a: Tree, b: Tree) -> list[tuple[str, Any, Any]]:
+    """Every value that differs, as (dotted path, in a, in b); None where one side has none."""
+    left, right = dict(_leaves("", a)), dict(_leaves("", b))
+    return [
+        (p, left.get(p), right.get(p))
+        for p in [*left, *(p for p in right if p not in left)]
+        if left.get(p) != right.get(p)
+    ]
+
+
+def _leaves(prefix: str, value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [leaf for k, v in value.items() for leaf in _leaves(f"{prefix}.{k}" if prefix else str(k), v)]
+    if isinstance(value, list):
+        named = [v.get("name") or v.get("partition") or v.get("kind") if isinstance(v, dict) else None for v in value]
+        unique = len(set(map(str, named))) == len(named)
+        return [
+            leaf
+            for n, v in enumerate(value)
+            for leaf in _leaves(f"{prefix}[{named[n] if unique and named[n] else n}]", v)
+        ]
+    return [(prefix, value)]

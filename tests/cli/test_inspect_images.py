@@ -1,0 +1,105 @@
+"""`quarkctl inspect` on every image of the application processor."""
+
+from __future__ import annotations
+
+import gzip
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quarkctl.errors import InputWrong
+from quarkctl.formats import avb, gpt, verity
+from quarkctl.formats.explain import differences, explain
+from tests.conftest import Quarkctl
+from tests.formats.samples import SAMPLES, footed, signing, table
+
+KINDS = {
+    "sparse": "Android sparse image", "gpt": "partition table", "gpt backup": "backup partition table",
+    "rawprogram": "rawprogram XML", "patch": "patch XML", "vbmeta": "vbmeta structure", "footer": "partition image",
+    "boot": "boot image", "vendor_boot": "vendor_boot image", "dtbo": "dtbo image", "super": "super image",
+    "ramdisk": "ramdisk (cpio)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_image_is_recognised(name: str) -> None:
+    tree = explain(SAMPLES[name][0]())
+    assert tree is not None and tree["kind"] == KINDS[name]
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_damaged_images_are_explained_or_refused(data: st.DataObject) -> None:
+    raw = bytearray(SAMPLES[data.draw(st.sampled_from(sorted(KINDS)))][0]())
+    at = data.draw(st.integers(0, len(raw) - 1))
+    raw[at : at + 8] = data.draw(st.binary(max_size=8))
+    with suppress(InputWrong):
+        explain(bytes(raw[: data.draw(st.integers(1, len(raw)))]))
+
+
+def hashtree_image() -> bytes:
+    data = bytes(range(256)) * 16 * 300
+    made = verity.protect(data, b"salt", 2)
+    at = len(data) + len(made.tree.levels) + len(made.fec)
+    d = avb.Hashtree("system", len(data), len(data), len(made.tree.levels), made.tree.root, b"salt", fec_roots=2,
+                     fec_offset=len(data) + len(made.tree.levels), fec_size=len(made.fec))  # fmt: skip
+    meta = avb.build([d], signing(), release="test")
+    whole = data + made.tree.levels + made.fec + meta
+    return whole.ljust(at + 69632 - 64, b"\0") + avb.build_footer(avb.Footer(len(data), at, len(meta)))
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [(None, "data, tree and codes match"), (5000, "data do not match the root digest"),
+     (4096 * 300 + 9000, "the stored hash tree is not that of the data"),
+     (4096 * 300 + 4096 * 4 + 5, "the stored codes are not those of the data")],
+)  # fmt: skip
+def test_what_a_footer_binds_is_checked_byte_by_byte(at: int | None, told: str) -> None:
+    raw = bytearray(hashtree_image())
+    if at is not None:
+        raw[at] ^= 1
+    tree = explain(bytes(raw))
+    assert tree and tree["verified_boot"]["content_check"] == told
+    assert tree["verified_boot"]["signature"] == "verified by the key inside"
+
+
+def test_a_signature_that_does_not_hold_is_told(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    raw = bytearray(SAMPLES["vbmeta"][0]())
+    raw[256 + 40] ^= 1
+    (tmp_path / "vbmeta.img").write_bytes(raw)
+    told = quarkctl("inspect", "vbmeta.img")
+    assert told.code == 0 and "its signature does not verify" in told.out
+    (tmp_path / "boot.img").write_bytes(footed())
+    document = quarkctl("inspect", "boot.img", "--json").json
+    assert document["files"][0]["verified_boot"]["content_check"] == "matches the descriptor"
+
+
+def test_a_compressed_ramdisk_is_looked_into(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    (tmp_path / "rd").write_bytes(gzip.compress(SAMPLES["ramdisk"][0]()))
+    told = quarkctl("inspect", "rd")
+    assert "gzip file" in told.out and "dev/console" in told.out
+
+
+def test_a_difference_is_shown_by_field(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    (tmp_path / "a").write_bytes(gpt.build(table())[0])
+    (tmp_path / "b").write_bytes(gpt.build(table(sectors=5000))[0])
+    document = quarkctl("inspect", "--diff", "a", "b", "--json").json
+    assert document["differences"] == [{"field": "disk_sectors", "a": 4096, "b": 5000}]
+    assert "disk_sectors" in quarkctl("inspect", "--diff", "a", "b").out
+    assert "nothing" in quarkctl("inspect", "--diff", "a", "a").out
+    alone = quarkctl("inspect", "--diff", "a")
+    assert alone.code == 2 and "compares two files" in alone.err
+
+
+def test_a_cut_image_ends_in_six_with_field_and_offset(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    (tmp_path / "s.img").write_bytes(SAMPLES["sparse"][0]()[:5000])
+    told = quarkctl("inspect", "s.img")
+    assert told.code == 6 and "s.img: sparse chunk: total_sz at offset" in told.err
+
+
+def test_equal_trees_have_no_differences() -> None:
+    tree = explain(SAMPLES["super"][0]()) or {}
+    assert differences(tree, tree) == [] and differences({"a": [1]}, {"a": [2]}) == [("a[0]", 1, 2)]
