@@ -1,13 +1,18 @@
-"""labgrid as the engine: a real coordinator, two exporters on two ports, virtual glasses flashed through them."""
+"""labgrid as the engine: a real coordinator, two exporters on two ports, virtual glasses flashed through them.
+
+All of it runs from an environment of its own, build/venv-labgrid: labgrid's fork of pyserial is installed over pyserial.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import importlib.metadata
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +21,22 @@ from typing import Any
 import pytest
 
 from quarkctl.build import rtos
-from quarkctl.errors import LinkError
-from quarkctl.rig.labgrid.engine import Coordinator
-from tests.conftest import Glasses, Quarkctl
+from tests.conftest import ROOT, Glasses, Quarkctl
 from tests.rig.conftest import processes_of
 
-BIN = Path(sys.executable).parent
+#: Programs of labgrid, and quarkctl beside it.
+BIN = ROOT / "build" / "venv-labgrid" / "bin"
+
+
+class BesideLabgrid(Quarkctl):
+    @staticmethod
+    def command(*args: str | Path) -> list[str]:
+        return [str(BIN / "quarkctl"), *map(str, args)]
+
+
+@pytest.fixture
+def quarkctl(tmp_path: Path) -> Quarkctl:
+    return BesideLabgrid(tmp_path)
 
 
 def free_port() -> int:
@@ -61,7 +76,7 @@ class Lab:
     def export(self, name: str, device: str, port: int) -> None:
         file = self.folder / f"{name}.yaml"
         file.write_text(f"glasses:\n  QuarkBench:\n    device: '{device}'\n    port: {port}\n    board: s1-virtual\n")
-        command = Quarkctl.command("rig", "export", file, "--coordinator", self.address, "--name", name)
+        command = BesideLabgrid.command("rig", "export", file, "--coordinator", self.address, "--name", name)
         self._start(name, command, "resource config file")
 
     def client(self, *args: str) -> str:
@@ -157,7 +172,7 @@ def test_glasses_are_flashed_through_two_exporters_and_one_that_is_killed_comes_
     )
     lab.client("-p", "glasses2", "acquire")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--lg-env", "env.yaml", "test_lab.py"],
+        [str(BIN / "pytest"), "-q", "-c", os.devnull, "--lg-env", "env.yaml", "test_lab.py"],
         cwd=quarkctl.folder, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     lab.client("-p", "glasses2", "release")
@@ -181,8 +196,20 @@ def test_a_killed_run_leaves_no_place_acquired(lab: Lab, quarkctl: Quarkctl, sta
 
 
 def test_without_a_coordinator_there_is_an_error_and_no_wait(quarkctl: Quarkctl, state_of_its_own: Path) -> None:
-    (quarkctl.folder / "x.toml").write_text("")
-    done = quarkctl("rig", "diag", "battery", "--all", "--coordinator", f"127.0.0.1:{free_port()}")
-    assert done.code == 4 and "coordinator" in done.err
-    with pytest.raises(LinkError):
-        Coordinator(f"127.0.0.1:{free_port()}")
+    address = f"127.0.0.1:{free_port()}"
+    done = quarkctl("rig", "diag", "battery", "--all", "--coordinator", address)
+    assert done.code == 4 and f"coordinator {address}" in done.err and "labgrid-coordinator -l" in done.err
+
+
+@pytest.mark.parametrize("args", [("diag", "battery", "--all", "--coordinator", "127.0.0.1:1"), ("export", "e.yaml")])
+def test_without_labgrid_the_user_is_told_how_to_get_it(args: tuple[str, ...], tmp_path: Path) -> None:
+    done = Quarkctl(tmp_path)("rig", *args)
+    assert done.code == 3 and "labgrid is not installed" in done.err and "quarkctl[labgrid]" in done.err
+
+
+def test_all_other_tests_have_the_real_pyserial() -> None:
+    def digest(file: Path) -> str:
+        return base64.urlsafe_b64encode(hashlib.sha256(file.read_bytes()).digest()).decode().rstrip("=")
+
+    files = [f for f in importlib.metadata.files("pyserial") or () if f.hash]
+    assert files and [f for f in files if f.hash and digest(Path(f.locate())) != f.hash.value] == []
