@@ -3,15 +3,16 @@
 # make check   what must hold before a commit: lint, types, layers, format, tests
 # make bench   all measurements; make bench-AREA for one of them
 # make fuzz    every decoder under coverage-guided fuzzing, FUZZ_S seconds each
+# make soak    a rig of virtual glasses through random faults; SEED=1 CYCLES=300
 # make gen     C headers from protocols/
 # make kernel  Debian's arm64 cloud kernel for the virtual AR1, without touching this system's packages
 # make docs    docs/benchmarks.md from the last bench
 PYTHON := build/venv/bin/python
 QUARKCTL := build/venv/bin/quarkctl
 C_SOURCES := $(shell find firmware -name '*.[ch]' -not -path '*/wire/*')
-AREAS := cli rtos-flash serial telemetry bundle ar1-images ar1-flash diag
+AREAS := cli rtos-flash serial telemetry bundle ar1-images ar1-flash diag rigs
 
-.PHONY: demo test check lint format bench $(AREAS:%=bench-%) fuzz gen kernel docs clean run-tools test-tools
+.PHONY: demo test check lint format bench $(AREAS:%=bench-%) fuzz soak gen kernel docs clean run-tools test-tools
 
 demo: run-tools
 	@./demo.sh $(QUARKCTL)
@@ -47,6 +48,12 @@ fuzz: test-tools
 		$(PYTHON) -m tests.fuzz $$target -max_total_time=$(FUZZ_S) -max_len=4096 -rss_limit_mb=1024 -timeout=10 \
 			-print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/$$target/ build/fuzz/$$target || exit 1; \
 	done
+
+SEED ?= 1
+CYCLES ?= 300
+
+soak: test-tools
+	$(PYTHON) -m tests.rig.soak --cycles $(CYCLES) --seed $(SEED)
 
 gen: run-tools
 	$(PYTHON) -m quarkctl.build.headers firmware/rtos/wire

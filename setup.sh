@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing to build and run quarkctl from a clone, and makes build/venv.
 #   ./setup.sh run    what `make demo` needs
-#   ./setup.sh test   what `make test` needs besides
+#   ./setup.sh test   what `make test` needs besides, with build/venv-labgrid
 # Debian and Ubuntu: installs packages, as root or through sudo. Elsewhere: says what is missing and how to get it.
 set -eu
 cd "$(dirname "$0")"
@@ -41,6 +41,10 @@ if [ "$purpose" = test ]; then
 	have umockdev-run || need umockdev umockdev umockdev ""
 	# a PKCS#11 token without hardware: keys in it must give the signatures that key files give
 	have softhsm2-util || need softhsm2-util softhsm2 softhsm softhsm
+	# history of rigs on PostgreSQL, started in a folder of the test: no server is left running
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || have initdb || need postgresql postgresql postgresql-server postgresql
+	# the page of a rig, as a person sees it
+	have chromium || need chromium chromium chromium chromium
 	# what openssl verifies, it verifies with code that is not ours
 	have openssl || need openssl openssl openssl openssl
 	# what unzip lists and tests, a release bundle is a ZIP file for everybody
@@ -108,14 +112,21 @@ if [ -n "$missing" ]; then
 	exit 3
 fi
 
-# --- the virtual environment
-venv=build/venv
-stamp=$venv/.$purpose
-if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
-	[ -x $venv/bin/python ] || { mkdir -p build && "$python" -m venv $venv; }
-	say "installing Python packages into $venv"
-	target=.
-	[ "$purpose" = test ] && target=".[dev]"
-	$venv/bin/python -m pip install --quiet --disable-pip-version-check --editable "$target"
-	touch "$stamp"
+# --- virtual environments
+# environment FOLDER REQUIREMENT: made anew or brought up to date when pyproject.toml changed
+environment() {
+	stamp=$1/.$purpose
+	if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+		[ -x "$1/bin/python" ] || { mkdir -p build && "$python" -m venv "$1"; }
+		say "installing Python packages into $1"
+		"$1/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$2"
+		touch "$stamp"
+	fi
+}
+if [ "$purpose" = test ]; then
+	environment build/venv ".[dev]"
+	# labgrid brings a fork that is installed over pyserial: it must not reach what the other tests import.
+	environment build/venv-labgrid ".[labgrid]"
+else
+	environment build/venv .
 fi

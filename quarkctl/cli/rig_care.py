@@ -78,23 +78,13 @@ def list_stations(rig: RigFile = None, where: Where = None, as_json: Json = Fals
     )  # fmt: skip
 
 
-def power_cycle(station: StationName, rig: RigFile = None, wait: float = 0.0) -> None:
+def power_cycle(station: StationName, rig: RigFile = None) -> None:
     """Switch the power of a station off and on again. Refused while somebody works with it."""
     from quarkctl.cli.choose import choose
-    from quarkctl.errors import DeviceMissing
-    from quarkctl.link.lock import hold
     from quarkctl.rig import power
 
     found = station_called(station, rig)
-    try:
-        lock = hold(choose(found.word).identity, wait)
-    except DeviceMissing:  # that may be why
-        lock = None
-    try:
-        power.switch(found, "cycle")
-    finally:
-        if lock:
-            lock.release()
+    power.cycle(found, choose)
     show.out.print(f"{found}: power off and on")
 
 

@@ -43,9 +43,13 @@ Deadline = Annotated[
 ]
 Retries = Annotated[int | None, typer.Option("--retries", metavar="N", min=0, help="More attempts; default: rig.toml.")]
 
+Engine = Annotated[
+    str, typer.Option("--coordinator", metavar="HOST:PORT", help="Stations are places of this labgrid coordinator.")
+]
+
 _WAIT_S = 3600.0
 #: Verdicts of stations to the colours of verdicts of findings.
-_LIKE = {"passed": "PASS", "failed": "FAIL", "error": "FAIL", "timeout": "FAIL", "missing": "FAIL", "lost": "FAIL",
+LIKE = {"passed": "PASS", "failed": "FAIL", "error": "FAIL", "timeout": "FAIL", "missing": "FAIL", "lost": "FAIL",
          "invalid": "INVALID", "busy": "MARGINAL", "interrupted": "MARGINAL", "quarantined": "SKIP"}  # fmt: skip
 
 
@@ -72,6 +76,7 @@ def flash(
     force: Annotated[bool, typer.Option("--force", help="Write even what is there already.")] = False,
     allow_downgrade: Annotated[bool, typer.Option("--allow-downgrade", help="Accept an older version.")] = False,
     rig: RigFile = None,
+    coordinator: Engine = "",
     wait: Wait = _WAIT_S,
     deadline: Deadline = None,
     retries: Retries = None,
@@ -83,7 +88,9 @@ def flash(
     from quarkctl.rig.plan import Flash
 
     kind = Flash(tuple(what), via, chip, force, allow_downgrade)
-    return _one("flash", kind, everything, where, rig, wait, deadline, retries, junit, events, as_json=as_json)
+    return _one(
+        "flash", kind, everything, where, rig, coordinator, wait, deadline, retries, junit, events, as_json=as_json
+    )
 
 
 def diag(
@@ -93,6 +100,7 @@ def diag(
     where: Where = None,
     seconds: Annotated[float, typer.Option("--seconds", "-s", metavar="S", min=0.5, help="Listen so long.")] = 10.0,
     rig: RigFile = None,
+    coordinator: Engine = "",
     wait: Wait = _WAIT_S,
     deadline: Deadline = None,
     retries: Retries = None,
@@ -104,13 +112,16 @@ def diag(
     from quarkctl.rig.plan import Diag
 
     kind = Diag(area, tuple(checks or ()), seconds)
-    return _one("diag", kind, everything, where, rig, wait, deadline, retries, junit, events, as_json=as_json)
+    return _one(
+        "diag", kind, everything, where, rig, coordinator, wait, deadline, retries, junit, events, as_json=as_json
+    )
 
 
 def run(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.toml", help="What to do; docs/rigs.md describes it.")],
     where: Where = None,
     rig: RigFile = None,
+    coordinator: Engine = "",
     wait: Wait = _WAIT_S,
     deadline: Deadline = None,
     retries: Retries = None,
@@ -130,6 +141,7 @@ def run(
         made,
         names.load_rig(rig),
         [*made.where, *(where or [])],
+        coordinator,
         wait,
         deadline,
         retries,
@@ -140,7 +152,7 @@ def run(
 
 
 def _one(
-    name: str, kind: Kind, everything: bool, where: list[str] | None, rig: Path | None, wait: float,
+    name: str, kind: Kind, everything: bool, where: list[str] | None, rig: Path | None, coordinator: str, wait: float,
     deadline: float | None, retries: int | None, junit: Path | None, events: str, *, as_json: bool,
 ) -> int:  # fmt: skip
     """A plan of one step."""
@@ -151,32 +163,41 @@ def _one(
         raise UsageWrong("which stations? --all, or --where", hint="quarkctl rig list shows them")
     made = Plan(name, (Step(name, kind),))
     loaded = names.load_rig(rig)
-    return _carry_out(made, loaded, where or [], wait, deadline, retries, junit, events, as_json=as_json)
+    return _carry_out(made, loaded, where or [], coordinator, wait, deadline, retries, junit, events, as_json=as_json)
 
 
 def _carry_out(
-    made: Plan, rig: Rig, where: list[str], wait: float, deadline: float | None, retries: int | None, junit: Path | None,
-    events: str, *, as_json: bool,
+    made: Plan, rig: Rig, where: list[str], coordinator: str, wait: float, deadline: float | None, retries: int | None,
+    junit: Path | None, events: str, *, as_json: bool,
 ) -> int:  # fmt: skip
+    from contextlib import nullcontext
     from dataclasses import replace
 
     from quarkctl.cli.choose import choose
     from quarkctl.rig import fleet, runs
     from quarkctl.rig import plan as plans
     from quarkctl.rig.fleet import Order
+    from quarkctl.rig.history.deliver import deliver
+    from quarkctl.rig.labgrid.engine import Coordinator
 
-    stations = plans.choose(rig.stations, where)
     policy = replace(
         rig.policy,
         deadline_s=rig.policy.deadline_s if deadline is None else deadline,
         retries=rig.policy.retries if retries is None else retries,
     )
-    order = Order(
-        made, stations, choose, _prepare(made), policy, rig.name, shlex.join(["quarkctl", *sys.argv[1:]]), wait
-    )
+    prepared = _prepare(made)
+    command = shlex.join(["quarkctl", *sys.argv[1:]])
     runs.close_dead()
-    with _Watch(events, quiet=as_json) as watch:
-        record = fleet.run(order, watch)
+    with Coordinator(coordinator) if coordinator else nullcontext() as engine:
+        stations = plans.choose(engine.stations() if engine else rig.stations, where)
+        order = Order(made, stations, choose, prepared, policy, rig.name, command, wait)
+        if engine:
+            order = replace(order, find=engine.find, release=engine.release, workers_find=False)
+        with _Watch(events, quiet=as_json) as watch:
+            record = fleet.run(order, watch)
+            late = deliver(rig.history)
+            if late.waiting:
+                watch.complain(str(late))
     runs.prune(policy.keep_days)
     folder = runs.root() / record.id
     if junit:
@@ -228,7 +249,7 @@ def _print(record: Run, folder: Path) -> None:
 
 
 def _verdict(word: str) -> Any:
-    return show.styled(word, show.VERDICT_STYLE.get(_LIKE.get(word, ""), "default"))
+    return show.styled(word, show.VERDICT_STYLE.get(LIKE.get(word, ""), "default"))
 
 
 class _Watch:

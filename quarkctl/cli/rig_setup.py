@@ -179,7 +179,7 @@ def _runs() -> Check:
     from quarkctl.rig import runs
 
     waiting = len(list(runs.outbox().glob("*.json")))
-    words = f"{waiting} runs wait for history" if waiting else "history has everything"
+    words = f"{waiting} records of runs wait for it" if waiting else "history has everything"
     return Check(
         "history", not waiting, words, "quarkctl rig history delivers them, or says what is wrong", needed=False
     )

@@ -14,7 +14,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from quarkctl import __version__
 from quarkctl.errors import DeviceBusy, DeviceMissing, InputWrong, QuarkError
 from quarkctl.events import Event, Level
 from quarkctl.formats.rig_file import Policy, Station
+from quarkctl.link import Opener
 from quarkctl.link.lock import Lock, hold, holder_of
 from quarkctl.rig import plan, quarantine, runs, worker
 from quarkctl.rig.outcome import (
@@ -35,12 +36,13 @@ from quarkctl.rig.outcome import (
     worth_a_retry,
 )
 from quarkctl.rig.plan import Plan, Step, When
-from quarkctl.rig.steps import Find, Prepared, Task
+from quarkctl.rig.power import Find
+from quarkctl.rig.steps import Prepared, Task
 from quarkctl.rig.turns import Ticket
 from quarkctl.rig.worker import Worker
 
 #: A worker that was asked to end has so long to bring its device into a known state.
-GRACE_S = 20.0
+GRACE_S = 30.0
 _TICK_S = 0.25
 _LIVE_EVERY_S = 0.25
 _LINE_MAX = 16 << 20
@@ -48,7 +50,9 @@ _LINE_MAX = 16 << 20
 
 @dataclass(frozen=True)
 class Order:
-    """``prepared``: {name of a flash step: (its method, what makes a session)}. ``wait_s``: in the queue for a device."""
+    """``prepared``: {name of a flash step: (method that its device must take, what makes a session)}. ``wait_s``: in the
+    queue for a device. ``release``: called with each station after its verdict; may raise QuarkError. ``workers_find``:
+    workers look their device up themselves, with the method of the step; False where only the process of the run may."""
 
     plan: Plan
     stations: Sequence[Station]
@@ -58,6 +62,8 @@ class Order:
     rig: str = ""
     command: str = ""
     wait_s: float = 3600.0
+    release: Callable[[Station], None] = lambda _: None
+    workers_find: bool = True
 
 
 @dataclass
@@ -132,6 +138,7 @@ class _Seat:
         self.missing_since = 0.0
         self.next_look = 0.0
         self.identity = ""
+        self.opener: Opener | None = None
         self.lock: Lock | None = None
         self.worker: Worker | None = None
         self.buffer = b""
@@ -168,6 +175,7 @@ class _Fleet:
         gc.collect()
         gc.freeze()  # so that the collector of a worker does not touch, and so copy, the pages that all share
         try:
+            self.folder.live([s.row.as_dict() for s in self.seats])  # who takes part, should this process be killed
             self._leave_out()
             while any(not s.done for s in self.seats):
                 self._tick()
@@ -249,7 +257,8 @@ class _Fleet:
         policy = self.order.policy
         try:
             if not seat.identity:
-                seat.identity = self.order.find(seat.station.word, self._method(seat)).identity
+                seat.opener = self.order.find(seat.station.word, self._method(seat))
+                seat.identity = seat.opener.identity
                 seat.missing_since = 0.0
                 seat.result.device = seat.row.device = seat.identity
                 twin = next((s for s in self.seats if s is not seat and s.identity == seat.identity), None)
@@ -267,11 +276,8 @@ class _Fleet:
                 seat.deadline = now + policy.deadline_s + sum(plan.planned_s(s.kind) for _, s in seat.todo)
                 self._next(seat)
                 return
-            words = f"{ahead} runs before this one" if ahead else f"held by {holder}"
-            if now - seat.asked_at >= self.order.wait_s:
-                raise DeviceBusy(f"{seat.identity}: {words}, for more than {self.order.wait_s:g} s", hint="--wait S")
-            if seat.row.text != words:
-                self._show(seat, step="queue", text=words)
+            words = f"{ahead} runs stand before this one" if ahead else f"held by {holder}"
+            raise DeviceBusy(f"{seat.identity}: {words}", hint="--wait S waits longer")
         except DeviceMissing as error:
             seat.missing_since = seat.missing_since or now
             if now - seat.missing_since >= policy.appear_s:
@@ -279,7 +285,10 @@ class _Fleet:
             elif seat.row.text != "waiting for the device":
                 self._show(seat, step="seek", text="waiting for the device")
         except DeviceBusy as error:
-            self._close(seat, Verdict.BUSY, error.exit_code, error.message, error.hint)
+            if now - seat.asked_at >= self.order.wait_s:
+                self._close(seat, Verdict.BUSY, error.exit_code, error.message, error.hint)
+            elif seat.row.text != error.message:
+                self._show(seat, step="queue", text=error.message)
         except QuarkError as error:
             self._close(seat, Verdict.ERROR, error.exit_code, error.message, error.hint)
 
@@ -306,7 +315,9 @@ class _Fleet:
 
     def _start(self, seat: _Seat, turn: int, step: Step) -> None:
         method, prepared = self.order.prepared.get(step.name, ("", None))
-        task = Task(seat.station, step, turn, self.order.find, self.folder.artifacts, prepared, method)
+        found = seat.opener
+        find = self.order.find if self.order.workers_find or found is None else lambda _word, _method: found
+        task = Task(seat.station, step, turn, find, self.folder.artifacts, prepared, method)
         others = [s.worker.fd for s in self.seats if s.worker]
         seat.buffer, seat.step_result, seat.stop_reason = b"", None, None
         again = seat.attempt > 1
@@ -408,6 +419,10 @@ class _Fleet:
         if seat.lock:
             seat.lock.release()
             seat.lock = None
+        try:
+            self.order.release(seat.station)
+        except QuarkError as problem:
+            self.watcher.complain(f"{seat.station.name}: {problem.message}")
         if verdict not in (Verdict.INTERRUPTED, Verdict.QUARANTINED, Verdict.BUSY):
             self._count(seat)
         self._event(seat, "verdict", Level.DONE if r.passed else Level.FAILED, f"{verdict.value} {error}".strip())

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from quarkctl.errors import HostUnfit, LinkError, UsageWrong
+from quarkctl.errors import DeviceMissing, HostUnfit, LinkError, UsageWrong
 from quarkctl.formats.rig_file import Station
+from quarkctl.link import Opener
+from quarkctl.link.lock import hold
+
+#: (word for the device, flash method or "") -> where it is. Raises DeviceMissing, DeviceAmbiguous.
+Find = Callable[[str, str], Opener]
 
 _COMMAND_TIMEOUT_S = 30.0
 
@@ -30,6 +35,19 @@ def switch(station: Station, action: str) -> None:
             f"station {station.name} has no power control",
             hint=f"give it one in rig.toml: power = {{ ... }} in [station.{station.name}]",
         )
+
+
+def cycle(station: Station, find: Find) -> None:
+    """Off and on, by hand: not while somebody works with the device. Raises DeviceBusy besides."""
+    try:
+        lock = hold(find(station.word, "").identity)
+    except DeviceMissing:  # that may be why
+        lock = None
+    try:
+        switch(station, "cycle")
+    finally:
+        if lock:
+            lock.release()
 
 
 def swap(station: Station, action: str, side: str) -> None:

@@ -13,12 +13,10 @@ from quarkctl.errors import UsageWrong
 from quarkctl.events import Event, Level, Progress
 from quarkctl.flash.plan import Job, Session
 from quarkctl.formats.rig_file import Station
-from quarkctl.link import Opener
 from quarkctl.rig import plan, power
 from quarkctl.rig.outcome import StepResult, Verdict
+from quarkctl.rig.power import Find
 
-#: (word for the device, flash method or "") -> where it is. Raises DeviceMissing, DeviceAmbiguous.
-Find = Callable[[str, str], Opener]
 Prepared = Callable[[Job], Session]
 
 
@@ -84,7 +82,7 @@ def _flash(task: Task, prepared: Prepared, kind: plan.Flash, result: StepResult,
     with opener.hold():
         journal = Journal(opener.identity)
         wish = Wish(kind.force, kind.allow_downgrade)
-        session = prepared(Job(opener, journal, progress, task.station.board, wish))
+        session = prepared(Job(opener, journal, progress, task.station.board, wish, kind.chip))
         try:
             made = run.preflight(session, journal, progress)
             if made.questions:

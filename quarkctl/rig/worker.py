@@ -89,8 +89,7 @@ def _settle(parent: int, log: Path, fds: Iterable[int]) -> None:
     signal.signal(signal.SIGTERM, _end)
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    die_with_parent()
     if os.getppid() != parent:
         os._exit(INTERRUPTED)
     for fd in fds:
@@ -104,6 +103,12 @@ def _settle(parent: int, log: Path, fds: Iterable[int]) -> None:
         os.dup2(source, fd)
     for fd in (null, out):
         os.close(fd)
+
+
+def die_with_parent() -> None:
+    """PR_SET_PDEATHSIG: the kernel sends SIGTERM to this process when the one that started it is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:

@@ -67,7 +67,8 @@ LEAVES = [
     ("sim", "list"), ("sim", "stop"), ("sim", "battery"), ("sim", "load"), ("sim", "fault"), ("sim", "power"),
     ("sim", "cable"), ("sim", "console"), ("doctor",),
     ("rig", "flash"), ("rig", "diag"), ("rig", "run"), ("rig", "discover"), ("rig", "doctor"), ("rig", "console"),
-    ("rig", "list"), ("rig", "power-cycle"), ("rig", "quarantine"),
+    ("rig", "list"), ("rig", "power-cycle"), ("rig", "quarantine"), ("rig", "history"), ("rig", "artifacts"),
+    ("rig", "serve"), ("rig", "export"), ("rig", "bridge"),
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Quarkctl
+from tests.rig.postgres import Postgres
 from tests.rig.terminals import Terminals, image
 
 
@@ -38,3 +39,13 @@ def processes_of(state: Path) -> list[int]:
             if int(entry.name) != os.getpid() and mark in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
     return found
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

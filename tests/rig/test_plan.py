@@ -10,6 +10,7 @@ from quarkctl.errors import InputWrong, UsageWrong
 from quarkctl.formats import rig_file
 from quarkctl.rig import plan
 from quarkctl.rig.plan import Diag, Flash, PowerCycle, Soak, Swap, When
+from tests.conftest import ROOT
 
 PLAN = """\
 name = "nightly"
@@ -65,6 +66,11 @@ def test_repeats_are_written_out_for_the_stations_that_a_step_is_for() -> None:
     assert [s.name for _, s in made.turns(rig["a"])] == 2 * one_round
     assert [turn for turn, _ in made.turns(rig["a"])] == 7 * [1] + 7 * [2]
     assert "swap" not in [s.name for _, s in made.turns(rig["b"])]
+
+
+def test_the_documented_plan_is_one() -> None:
+    text = (ROOT / "docs" / "rigs" / "nightly.toml").read_text()
+    assert [s.name for s in plan.parse("nightly.toml", text).steps] == ["flash", "swap", "diag", "rescue"]
 
 
 @pytest.mark.parametrize(

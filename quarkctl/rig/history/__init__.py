@@ -1,0 +1,1 @@
+"""What all runs have come to: a database of runs, devices, firmware, measurements, findings and artifacts."""

@@ -1,0 +1,259 @@
+"""A rig of virtual glasses through random faults from a seed: ``python -m tests.rig.soak --cycles 300 --seed 1``.
+
+Each round flashes all stations with the other of two images and judges them, while faults strike: cables unplugged, power
+cut, a device that hangs, a noisy line, a full disk, a killed worker, the killed process of the run. After each round every
+promise is looked at: a verdict for the run and each station, no lock held, no process left, every device sound, history
+complete. A promise that is broken ends the soak with the seed and the round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quarkctl.build import rtos
+from quarkctl.errors import QuarkError
+from quarkctl.flash import device
+from quarkctl.flash.smp import Client
+from quarkctl.formats.mcuboot_image import Version
+from quarkctl.link.lock import holder_of
+from quarkctl.link.serial_port import open_serial
+from quarkctl.rig import runs
+from quarkctl.rig.outcome import Run
+from quarkctl.sim import control, folder
+from tests.conftest import BUILD, Quarkctl
+
+FAULTS = ("unplug", "power", "hang", "noise", "full-disk", "kill-worker", "kill-run")
+VERSIONS = ("1.1.0", "1.2.0")
+#: Open files of the process of a run, whatever it has been through: more would be a leak.
+FILES_MAX = 64
+
+
+@dataclass
+class Soak:
+    """``state`` is the state folder; the environment names it already."""
+
+    work: Path
+    station_count: int
+    seed: int
+    images: list[Path]
+    boot_elf: Path
+    counts: Counter[str] = field(default_factory=Counter)
+    known: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.names = [f"soak-{i}" for i in range(self.station_count)]
+        self.stopped: dict[int, float] = {}
+
+    def begin(self) -> None:
+        for i, name in enumerate(self.names):
+            control.start(name, "s1-virtual", control.Firmware(self.boot_elf, self.images[0]), load="idle", seed=i)
+        stations = "".join(f'[station.{n}]\nsim = "{n}"\n' for n in self.names)
+        head = "[rig]\nretries = 1\nattempt_s = 60\ndeadline_s = 150\nappear_s = 5\nquarantine_after = 1000\n"
+        (self.work / "rig.toml").write_text(head + stations)
+
+    def end(self) -> None:
+        for i in folder.running():
+            with suppress(QuarkError):
+                control.stop(i.name)
+
+    def round(self, number: int) -> None:
+        """One run over all stations with its faults, and then a look at everything."""
+        plan = self.work / "plan.toml"
+        plan.write_text(
+            f'[[step]]\ndo = "flash"\nallow_downgrade = true\nwhat = "{self.images[number % 2]}"\n'
+            '[[step]]\ndo = "swap"\nwhen = "always"\nsettle_s = 1.5\nout_s = 0.5\n'
+        )
+        chosen = [self.random.choice(FAULTS) for _ in range(self.random.randint(1, max(2, self.station_count // 2)))]
+        self.counts.update(chosen)
+        limit = "ulimit -f 8; " if "full-disk" in chosen else ""
+        line = " ".join(Quarkctl.command("rig", "run", "plan.toml", "--events=events.jsonl", "--wait", "60"))
+        process = subprocess.Popen(
+            ["bash", "-c", f"{limit}exec {line}"], cwd=self.work, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        strikes = sorted((self.random.uniform(0.5, 12.0), fault, self.random.choice(self.names)) for fault in chosen)
+        killed, files = self._strike(process, strikes)
+        _, err = process.communicate()
+        self._mend()
+        self._check(number, killed=killed, code=process.returncode, err=err, files=files)
+
+    def _strike(self, process: subprocess.Popen[str], strikes: list[tuple[float, str, str]]) -> tuple[bool, int]:
+        """Faults at their times, cures after theirs, until the run has ended. Returns whether it was killed, and the most
+        files that it had open."""
+        began, killed, files = time.monotonic(), False, 0
+        cures: list[tuple[float, str, str]] = []
+        while process.poll() is None:
+            now = time.monotonic() - began
+            with suppress(OSError):
+                files = max(files, sum(1 for _ in Path(f"/proc/{process.pid}/fd").iterdir()))
+            while strikes and strikes[0][0] <= now:
+                _, fault, name = strikes.pop(0)
+                with suppress(QuarkError, OSError):
+                    killed |= self._do(fault, name, process.pid)
+                cures.append((now + self.random.uniform(0.3, 4.0), fault, name))
+            for cure in [c for c in cures if c[0] <= now]:
+                cures.remove(cure)
+                with suppress(QuarkError, OSError):
+                    self._undo(cure[1], cure[2])
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
+            if now > 400:
+                process.kill()
+                raise AssertionError(f"seed {self.seed}: the run does not end")
+        return killed, files
+
+    def _do(self, fault: str, name: str, run_pid: int) -> bool:
+        if fault == "unplug":
+            control.request(name, command="cable", action="unplug")
+        elif fault == "noise":
+            control.request(name, command="cable", action="noise", rate=2e-5)
+        elif fault == "power":
+            control.request(name, command="power", action="cut")
+        elif fault == "hang":
+            os.kill(folder.load(name).qemu_pid, signal.SIGSTOP)
+        elif fault == "kill-worker":
+            children = Path(f"/proc/{run_pid}/task/{run_pid}/children").read_text().split()
+            if children:
+                os.kill(int(self.random.choice(children)), signal.SIGKILL)
+        elif fault == "kill-run":
+            os.kill(run_pid, signal.SIGKILL)
+            return True
+        return False
+
+    def _undo(self, fault: str, name: str) -> None:
+        if fault == "unplug":
+            control.request(name, command="cable", action="plug")
+        elif fault == "noise":
+            control.request(name, command="cable", action="noise", rate=0.0)
+        elif fault == "power":
+            control.request(name, command="power", action="on")
+        elif fault == "hang":
+            os.kill(folder.load(name).qemu_pid, signal.SIGCONT)
+
+    def _mend(self) -> None:
+        """Whatever fault is still there is taken away; what a device then is, it is by itself."""
+        for name in self.names:
+            for fault in ("hang", "noise", "unplug", "power"):
+                with suppress(QuarkError, OSError):
+                    self._undo(fault, name)
+
+    # --- promises -----------------------------------------------------------------------------------------------------
+
+    def _check(self, number: int, *, killed: bool, code: int, err: str, files: int) -> None:
+        where = f"seed {self.seed}, round {number}"
+        assert "Traceback" not in err, f"{where}: {err}"
+        assert files <= FILES_MAX, f"{where}: {files} files open"
+        assert killed or code in (0, 9, 10), f"{where}: exit code {code}: {err}"
+        self._no_process_left(where)
+        told = json.loads(subprocess.run(
+            Quarkctl.command("rig", "history", "--limit", "100000", "--json"), cwd=self.work, capture_output=True,
+            text=True, check=True,
+        ).stdout)["runs"]  # fmt: skip
+        new = {r["id"] for r in told} - self.known
+        assert len(new) == 1 or (killed and not new), f"{where}: {len(new)} new runs in history"
+        self.known |= new
+        for run_id in new:
+            self._verdicts(where, runs.load(runs.root() / run_id / "run.json"), full_disk="File too large" in err)
+        for name in self.names:
+            assert holder_of(f"sim:{name}") is None, f"{where}: {name} is still held"
+            self._sound(where, name)
+
+    def _no_process_left(self, where: str) -> None:
+        """Workers of a killed run need a moment to leave their devices in order."""
+        until = time.monotonic() + 30
+        while left := [p for p in _processes() if "rig run plan.toml" in _command(p) or "rig\0run" in _command(p)]:
+            assert time.monotonic() < until, f"{where}: processes {left} are left"
+            time.sleep(0.1)
+
+    def _verdicts(self, where: str, run: Run, *, full_disk: bool) -> None:
+        if full_disk and run.verdict == "running":  # its record could not be written, and it said so
+            return
+        assert run.verdict != "running", f"{where}: {run.id} has no verdict"
+        assert {s.station for s in run.stations} == set(self.names), f"{where}: a station has no verdict"
+        for s in run.stations:
+            self.counts[s.verdict] += 1
+
+    def _sound(self, where: str, name: str) -> None:
+        """It answers, runs one of the two images, and that image is permanent: half-done is what nobody may find."""
+        until = time.monotonic() + 30
+        while True:
+            try:
+                link = open_serial(control.port(name), 1_000_000)
+                try:
+                    state = device.probe(Client(link))
+                finally:
+                    link.close()
+            except QuarkError as error:
+                assert time.monotonic() < until, f"{where}: {name} does not answer: {error}"
+                continue
+            active = state.active
+            if active and active.confirmed:
+                assert str(active.version) in VERSIONS, f"{where}: {name} runs {active.version}"
+                return
+            # A trial that nobody watches ends with the next start: so it is for a user who switches it off and on.
+            control.request(name, command="power", action="cycle")
+            assert time.monotonic() < until, f"{where}: {name} stays on trial"
+
+
+def _processes() -> list[int]:
+    mark = f"QUARKCTL_STATE_DIR={os.environ['QUARKCTL_STATE_DIR']}\0".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def run(cycles: int, station_count: int, seed: int) -> Counter[str]:
+    """So many flash+diag cycles over all stations; returns how often each fault struck and each verdict was given."""
+    built = [
+        rtos.build(rtos.Request("s1-virtual", Version.parse(v), out=BUILD / "s1-virtual")) for v in VERSIONS
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="qks-", dir="/tmp") as work:
+        before = os.environ.get("QUARKCTL_STATE_DIR")
+        os.environ["QUARKCTL_STATE_DIR"] = work
+        soak = Soak(Path(work), station_count, seed, [b.image for b in built], built[0].boot_elf)
+        try:
+            soak.begin()
+            for number in range(1, -(-cycles // station_count) + 1):
+                soak.round(number)
+                print(f"round {number}: {dict(soak.counts)}", file=sys.stderr, flush=True)
+        finally:
+            soak.end()
+            if before is None:
+                del os.environ["QUARKCTL_STATE_DIR"]
+            else:
+                os.environ["QUARKCTL_STATE_DIR"] = before
+    return soak.counts
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cycles", type=int, default=300)
+    parser.add_argument("--stations", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    began = time.monotonic()
+    counts = run(given.cycles, given.stations, given.seed)
+    print(f"seed {given.seed}: every promise held in {time.monotonic() - began:.0f} s: {dict(counts)}")
