@@ -15,7 +15,7 @@ from typing import Any
 from quarkctl import files
 from quarkctl.build import sign
 from quarkctl.build.ar1 import images, kernel, lint, spec, stamp, storage, verify
-from quarkctl.build.ar1.inputs import Inputs
+from quarkctl.build.ar1.inputs import Inputs, sha256_of
 from quarkctl.build.ar1.request import Built, Request
 from quarkctl.build.ar1.spec import Image, Protection, Spec
 from quarkctl.build.ar1.storage import Written
@@ -519,4 +519,4 @@ def _digest(path: Path) -> str | None:
     """SHA-256 of a file; None for a large one, whose hash tree names it: nothing is read only for that."""
     if path.stat().st_size > _DIGEST_BYTES_MAX:
         return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path)

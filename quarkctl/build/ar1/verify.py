@@ -114,13 +114,15 @@ def _hashtree(what: str, image: Source, d: bytes, told: Told | None) -> None:
         sizes.append(blocks * _BLOCK)
     _need(sum(sizes) == tree_bytes, what, f"a tree of {tree_bytes} bytes for {size} bytes of data")
     base = hashlib.new(algorithm, salt)
+    gap = bytes(slot - base.digest_size)
 
     def hashed(data: bytes) -> bytes:
-        view, out = memoryview(data), []
+        view, copy, out = memoryview(data), base.copy, []
         for at in range(0, len(data), _BLOCK):
-            h = base.copy()
+            h = copy()
             h.update(view[at : at + _BLOCK])
-            out.append(h.digest().ljust(slot, b"\0"))
+            out.append(h.digest())
+            out.append(gap)
         return b"".join(out)
 
     end = tree_bytes - sizes[0] if sizes else 0
