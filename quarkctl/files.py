@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,15 @@ class File:
         except OSError as error:
             raise InputWrong(f"cannot read {self.path}: {error.strerror}") from error
         return data
+
+    def is_hole(self, start: int, stop: int) -> bool:
+        """Whether the file system holds nothing there: all of it reads as zeros. False where it cannot tell."""
+        if not hasattr(os, "SEEK_DATA"):
+            return False
+        try:
+            return os.lseek(self.fd, start, os.SEEK_DATA) >= stop
+        except OSError as error:  # ENXIO: nothing up to the end
+            return error.errno == errno.ENXIO and stop <= self._size
 
     def close(self) -> None:
         os.close(self.fd)
@@ -97,20 +107,24 @@ def append(fd: int, at: int, segments: Iterable[Segment], *, holes: bool = False
             at += s.size
         else:
             for p in pieces([s]):
-                view = memoryview(p)
-                while view:
-                    done = os.pwrite(fd, view, at)
-                    view, at = view[done:], at + done
+                put(fd, p, at)
+                at += len(p)
     return at
+
+
+def put(fd: int, data: bytes | memoryview, at: int) -> None:
+    """Write all of ``data`` at offset ``at``, whoever else writes to the file."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(fd, view, at)
+        view, at = view[done:], at + done
 
 
 def _copy(source: File, offset: int, fd: int, at: int, size: int, *, holes: bool) -> None:
     """Plain reads and writes: copy_file_range would also copy zeros, which are half of many images."""
     while size:
-        piece = memoryview(source[offset : offset + min(size, _COPY_BYTES)])
+        piece = source[offset : offset + min(size, _COPY_BYTES)]
         step = len(piece)
-        if not (holes and piece.obj == _ZEROS[:step]):
-            done = 0
-            while done < step:
-                done += os.pwrite(fd, piece[done:], at + done)
+        if not (holes and piece == _ZEROS[:step]):
+            put(fd, piece, at)
         size, offset, at = size - step, offset + step, at + step

@@ -52,6 +52,38 @@ PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
         {"apt": "apt-get install ninja-build", "dnf": "dnf install ninja-build", "brew": "brew install ninja"},
     ),
 }
+_EXT4 = {"apt": "apt-get install e2fsprogs", "dnf": "dnf install e2fsprogs", "brew": "brew install e2fsprogs"}
+_DEBIAN = "only on Debian and Ubuntu; elsewhere name your own kernel: [kernel] image in the specification"
+#: The same for what only `quarkctl build ar1` needs, and only for some specifications: missing is no failure.
+AR1_PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
+    "mke2fs": ("ext4 images of the AR1", _EXT4),
+    "debugfs": ("ext4 images of the AR1", _EXT4),
+    "mkfs.erofs": (
+        "erofs images of the AR1",
+        {"apt": "apt-get install erofs-utils", "dnf": "dnf install erofs-utils", "brew": "brew install erofs-utils"},
+    ),
+    "aarch64-linux-gnu-gcc": (
+        "the agent of the virtual AR1",
+        {
+            "apt": "apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+            "dnf": "dnf install gcc-aarch64-linux-gnu",
+            "brew": "brew install aarch64-unknown-linux-gnu, and link its gcc under this name",
+        },
+    ),
+    "apt-get": ("fetching Debian's kernel for the virtual AR1", {"apt": _DEBIAN, "dnf": _DEBIAN, "brew": _DEBIAN}),
+    "dpkg-deb": (
+        "unpacking Debian's kernel for the virtual AR1",
+        {"apt": "apt-get install dpkg", "dnf": "dnf install dpkg", "brew": "brew install dpkg"},
+    ),
+    "qemu-system-aarch64": (
+        "booting the images of the virtual AR1",
+        {
+            "apt": "apt-get install qemu-system-arm",
+            "dnf": "dnf install qemu-system-aarch64",
+            "brew": "brew install qemu",
+        },
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +117,7 @@ def report(checks: Sequence[Check], schema: str, *, as_json: bool) -> int:
         for c in checks:
             word, style = ("ok", "green") if c.ok else ("missing", "bold red") if c.needed else ("note", "yellow")
             show.out.print(
-                show.styled(f"{word:<7}", style).append(f"  {c.name:<18} {c.text}", "default"), soft_wrap=True
+                show.styled(f"{word:<7}", style).append(f"  {c.name:<21} {c.text}", "default"), soft_wrap=True
             )
             if not c.ok and c.cure:
                 show.out.print(f"         cure: {c.cure}", soft_wrap=True)
@@ -99,10 +131,14 @@ def _manager() -> str:
 
 
 def _programs() -> list[Check]:
+    from quarkctl.build.tools import search_path
+
     manager, out = _manager(), []
-    for name, (purpose, cures) in PROGRAMS.items():
-        path = shutil.which(name)
-        out.append(Check(name, path is not None, path or f"needed for {purpose}", "" if path else cures[manager]))
+    for programs, needed in ((PROGRAMS, True), (AR1_PROGRAMS, False)):
+        for name, (purpose, cures) in programs.items():
+            path = shutil.which(name, path=search_path())
+            text, cure = path or f"needed for {purpose}", "" if path else cures[manager]
+            out.append(Check(name, path is not None, text, cure, needed))
     return out
 
 

@@ -23,7 +23,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command(epilog=examples("quarkctl inspect rtos-1.1.0.bin super.img", "quarkctl inspect --diff old.img new.img"))
 def inspect(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Images, tables, recordings, crash reports.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Images, tables, bundles, recordings, crash reports.")
+    ],
     elf: Annotated[
         Path | None, typer.Option("--elf", metavar="FILE", help="Program of a crash report: names file and line.")
     ] = None,
@@ -55,14 +57,12 @@ def describe(path: Path, elf: Path | None = None) -> dict[str, Any]:
             head = file[:64]
             if mcuboot_image.looks_like(head):
                 return _image(_small(file))
-            if archive.looks_like(head):
-                from quarkctl.cli.bundle import describe as bundle_facts
-
-                return bundle_facts(path)
             if recording.looks_like(head):
                 return _recording(path)
             if head.lstrip()[:1] == b"{":
                 return _json(_small(file), elf)
+            if archive.looks_like(head):
+                return _bundle(path)
             found = _of_the_application_processor(file)
         except InputWrong as error:
             raise InputWrong(f"{path}: {error.message.removeprefix(f'{path}: ')}", error.hint) from error
@@ -71,6 +71,7 @@ def describe(path: Path, elf: Path | None = None) -> dict[str, Any]:
             f"{path} is no file that quarkctl knows",
             hint="it reads images of both chips, bundles, partition tables, XML of EDL, recordings and crash reports",
         )
+    _name_keys(found, _known_keys())
     return found
 
 
@@ -82,6 +83,33 @@ def _small(file: File) -> bytes:
     if len(file) > _SMALL_BYTES_MAX:
         raise InputWrong(f"{len(file)} bytes are more than such a file can have")
     return file[: len(file)]
+
+
+def _bundle(path: Path) -> dict[str, Any]:
+    from quarkctl.cli import bundle
+
+    return bundle.describe(path)
+
+
+def _known_keys() -> dict[str, str]:
+    """{SHA-256 of a key as AVB writes it: names}, from all profiles."""
+    known: dict[str, list[str]] = {}
+    prefix = "ar1.avb_key."
+    for name in boards.names():
+        for fact, value in boards.load(name).facts.items():
+            if fact.startswith(prefix):
+                known.setdefault(str(value.value), []).append(f"{fact.removeprefix(prefix)} of {name}")
+    return {digest: ", ".join(names) for digest, names in known.items()}
+
+
+def _name_keys(tree: Any, known: dict[str, str]) -> None:
+    """Put a name beside every key of a tree that a profile knows, and say so where none does."""
+    if isinstance(tree, dict):
+        digest = tree.get("public_key_sha256")
+        if digest:
+            tree["key"] = known.get(digest, "in no board profile")
+    for inner in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        _name_keys(inner, known)
 
 
 def _of_the_application_processor(file: File) -> dict[str, Any] | None:

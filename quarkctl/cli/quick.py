@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from quarkctl import boards
-
 
 def unchanged_images(argv: list[str]) -> str | None:
     """What ``quarkctl build ar1`` prints when there is nothing to do; None when it has to be asked properly.
@@ -46,5 +44,7 @@ def unchanged_images(argv: list[str]) -> str | None:
 
 def boards_json(names: list[str]) -> str:
     """The document of ``quarkctl boards --json``."""
+    from quarkctl import boards
+
     found = [boards.load(n).as_dict() for n in names or boards.names()]
     return json.dumps({"schema": "quarkctl.boards/1", "boards": found}, indent=1)

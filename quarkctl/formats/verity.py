@@ -5,7 +5,7 @@ Sources: Linux ``Documentation/admin-guide/device-mapper/verity.rst`` (version 1
 the generator's roots 1, 2, 4, ... In an image the levels of a tree stand top first; there is no superblock.
 
 With two roots, a code word's parity follows from two sums over its bytes d[0..252]: S0 = xor of all, S1 = the Horner sum
-S1 = 2*S1 + d[i]. Both run over many code words at once in 64-bit lanes. The same pass hashes the blocks, so that data
+S1 = 2*S1 + d[i]. Both are made for many code words at once in 64-bit lanes. The same pass hashes the blocks, so that data
 is read once.
 """
 
@@ -28,8 +28,6 @@ BLOCK_BYTES = 4096
 CODE_WORD = 255
 #: Columns that one step works on: the sums fit the cache, and threads wait for each other less than with shorter ones.
 _COLUMNS = 256 * 1024
-#: From so many doublings in a row on, one look into a table costs less.
-_TABLE_PAYS = 3
 #: Blocks hashed by one task of a tree without codes.
 _TREE_WINDOW = 2 << 20
 
@@ -51,6 +49,8 @@ class Protected:
 
 
 Told = Callable[[int], None]
+#: Hears of every piece that is not all zeros: its offset and its bytes.
+Seen = Callable[[int, bytes], None]
 
 
 def tree_bytes(size: int, algorithm: str = "sha256") -> int:
@@ -78,18 +78,29 @@ def workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def tree(data: Source, salt: bytes, algorithm: str = "sha256", told: Told | None = None) -> Tree:
+def tree(
+    data: Source, salt: bytes, algorithm: str = "sha256", told: Told | None = None, seen: Seen | None = None
+) -> Tree:
     """The hash tree of data whose size is a multiple of 4096 and not 0. ``told`` hears the bytes done so far.
 
-    Blocks of one repeated word are hashed once for each word. Raises InputWrong for a wrong size.
+    ``seen`` is called, from several threads, with every piece read that is not all zeros: whoever writes the data
+    elsewhere need not read it again. Blocks of one repeated word are hashed once for each word. Raises InputWrong for a
+    wrong size.
     """
     size = _checked(data)
     hasher = _Blocks(salt, algorithm)
     done = 0
     out: list[bytes] = []
 
+    nothing = bytes(_TREE_WINDOW)
+
     def window(at: int) -> bytes:
-        return hasher(data[at : min(at + _TREE_WINDOW, size)])
+        piece = data[at : min(at + _TREE_WINDOW, size)]
+        if piece == nothing[: len(piece)]:
+            return hasher.nothing(len(piece))
+        if seen:
+            seen(at, bytes(piece))
+        return hasher(piece)
 
     with ThreadPoolExecutor(workers()) as pool:
         for part in pool.map(window, range(0, size, _TREE_WINDOW)):
@@ -100,12 +111,14 @@ def tree(data: Source, salt: bytes, algorithm: str = "sha256", told: Told | None
     return _levels(b"".join(out), hasher)
 
 
-def protect(data: Source, salt: bytes, roots: int, algorithm: str = "sha256", told: Told | None = None) -> Protected:
+def protect(
+    data: Source, salt: bytes, roots: int, algorithm: str = "sha256", told: Told | None = None, seen: Seen | None = None
+) -> Protected:
     """Tree and parity of data in one pass. ``roots`` 2 to 24; only 2 is fast. See `tree`."""
     if roots != 2:
-        made = tree(data, salt, algorithm, told)
+        made = tree(data, salt, algorithm, told, seen)
         return Protected(made, fec_of(data, made.levels, roots))
-    return _protect_fast(data, salt, algorithm, told)
+    return _protect_fast(data, salt, algorithm, told, seen)
 
 
 def _checked(data: Source) -> int:
@@ -172,6 +185,10 @@ class _Blocks:
                 add(h.digest())
         return padding.join(out) + padding
 
+    def nothing(self, size: int) -> bytes:
+        """Slots of ``size`` bytes of zeros."""
+        return (self._of_word(0) + self.padding) * (size // BLOCK_BYTES)
+
     def _of_word(self, word: int) -> bytes:
         found = self._constant.get(word)
         if found is None:
@@ -220,108 +237,131 @@ _INVERSE_OF_3 = next(x for x in range(256) if _multiply(x, 3) == 1)
 
 
 class _Sums:
-    """S0 and S1 of a run of code words, ``width`` bytes of every row side by side."""
+    """S0 and S1 of a run of code words, ``width`` bytes of every row side by side.
+
+    S1 is the sum of 2^(252-n) * row n. Every factor is a sum of some of 1, 2, 4, ... 128, so each row is added to those of
+    eight partial sums that its factor asks for, and only the partial sums are multiplied, once, at the end. Rows go in by
+    twos, which saves additions where both ask for the same sum; rows of zeros cost nothing.
+    """
 
     def __init__(self, width: int) -> None:
         import numpy as np
 
         lanes = rounded(width, 8) // 8
-        self.width = width
-        self.s0, self.s1, self._t = (np.zeros(lanes, np.uint64) for _ in range(3))
-        self._doublings = 0
+        self._parts = np.zeros((9, lanes), np.uint64)  # the last is S0
+        self._both = np.empty(lanes, np.uint64)
+        self._held: tuple[Any, int] | None = None
 
-    def double(self) -> None:
-        """S1 = 2*S1, once something is added to it: rows of zeros only count."""
-        self._doublings += 1
-
-    def _catch_up(self) -> None:
+    def add(self, n: int, row: bytes | memoryview) -> None:
+        """Row ``n``; what is missing at its end is zero."""
         import numpy as np
 
-        if self._doublings > _TABLE_PAYS:
-            factor = 1
-            for _ in range(self._doublings):
-                factor = _multiply(factor, 2)
-            bytes_of = self.s1.view(np.uint8)
-            bytes_of[:] = _times(factor)[bytes_of]
-        else:
-            for _ in range(self._doublings):
-                self._double()
-        self._doublings = 0
+        lanes, asked = np.frombuffer(row, np.uint64), _factor(n) | 0x100
+        if self._held is None:
+            self._held = lanes, asked
+            return
+        first, asked_first = self._held
+        if len(first) != len(lanes):
+            self._add(first, asked_first)
+            self._held = lanes, asked
+            return
+        both = self._both[: len(lanes)]
+        np.bitwise_xor(first, lanes, out=both)
+        self._add(both, asked & asked_first)
+        self._add(first, asked_first & ~asked)
+        self._add(lanes, asked & ~asked_first)
+        self._held = None
 
-    def _double(self) -> None:
+    def _add(self, lanes: Any, asked: int) -> None:
         import numpy as np
 
-        s, t = self.s1, self._t
-        np.right_shift(s, np.uint64(7), out=t)
-        np.bitwise_and(t, np.uint64(0x0101010101010101), out=t)
-        np.multiply(t, np.uint64(0x1D), out=t)
-        np.bitwise_and(s, np.uint64(0x7F7F7F7F7F7F7F7F), out=s)
-        np.left_shift(s, np.uint64(1), out=s)
-        np.bitwise_xor(s, t, out=s)
+        for bit in range(9):
+            if asked >> bit & 1:
+                part = self._parts[bit, : len(lanes)]
+                np.bitwise_xor(part, lanes, out=part)
 
-    def add(self, row: bytes | memoryview) -> None:
-        """The row's bytes; what is missing at its end is zero."""
+    def done(self) -> tuple[Any, Any]:
+        """S0 and S1, in bytes."""
         import numpy as np
 
-        self._catch_up()
-        lanes = np.frombuffer(row, np.uint64)
-        np.bitwise_xor(self.s0[: len(lanes)], lanes, out=self.s0[: len(lanes)])
-        np.bitwise_xor(self.s1[: len(lanes)], lanes, out=self.s1[: len(lanes)])
-
-    def parity(self) -> Any:
-        """Two bytes of parity for each column, as stored."""
-        import numpy as np
-
-        self._catch_up()
-        s0, s1 = self.s0.view(np.uint8)[: self.width], self.s1.view(np.uint8)[: self.width]
-        out = np.empty((self.width, 2), np.uint8)
-        out[:, 0] = _times(_INVERSE_OF_3)[s0 ^ _times(4)[s1]]
-        np.bitwise_xor(s0, out[:, 0], out=out[:, 1])
-        return out
+        if self._held is not None:
+            self._add(*self._held)
+        s, t = self._parts[7], self._both
+        for bit in range(6, -1, -1):
+            np.right_shift(s, np.uint64(7), out=t)
+            np.bitwise_and(t, np.uint64(0x0101010101010101), out=t)
+            np.multiply(t, np.uint64(0x1D), out=t)
+            np.bitwise_and(s, np.uint64(0x7F7F7F7F7F7F7F7F), out=s)
+            np.left_shift(s, np.uint64(1), out=s)
+            np.bitwise_xor(s, t, out=s)
+            np.bitwise_xor(s, self._parts[bit], out=s)
+        return self._parts[8].copy().view(np.uint8), s.copy().view(np.uint8)
 
 
-def _protect_fast(data: Source, salt: bytes, algorithm: str, told: Told | None) -> Protected:
+@cache
+def _factor(n: int) -> int:
+    """2^(252-n): what row ``n`` counts in S1."""
+    return 1 if n == CODE_WORD - 3 else _multiply(_factor(n + 1), 2)
+
+
+def _parity(s0: Any, s1: Any) -> bytes:
+    """Two bytes of parity for each column, as stored."""
+    import numpy as np
+
+    out = np.empty((len(s0), 2), np.uint8)
+    out[:, 0] = _times(_INVERSE_OF_3)[s0 ^ _times(4)[s1]]
+    np.bitwise_xor(s0, out[:, 0], out=out[:, 1])
+    return out.tobytes()
+
+
+def _protect_fast(data: Source, salt: bytes, algorithm: str, told: Told | None, seen: Seen | None) -> Protected:
+    import numpy as np
+
     size = _checked(data)
     hasher = _Blocks(salt, algorithm)
     total = size + tree_bytes(size, algorithm)
-    rows = CODE_WORD - 2
     row_bytes = fec_rounds(total, 2) * BLOCK_BYTES
     full = -(-size // row_bytes)  # rows that hold data; the tree goes on in the last of them
-    starts = list(range(0, row_bytes, _COLUMNS))
-    sums = {at: _Sums(min(_COLUMNS, row_bytes - at)) for at in starts}
+    starts = range(0, row_bytes, _COLUMNS)
     slots: list[bytes] = [b""] * (full * len(starts))
     nothing = bytes(_COLUMNS)
 
-    def column(at: int) -> None:
-        run = sums[at]
+    def column(at: int) -> tuple[Any, Any]:
+        width = min(_COLUMNS, row_bytes - at)
+        run = _Sums(width)
         for n in range(full):
             begin = n * row_bytes + at
-            piece = data[begin : min(begin + run.width, size)] if begin < size else b""
-            if n:
-                run.double()
-            if len(piece):
-                slots[n * len(starts) + at // _COLUMNS] = hasher(piece)
-                if piece != nothing[: len(piece)]:
-                    run.add(piece)
+            piece = data[begin : min(begin + width, size)] if begin < size else b""
+            if not piece:
+                continue
+            slot = n * len(starts) + at // _COLUMNS
+            if piece == nothing[: len(piece)]:
+                slots[slot] = hasher.nothing(len(piece))
+                continue
+            slots[slot] = hasher(piece)
+            run.add(n, piece)
+            if seen:
+                seen(begin, bytes(piece))
+        return run.done()
 
     done = 0
+    sums: list[tuple[Any, Any]] = []
     with ThreadPoolExecutor(workers()) as pool:
-        for at, _ in zip(starts, pool.map(column, starts), strict=True):
-            done += min(sums[at].width * full, size)
+        for found in pool.map(column, starts):
+            sums.append(found)
+            done += len(found[0]) * full
             if told:
                 told(min(done, size))
     made = _levels(b"".join(slots), hasher)
-    levels = made.levels
-    for at in starts:
-        run = sums[at]
-        for n in range(full - 1, rows):
-            if n >= full:
-                run.double()
+    levels = np.frombuffer(made.levels, np.uint8)
+    for at, (s0, s1) in zip(starts, sums, strict=True):
+        for n in range(full - 1, -(-total // row_bytes)):
             begin = n * row_bytes + at - size  # in the tree
-            low, high = max(begin, 0), min(begin + run.width, len(levels))
+            low, high = max(begin, 0), min(begin + len(s0), len(levels))
             if low < high:
-                run.add(bytes(low - begin) + levels[low:high])
-    return Protected(made, b"".join(sums[at].parity().tobytes() for at in starts))
+                s0[low - begin : high - begin] ^= levels[low:high]
+                s1[low - begin : high - begin] ^= _times(_factor(n))[levels[low:high]]
+    return Protected(made, b"".join(_parity(s0, s1) for s0, s1 in sums))
 
 
 def fec_of(data: Source, levels: bytes, roots: int) -> bytes:

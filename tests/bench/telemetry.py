@@ -138,7 +138,7 @@ def run() -> None:
                    "one core, account and columns included"),
             Figure("peak memory of reading a recording", memory, "chunks", 3, "<=",
                    f"a chunk, read at a time, is {CHUNK_BYTES >> 20} MiB; the file has 76"),
-            Figure("export to Parquet", exported, "M/s", 2, ">=", "from file to files, by the clock; decoding and writing overlap"),
+            Figure("export to Parquet", exported, "M/s", 2, ">=", "file to files; reading and writing overlap"),
             Figure("HTML page of 10 million points opens", opened, "s", 2, "<=", "Debian's Chromium, headless"),
             Figure("and zooms from hours to a millisecond", zoomed, "s", 2, "<=", "14 turns of the wheel, drawn"),
         ],

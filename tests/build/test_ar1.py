@@ -455,6 +455,18 @@ def test_the_second_reader_notices_a_flipped_bit(built: tuple[Path, Path], at: i
             verify.partition("data", bytes(raw), None)
 
 
+@pytest.mark.parametrize("at", [0, 777, 4096, -1])
+def test_the_second_reader_notices_a_flipped_bit_in_any_code_word(built: tuple[Path, Path], at: int) -> None:
+    from quarkctl.build.ar1 import verify
+
+    _, out = built
+    raw = bytearray(joined(_expanded(out / "data.img")))
+    told = json.loads((out / "ar1.json").read_text())["partitions"]["data"]
+    raw[told["bytes"] + told["tree_bytes"] + at % told["fec_bytes"]] ^= 0x40
+    with pytest.raises(VerificationFailed, match="codes do not fit"):
+        verify.partition("data", bytes(raw), None)
+
+
 def _expanded(path: Path) -> list[bytes]:
     return [sparse.Expanded(sparse.parse(path.read_bytes()))[:]]
 

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quarkctl.build import sign
 from quarkctl.errors import InputWrong
 from quarkctl.formats import avb, gpt, verity
 from quarkctl.formats.explain import differences, explain
-from tests.conftest import Quarkctl
+from tests import bundles
+from tests.conftest import ROOT, Quarkctl
 from tests.formats.samples import SAMPLES, footed, signing, table
 
 KINDS = {
@@ -75,6 +77,30 @@ def test_a_signature_that_does_not_hold_is_told(tmp_path: Path, quarkctl: Quarkc
     (tmp_path / "boot.img").write_bytes(footed())
     document = quarkctl("inspect", "boot.img", "--json").json
     assert document["files"][0]["verified_boot"]["content_check"] == "matches the descriptor"
+
+
+def test_a_key_that_a_profile_knows_has_a_name(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    development = ROOT / "firmware/ar1/keys/development.pem"
+    key = sign.load(str(development))
+    algorithm = avb.ALGORITHMS[2]
+    ours = avb.Signing(algorithm, key.public_key, lambda message: key.sign(message, "test", algorithm))
+    chain = avb.Chain("vendor", 1, avb.key_blob(key.public_key))
+    (tmp_path / "ours.img").write_bytes(avb.build([chain], ours, release="test"))
+    (tmp_path / "theirs.img").write_bytes(SAMPLES["vbmeta"][0]())
+    found = quarkctl("inspect", "ours.img", "theirs.img", "--json").json["files"]
+    assert (
+        found[0]["key"] == found[0]["descriptors"][0]["key"] == "development of g1-virtual, development of s1-virtual"
+    )
+    assert found[1]["key"] == "in no board profile"
+
+
+def test_a_bundle_is_told_as_bundle_show_tells_it(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    bundles.make(tmp_path)
+    shown = quarkctl("bundle", "show", "release.qfw", "--json").json
+    inspected = quarkctl("inspect", "release.qfw", "--json").json["files"][0]
+    assert inspected["kind"] == "release bundle"
+    assert {k: v for k, v in shown.items() if k != "schema"}.items() <= inspected.items()
+    assert "r-1.1.0" in quarkctl("inspect", "release.qfw").out
 
 
 def test_a_compressed_ramdisk_is_looked_into(tmp_path: Path, quarkctl: Quarkctl) -> None:

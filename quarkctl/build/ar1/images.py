@@ -205,8 +205,16 @@ class Bound:
     partition_bytes: int
 
 
-def bind(segments: Sequence[Segment], p: Protection, told: Callable[[int], None] | None = None) -> Bound:
-    """Hash, or hash tree and codes, of a content. Raises InputWrong when it does not fit its partition."""
+def bind(
+    segments: Sequence[Segment],
+    p: Protection,
+    told: Callable[[int], None] | None = None,
+    seen: verity.Seen | None = None,
+) -> Bound:
+    """Hash, or hash tree and codes, of a content; ``seen`` hears of what a hash tree covers, see `verity.tree`.
+
+    Raises InputWrong when it does not fit its partition.
+    """
     length = size(segments)
     if p.footer == "hash":
         check_fit(p, length, 0, 0)
@@ -222,10 +230,10 @@ def bind(segments: Sequence[Segment], p: Protection, told: Callable[[int], None]
         padded[0].source
     ) else Joined(padded)  # fmt: skip
     if p.fec_roots:
-        made = verity.protect(data, p.salt, p.fec_roots, p.hash_algorithm, told)
+        made = verity.protect(data, p.salt, p.fec_roots, p.hash_algorithm, told, seen)
         tree, fec = made.tree, made.fec
     else:
-        tree, fec = verity.tree(data, p.salt, p.hash_algorithm, told), b""
+        tree, fec = verity.tree(data, p.salt, p.hash_algorithm, told, seen), b""
     descriptor = avb.Hashtree(
         p.partition, length, length, len(tree.levels), tree.root, p.salt, p.hash_algorithm, p.fec_roots,
         length + len(tree.levels) if fec else 0, len(fec),

@@ -35,7 +35,7 @@ class Inputs:
         wanted = [(p, str(p.absolute()), signature(p)) for p in paths]
         missing = [(p, key, sig) for p, key, sig in wanted if not self._has(key, sig)]
         with ThreadPoolExecutor(verity.workers()) as pool:
-            for (_, key, sig), digest in zip(missing, pool.map(_sha256, (p for p, _, _ in missing)), strict=True):
+            for (_, key, sig), digest in zip(missing, pool.map(sha256_of, (p for p, _, _ in missing)), strict=True):
                 self._known[key] = (sig, digest)
         out = []
         for _, key, sig in wanted:
@@ -85,7 +85,8 @@ class Inputs:
         return h.hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in pieces."""
     h = hashlib.sha256()
     with File(path) as data:
         for at in range(0, len(data), 1 << 20):

@@ -15,7 +15,7 @@ from typing import Any
 from quarkctl import files
 from quarkctl.build import sign
 from quarkctl.build.ar1 import images, kernel, lint, spec, stamp, storage, verify
-from quarkctl.build.ar1.inputs import Inputs
+from quarkctl.build.ar1.inputs import Inputs, sha256_of
 from quarkctl.build.ar1.request import Built, Request
 from quarkctl.build.ar1.spec import Image, Protection, Spec
 from quarkctl.build.ar1.storage import Written
@@ -193,18 +193,34 @@ class _Build:
         segments = images.CONTENTS[image.kind](image, self.sources)
         self._open += [s.source for s in segments if isinstance(s, Span) and isinstance(s.source, File)]
         length = size(segments)
+        member = image.name in self.members and image.file
+        target = self.staged / f"{image.name}.img"
+        if image.protection and image.protection.footer == "hashtree" and not member and not image.sparse:
+            made = self._copied(image, image.protection, segments, target)
+            return [(target, self.request.out / target.name)], *made, length
         bound, vbmeta, rest = None, b"", []
         if image.protection:
             bound = images.bind(segments, image.protection, self.told(image.name, length))
             vbmeta = self._own_vbmeta(image.name, image.protection, bound.descriptor)
             rest = [*bound.tail, *images.footed(bound, length, vbmeta)]
-        if image.name in self.members and image.file:
+        if member and image.file:
             tail = self.work / f"{image.name}.tail"
             files.write(tail, rest)
             return [(image.file, image.file), (tail, tail)], bound, vbmeta, length
-        target = self.staged / f"{image.name}.img"
         self._write(target, [*segments, *rest], image.sparse)
         return [(target, self.request.out / target.name)], bound, vbmeta, length
+
+    def _copied(self, image: Image, p: Protection, segments: list[Segment], target: Path) -> tuple[images.Bound, bytes]:
+        """Protect a content and write it on the way, so that it is read once; zeros stay holes."""
+        length = size(segments)
+        with target.open("xb", buffering=0) as file:
+            bound = images.bind(
+                segments, p, self.told(image.name, length), lambda at, piece: files.put(file.fileno(), piece, at)
+            )
+            vbmeta = self._own_vbmeta(image.name, p, bound.descriptor)
+            end = files.append(file.fileno(), length, [*bound.tail, *images.footed(bound, length, vbmeta)])
+            file.truncate(end)
+        return bound, vbmeta
 
     def _filesystem(self, image: Image) -> tuple[list[tuple[Path, Path]], Any, bytes, int]:
         member = image.name in self.members
@@ -503,4 +519,4 @@ def _digest(path: Path) -> str | None:
     """SHA-256 of a file; None for a large one, whose hash tree names it: nothing is read only for that."""
     if path.stat().st_size > _DIGEST_BYTES_MAX:
         return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path)

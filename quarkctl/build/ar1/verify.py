@@ -1,8 +1,9 @@
 """What was built, read back by readers written a second time.
 
 They share nothing with the writers but the definitions of the formats: numbers are taken out of the files by offset, RSA is
-a power, hash trees are hashed block by block, and code words are tested by their syndromes. Every hash-tree block is
-checked; of the code words, evenly spread samples.
+a power, hash trees are hashed block by block, and code words are tested by their syndromes. Every block of a hash tree is
+checked, and every code word with two roots; of other codes, evenly spread samples. What the file system knows as a hole
+is not read: it cannot be anything but zeros.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from quarkctl.formats.verity import workers
 
 _BLOCK = 4096
 _FEC_SAMPLES = 32
+#: Columns of code words that are read at a time.
+_COLUMNS = 256 * 1024
 Told = Callable[[int], None]
 
 
@@ -103,23 +106,6 @@ def _hashtree(what: str, image: Source, d: bytes, told: Told | None) -> None:
     algorithm = d[72:104].rstrip(b"\0").decode()
     _, salt, root = _tail(d, 180, 104)
     slot = 32 if len(root) <= 32 else 64
-    base = hashlib.new(algorithm, salt)
-
-    nothing = bytes(_BLOCK)
-    of_nothing = hashlib.new(algorithm, salt + nothing).digest().ljust(slot, b"\0")
-
-    def hashed(data: bytes) -> bytes:
-        out = []
-        for at in range(0, len(data), _BLOCK):
-            block = data[at : at + _BLOCK]
-            if block == nothing:
-                out.append(of_nothing)
-                continue
-            h = base.copy()
-            h.update(block)
-            out.append(h.digest().ljust(slot, b"\0"))
-        return b"".join(out)
-
     levels = bytes(image[tree_at : tree_at + tree_bytes])
     # Level sizes from the leaves up; in the image the leaves come last.
     sizes, blocks = [], size // _BLOCK
@@ -127,43 +113,112 @@ def _hashtree(what: str, image: Source, d: bytes, told: Told | None) -> None:
         blocks = -(-blocks * slot // _BLOCK)
         sizes.append(blocks * _BLOCK)
     _need(sum(sizes) == tree_bytes, what, f"a tree of {tree_bytes} bytes for {size} bytes of data")
-    end = tree_bytes
-    below: Source = image
-    below_bytes, step = size, 4 << 20
-    with ThreadPoolExecutor(workers()) as pool:
-        for level_bytes in sizes:
-            level = levels[end - level_bytes : end]
-            end -= level_bytes
-            starts = range(0, below_bytes, step)
-            made = pool.map(
-                lambda a, source=below, size=below_bytes: hashed(bytes(source[a : min(a + step, size)])), starts
-            )
-            at = 0
-            for part in made:
-                _need(level[at : at + len(part)] == part, what, "its hash tree is not that of its data")
-                at += len(part)
-                if told and below is image:
-                    told(min(at // slot * _BLOCK, size))
-            _need(not level[at:].strip(b"\0"), what, "its hash tree is not padded with zeros")
-            below, below_bytes = level, level_bytes
-    top = hashlib.new(algorithm, salt + bytes(below[:_BLOCK])).digest()
-    _need(top == root, what, "the root of its hash tree is another")
-    if roots:
-        _codes(what, image, tree_at + tree_bytes, roots, fec_at, fec_bytes)
+    base = hashlib.new(algorithm, salt)
+    gap = bytes(slot - base.digest_size)
 
+    def hashed(data: bytes) -> bytes:
+        view, copy, out = memoryview(data), base.copy, []
+        for at in range(0, len(data), _BLOCK):
+            h = copy()
+            h.update(view[at : at + _BLOCK])
+            out.append(h.digest())
+            out.append(gap)
+        return b"".join(out)
 
-def _codes(what: str, image: Source, covered: int, roots: int, fec_at: int, fec_bytes: int) -> None:
-    """Syndromes of sampled code words: a code word is 0 at every root of the generator (1, 2, 4, ...)."""
+    end = tree_bytes - sizes[0] if sizes else 0
+    leaves = levels[end:] if sizes else root.ljust(slot, b"\0")
+    below = leaves
+    for level_bytes in sizes[1:]:
+        level = levels[end - level_bytes : end]
+        end -= level_bytes
+        made = hashed(below)
+        _need(level == made.ljust(level_bytes, b"\0"), what, "its hash tree is not one")
+        below = level
+    if sizes:
+        _need(hashlib.new(algorithm, salt + below).digest() == root, what, "the root of its hash tree is another")
+    _need(not leaves[size // _BLOCK * slot :].strip(b"\0"), what, "its hash tree is not padded with zeros")
+
+    covered = tree_at + tree_bytes
     rows = 255 - roots
-    rounds = -(-(covered // _BLOCK) // rows)
-    _need(fec_bytes == rounds * roots * _BLOCK, what, f"{fec_bytes} bytes of codes for {covered} bytes")
-    row_bytes = rounds * _BLOCK
-    for sample in range(min(_FEC_SAMPLES, rounds)):
-        column = sample * (rounds - 1) // max(min(_FEC_SAMPLES, rounds) - 1, 1) * _BLOCK + sample * 131 % _BLOCK
-        word = []
-        for row in range(rows):
-            at = row * row_bytes + column
-            word.append(image[at : at + 1][0] if at < covered else 0)
+    row_bytes = -(-(covered // _BLOCK) // rows) * _BLOCK if roots else 0
+    if roots:
+        _need(fec_bytes == row_bytes * roots, what, f"{fec_bytes} bytes of codes for {covered} bytes")
+        _samples(what, image, covered, roots, row_bytes, fec_at)
+    stride = row_bytes if roots == 2 else covered  # other codes are only sampled: one row takes it all
+    nothing = bytes(_COLUMNS)
+    of_nothing = hashed(nothing)
+
+    def column(at: int) -> int:
+        """Every block in these columns against its leaf, and with two roots every code word by its syndromes."""
+        width = min(_COLUMNS, stride - at)
+        sums = _Syndromes(width) if roots == 2 else None
+        done = 0
+        for row, begin in enumerate(range(at, covered, stride)):
+            stop = min(begin + width, covered)
+            known = leaves[begin // _BLOCK * slot : min(stop, size) // _BLOCK * slot] if begin < size else b""
+            done += max(min(stop, size) - begin, 0)
+            piece = b"" if isinstance(image, File) and image.is_hole(begin, stop) else bytes(image[begin:stop])
+            if piece == nothing[: len(piece)]:
+                _need(known == of_nothing[: len(known)], what, "its hash tree is not that of its data")
+                continue
+            _need(known == hashed(piece[: max(size - begin, 0)]), what, "its hash tree is not that of its data")
+            if sums:
+                sums.add(254 - row, piece)
+        if sums:
+            pairs = bytes(image[fec_at + 2 * at : fec_at + 2 * (at + width)])
+            sums.add(1, pairs[0::2])
+            sums.add(0, pairs[1::2])
+            _need(sums.zero(), what, f"its codes do not fit at columns {at} to {at + width - 1}")
+        return done
+
+    total = 0
+    with ThreadPoolExecutor(workers()) as pool:
+        for done in pool.map(column, range(0, stride, _COLUMNS)):
+            total += done
+            if told:
+                told(min(total, size))
+
+
+class _Syndromes:
+    """Whether code words side by side are 0 at the generator's roots 1 and 2: their sum, and their sum with powers of 2.
+
+    Rows of equal bits in their power of 2 are added up first; the eight sums are evaluated like a polynomial.
+    """
+
+    def __init__(self, width: int) -> None:
+        import numpy as np
+
+        self._sums = np.zeros((9, width), np.uint8)
+
+    def add(self, power: int, row: bytes) -> None:
+        import numpy as np
+
+        bytes_of = np.frombuffer(row, np.uint8)
+        factor = 1
+        for _ in range(power):
+            factor = factor << 1 ^ (0x11D if factor & 0x80 else 0)
+        for bit in [n for n in range(8) if factor >> n & 1] + [8]:
+            self._sums[bit, : len(bytes_of)] ^= bytes_of
+
+    def zero(self) -> bool:
+        import numpy as np
+
+        doubled = np.array([x << 1 ^ (0x11D if x & 0x80 else 0) for x in range(256)], np.uint8)
+        value = np.zeros_like(self._sums[0])
+        for bit in reversed(range(8)):
+            value = doubled[value] ^ self._sums[bit]
+        return not value.any() and not self._sums[8].any()
+
+
+def _samples(what: str, image: Source, covered: int, roots: int, row_bytes: int, fec_at: int) -> None:
+    """Syndromes of some code words, by the book: a code word is 0 at every root of the generator (1, 2, 4, ...)."""
+    rounds = row_bytes // _BLOCK
+    count = min(4 if roots == 2 else _FEC_SAMPLES, rounds)  # with two roots all of them follow
+    for sample in range(count):
+        column = sample * (rounds - 1) // max(count - 1, 1) * _BLOCK + sample * 131 % _BLOCK
+        word = [
+            image[at : at + 1][0] if at < covered else 0 for at in range(column, (255 - roots) * row_bytes, row_bytes)
+        ]
         word += image[fec_at + column * roots : fec_at + (column + 1) * roots]
         for power in range(roots):
             value = 0
