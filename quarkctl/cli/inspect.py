@@ -105,9 +105,12 @@ def _known_keys() -> dict[str, str]:
 def _name_keys(tree: Any, known: dict[str, str]) -> None:
     """Put a name beside every key of a tree that a profile knows, and say so where none does."""
     if isinstance(tree, dict):
-        digest = tree.get("public_key_sha256")
-        if digest:
-            tree["key"] = known.get(digest, "in no board profile")
+        fields = list(tree.items())
+        tree.clear()
+        for field, value in fields:
+            tree[field] = value
+            if field == "public_key_sha256" and value:
+                tree["key"] = known.get(value, "in no board profile")
     for inner in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
         _name_keys(inner, known)
 
