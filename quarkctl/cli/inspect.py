@@ -57,19 +57,21 @@ def describe(path: Path, elf: Path | None = None) -> dict[str, Any]:
             head = file[:64]
             if mcuboot_image.looks_like(head):
                 return _image(_small(file))
+            if archive.looks_like(head):
+                from quarkctl.cli.bundle import describe as bundle_facts
+
+                return bundle_facts(path)
             if recording.looks_like(head):
                 return _recording(path)
             if head.lstrip()[:1] == b"{":
                 return _json(_small(file), elf)
-            if archive.looks_like(head):
-                return _bundle(path)
             found = _of_the_application_processor(file)
         except InputWrong as error:
             raise InputWrong(f"{path}: {error.message.removeprefix(f'{path}: ')}", error.hint) from error
     if found is None:
         raise InputWrong(
             f"{path} is no file that quarkctl knows",
-            hint="it reads images of both chips, partition tables, XML of EDL, bundles, recordings and crash reports",
+            hint="it reads images of both chips, bundles, partition tables, XML of EDL, recordings and crash reports",
         )
     _name_keys(found, _known_keys())
     return found
@@ -83,12 +85,6 @@ def _small(file: File) -> bytes:
     if len(file) > _SMALL_BYTES_MAX:
         raise InputWrong(f"{len(file)} bytes are more than such a file can have")
     return file[: len(file)]
-
-
-def _bundle(path: Path) -> dict[str, Any]:
-    from quarkctl.cli import bundle
-
-    return bundle.describe(path)
 
 
 def _known_keys() -> dict[str, str]:

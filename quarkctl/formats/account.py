@@ -113,7 +113,7 @@ class Account:
     losses: list[Loss] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     unlisted: int = 0
-    """Losses that are counted but not in ``losses``, since there are too many."""
+    """Losses and starts that are counted but not listed, since there are too many."""
 
     def take(
         self,
@@ -195,7 +195,10 @@ class Account:
             chip.first, chip.first_us = run.seq, run.first_us
             chip.newest_us = run.first_us
             chip.gaps.clear()
-            self.starts.append(Start(chip.number, chip.boot, run.first_us, run.first_ns, boot_id))
+            if len(self.starts) < LOSSES_MAX:
+                self.starts.append(Start(chip.number, chip.boot, run.first_us, run.first_ns, boot_id))
+            else:
+                self.unlisted += 1
         if boot_id is not None and chip.boot_id is None:
             chip.boot_id = boot_id
             for i in range(len(self.starts) - 1, -1, -1):

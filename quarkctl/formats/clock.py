@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: Windows that are kept; when there are more, each becomes twice as long.
 _WINDOWS = 2048
 _FIRST_WINDOW_US = 50_000
+#: Times beyond 71 years since a reset, or since 1970 plus as much, are none; what is below never overflows 64 bits.
+TIME_US_MAX = 2**51
 #: No crystal of ours is worse; a steeper edge is an accident of few pairs.
 _DRIFT_PPM_MAX = 500.0
 #: A drift is not told from shorter spans: delay would pass for it.
@@ -45,7 +47,7 @@ class Clock:
         """Host time of device times (microseconds, integers)."""
         import numpy as np
 
-        since = np.asarray(device_us, np.int64) - self.origin_us
+        since = np.clip(np.asarray(device_us, np.int64), -TIME_US_MAX, TIME_US_MAX) - self.origin_us
         drift = (since * (self.drift_ppm * 1e-3)).astype(np.int64)
         return self.offset_ns + since * 1000 + drift
 
@@ -71,7 +73,7 @@ class Fitter:
         import numpy as np
 
         t, h = np.asarray(device_us, np.int64), np.asarray(host_ns, np.int64)
-        seen = (h > 0) & (t >= 0) & (t < 2**53)
+        seen = (h > 0) & (h < 1000 * TIME_US_MAX) & (t >= 0) & (t < TIME_US_MAX)
         t, h = t[seen], h[seen]
         if not t.size:
             return

@@ -175,7 +175,7 @@ class Schema:
         return out
 
     def enum_name(self, enum: str, value: int) -> int | str:
-        return next((k for k, v in self.enums[enum].items() if v == value), value)
+        return next((k for k, v in self.enums.get(enum, {}).items() if v == value), value)
 
 
 def split_bits(field: Field, word: Any) -> dict[str, Any]:
@@ -229,7 +229,7 @@ _FIELD_KEYS = {"name", "type", "count", "unit", "enum", "doc", "bits"}
 _BIT_KEYS = {"name", "width", "doc"}
 _SET_KEYS = {"set", "doc", "enum", *(k.value for k in Kind)}
 #: Columns that every decoded frame has: a field with such a name would hide one.
-FRAME_COLUMNS = ("host_ns", "time_us", "chip", "boot", "seq")
+FRAME_COLUMNS = ("time", "time_ns", "time_us", "host_ns", "source", "chip", "boot", "seq", "sample_index")
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,8 @@ class Decoder:
     find: Callable[[int], Schema | None] = lambda layout_hash: None
     account: Account = field(default_factory=Account)
     hello: Sample | None = None
+    """The newest of the line; ``hellos`` has that of each chip."""
+    hellos: dict[int, Sample] = field(default_factory=dict)
     _bulk: BulkDecoder = field(init=False)
     _types: Mapping[int, tuple[Message, np.dtype[Any]]] = field(init=False)
     _carry: bytes = b"\0"
@@ -308,7 +310,8 @@ class Decoder:
                 )
                 tables.append(table)
                 if number == HELLO_TYPE:
-                    self.hello = next(s for k, s in table.samples() if k == table.order[-1])
+                    for _, self.hello in table.samples():
+                        self.hellos[self.hello.chip] = self.hello
         self._order += whole.size
         if known < whole.size:
             self._count_unknown(kind, size, chip, boot, time_us, host_ns, keep)
@@ -334,8 +337,8 @@ class Decoder:
         if HELLO_TYPE not in self._types:
             return {}
         _, frame_type = self._types[HELLO_TYPE]
-        if "=boot_id" not in (frame_type.names or ()):
-            return {}
+        if "=boot_id" not in (frame_type.names or ()) or frame_type["=boot_id"].kind != "u":
+            return {}  # the schema may be anybody's
         hellos = np.flatnonzero((kind == HELLO_TYPE) & (frames.size[whole] == frame_type.itemsize))
         rows = frames.gather(whole[hellos], frame_type.itemsize).view(frame_type)
         return dict(zip(hellos.tolist(), rows["=boot_id"].tolist(), strict=True))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from quarkctl.formats.stream import Sample
+from quarkctl.telemetry.store import printable
 from quarkctl.telemetry.timeline import Timeline
 
 
@@ -22,11 +24,19 @@ def summary(timeline: Timeline) -> dict[str, Any]:
     return {"files": _files(timeline), "streams": _streams(timeline, counted, spans)}
 
 
+def _said(hello: Sample | None, name: str) -> str:
+    """A field of a hello as text; the schema may be any release's, and the device anybody's."""
+    value = hello.values.get(name, "") if hello else ""
+    if isinstance(value, list):
+        return "".join(f"{v:02x}" if isinstance(v, int) else "?" for v in value)
+    return printable(value)
+
+
 def _files(timeline: Timeline) -> list[dict[str, Any]]:
     return [
         {"file": str(r.path), "device": r.device, "started_ns": r.started_ns, "wire_bytes": r.wire_bytes, "ending": r.ending,
          "damage": [list(d) for d in r.reader.damage], "layout": f"{r.schema.layout_hash:#06x}",
-         "tool": str(r.reader.meta.get("tool", "")), "notes": [dict(n) for n in r.reader.notes]}
+         "tool": printable(r.reader.meta.get("tool", "")), "notes": [dict(n) for n in r.reader.notes]}
         for parts in timeline.sessions for r in parts
     ]  # fmt: skip
 
@@ -42,7 +52,7 @@ def _streams(
         account = source.decoder.account
         chips = {v: k for k, v in source.decoder.schema.enums.get("chip", {}).items()} | {0: "line"}
         for number, chip in sorted(account.chips.items()):
-            hello = source.decoder.hello if source.decoder.hello and source.decoder.hello.chip == number else None
+            hello = source.decoder.hellos.get(number)
             mine = [s for s in account.starts if s.chip == number]
             starts: list[dict[str, Any]] = []
             for s in mine:
@@ -57,8 +67,7 @@ def _streams(
             names = counted.get((source.number, number), {})
             out.append(
                 {"device": source.device, "chip": chips.get(number, str(number)),
-                 "board": hello.text("board") if hello else "", "serial": hello.text("serial") if hello else "",
-                 "build_id": bytes(hello.numbers("build_id")).hex() if hello else "",
+                 "board": _said(hello, "board"), "serial": _said(hello, "serial"), "build_id": _said(hello, "build_id"),
                  "device_dropped": hello.values.get("dropped_count", 0) if hello else 0,
                  "starts": starts, "counts": chip.counts.as_dict(),
                  "messages": [{"message": n, "count": c, "rate_hz": c / span_s} for n, c in sorted(names.items())],

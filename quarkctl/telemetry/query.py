@@ -36,18 +36,15 @@ def query(timeline: Timeline, sql: str) -> Answer:
         export(timeline, "parquet", tables)
         with duckdb.connect() as db:
             db.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
-            for path in sorted(tables.glob("*.parquet")):
-                more = _names(
-                    timeline, path.stem
-                )  # names are lower case letters, digits and underscores: the schema says so
-                db.execute(f"CREATE VIEW \"{path.stem}\" AS SELECT *{more} FROM read_parquet('{path}')")  # noqa: S608
-            db.execute(_NOTICES)
-            for n in notices(timeline):
-                db.execute(
-                    "INSERT INTO notices VALUES (make_timestamptz(?), ?, ?, ?, ?, ?, ?)",
-                    [n["time_ns"] // 1000, n["kind"], n["source"], n["chip"], n["boot"], n["count"], n["text"]],
-                )
             try:
+                for path in sorted(tables.glob("*.parquet")):
+                    more = _names(timeline, path.stem)  # names are lower case letters, digits and underscores only
+                    db.execute(f"CREATE VIEW \"{path.stem}\" AS SELECT *{more} FROM read_parquet('{path}')")  # noqa: S608
+                taken = (tables / "notices.parquet").exists()  # a message of that name comes first
+                db.execute("SELECT 1" if taken else _NOTICES)
+                for n in () if taken else notices(timeline):
+                    values = [n["time_ns"] // 1000, n["kind"], n["source"], n["chip"], n["boot"], n["count"], n["text"]]
+                    db.execute("INSERT INTO notices VALUES (make_timestamptz(?), ?, ?, ?, ?, ?, ?)", values)
                 result = db.execute(sql)
                 columns = [d[0] for d in result.description or ()]
                 return Answer(columns, result.fetchall())

@@ -20,6 +20,10 @@ from quarkctl.formats.stream import Batch, Decoder, Gap, Sample
 PIECE_BYTES = 1 << 20
 
 
+#: Starts that get a clock; a device that starts more often than this has other worries.
+_CLOCKS_MAX = 10_000
+
+
 @dataclass(frozen=True)
 class Piece:
     """Some frames of one line."""
@@ -73,9 +77,9 @@ class Recording:
         except InputWrong as error:
             raise InputWrong(f"{self.path}: {error.message}", error.hint) from error
         meta = self.reader.meta
-        self.device = str(meta.get("device", ""))
+        self.device = printable(meta.get("device", ""))
         lines = meta.get("lines")
-        self.lines = [str(x) for x in lines[:256]] if isinstance(lines, list) and lines else [self.device]
+        self.lines = [printable(x) for x in lines[:256]] if isinstance(lines, list) and lines else [self.device]
         self.started_ns = _integer(meta.get("started_ns"))
         self.session, self.part = str(meta.get("session", "")), _integer(meta.get("part"))
 
@@ -166,6 +170,8 @@ class Clocks:
 
     def add(self, piece: Piece) -> None:
         for p in piece.batch.pairs:
+            if len(self.fitters) >= _CLOCKS_MAX and (piece.line, p.chip, p.boot) not in self.fitters:
+                continue
             self.fitters.setdefault((piece.line, p.chip, p.boot), Fitter()).add(p.time_us, p.host_ns)
 
     def clocks(self) -> dict[tuple[int, int, int], Clock]:
@@ -200,6 +206,11 @@ def load(path: Path, folders: Sequence[Path] = ()) -> Loaded:
         path, recording.schema, recording.device, recording.started_ns, tuple(samples), recording.counts, gaps,
         recording.ending, recording.sha256, recording.wire_bytes,
     )  # fmt: skip
+
+
+def printable(value: object) -> str:
+    """Text from a device or a file, without what would command a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(value)[:200])
 
 
 def _integer(value: object) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quarkctl.formats.account import Loss, Start
-from quarkctl.formats.clock import Clock, Fitter
+from quarkctl.formats.clock import TIME_US_MAX, Clock, Fitter
 from quarkctl.formats.schema import BLOCK_FIELDS, Kind, Message, Schema
 from quarkctl.formats.stream import Decoder, Table
 from quarkctl.telemetry.store import Clocks, Piece, Recording, open_all, pieces_of
@@ -92,7 +92,7 @@ class Timeline:
                 t = begin[low:high] = _begin(
                     table, low, high, converter.setdefault((line, chip, boot), Fitter(1_000_000))
                 )
-            time_ns[low:high] = clock.host_ns(t) if clock else t * 1000
+            time_ns[low:high] = clock.host_ns(t) if clock else np.clip(t, 0, TIME_US_MAX) * 1000
         if sampled:
             return _expanded(table, source, time_ns, begin)
         return Rows(
@@ -113,7 +113,8 @@ class Timeline:
 
         session, line = next(k for k, s in self.keys.items() if s == source)
         clock = self.clocks.get((session, line, chip, boot))
-        return int(clock.host_ns(np.array([time_us]))[0]) if clock else time_us * 1000
+        at = min(max(time_us, 0), TIME_US_MAX)
+        return int(clock.host_ns(np.array([at]))[0]) if clock else at * 1000
 
 
 def open_timeline(paths: Sequence[Path], folders: Sequence[Path] = ()) -> Timeline:

@@ -12,6 +12,8 @@ from functools import cache
 
 import atheris
 
+from tests.fuzz import telemetry
+
 with atheris.instrument_imports(include=["quarkctl"]):
     from quarkctl.errors import QuarkError
     from quarkctl.flash import device, esptool
@@ -119,7 +121,7 @@ def _ours(act: Callable[[], object]) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     f.__name__: f
     for f in (smp_message, smp_body, smp_console, smp_raw, smp_device, image, esp, esptool_output, ar1_images)
-}
+} | telemetry.TARGETS
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:

@@ -1,12 +1,8 @@
-"""Targets of telemetry for ``python -m tests.fuzz``: any bytes, never a traceback, never a value from a frame that is none.
-
-``python -m tests.fuzz.telemetry TARGET`` runs one of these alone.
-"""
+"""Targets of telemetry for ``python -m tests.fuzz``: any bytes, never a traceback, no value from a frame that is none."""
 
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable
 
 import atheris
@@ -86,10 +82,3 @@ def telemetry_schema(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     f.__name__: f for f in (telemetry_frames, telemetry_stream, telemetry_recording, telemetry_schema)
 }
-
-if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        print("\n".join(TARGETS))
-        sys.exit(0 if len(sys.argv) < 2 else 2)
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
-    atheris.Fuzz()

@@ -258,3 +258,52 @@ def test_a_replayed_swap_is_judged_like_the_device(quarkctl: Quarkctl) -> None:
     player.communicate(timeout=30)
     assert done.code == 7
     assert {f["code"] for f in done.json["findings"]} >= {"PWR-001", "PWR-005"}
+
+
+HOSTILE = """
+set = "stream"
+[[record]]
+name = "frame_header"
+fields = [{ name = "type", type = "u8" }]
+[[message]]
+type = 0x01
+name = "notices"
+fields = [{ name = "layout_hash", type = "u16" }, { name = "boot_id", type = "char", count = 4 }]
+[[event]]
+type = 0x02
+name = "select"
+fields = [{ name = "big", type = "u64" }, { name = "order", type = "i64", count = 3 }, { name = "f", type = "f32" }]
+[[block]]
+type = 0x03
+name = "blocks"
+samples = 200
+fields = [{ name = "x", type = "i8" }]
+"""
+
+
+def test_a_recording_made_to_harm_does_none(quarkctl: Quarkctl) -> None:
+    """A schema of the file's own, times and counts from anywhere, control characters in names: no traceback anywhere."""
+    from quarkctl.formats import schema
+
+    r = random.Random(2)
+    s = schema.parse({"stream": HOSTILE})
+    to = Recorder(quarkctl.folder / "evil.qrec", s, ["\033[2Jx"])
+    for i in range(300):
+        m = r.choice(list(s.by_type.values()))
+        payload = r.randbytes(m.size_bytes)
+        if m.name == "notices":
+            payload = s.layout_hash.to_bytes(2, "little") + payload[2:]
+        time_us = r.choice([0, i, 2**63, 2**64 - 1, r.randrange(2**64)])
+        wire = frame.build(frame.Frame(m.type or 0, r.randrange(256), r.randrange(65536), time_us, payload), s.crc_seed)
+        to.write(Chunk(r.choice([0, i, BEGAN_NS + i, 2**64 - 1]), wire, r.randrange(3)))
+    to.close()
+    path = quarkctl.folder / "evil.qrec"
+    for verb in (("info",), ("decode",)):
+        done = quarkctl("telemetry", *verb, path)
+        assert done.code in (0, 5) and "\033" not in done.out + done.err, verb
+    timeline = open_timeline([path])
+    assert "\033" not in page(collect(timeline))
+    for target in ("mcap", "perfetto", "csv", "parquet"):
+        export(timeline, target, quarkctl.folder / target)
+    assert query(timeline, 'select count(*) from "select"').rows[0][0] > 0
+    assert "boot_id" in query(timeline, "from notices").columns  # a message that is called like our own table

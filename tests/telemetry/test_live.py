@@ -74,3 +74,46 @@ def test_a_device_with_another_layout_is_named_with_both_hashes(quarkctl: Quarkc
     os.close(master)
     assert reader.returncode == 5
     assert "0x1234" in err and json.loads(out)["exit_code"] == 5
+
+
+def test_two_lines_are_recorded_into_one_file_and_stand_on_one_time_line(quarkctl: Quarkctl) -> None:
+    from tests.telemetry.test_files import Device, record
+
+    rtos, ar1 = Device(), Device(chip=2, boot_id=3)
+    for _ in range(20):
+        rtos.say("takeover")
+        ar1.say("thermal")
+    players = []
+    for name, device in (("rtos", rtos), ("ar1", ar1)):
+        record(quarkctl.folder / f"{name}.qrec", device)
+        players.append(quarkctl.start("telemetry", "replay", f"{name}.qrec", "--speed", "0"))
+    ports = [p.stdout.readline().strip() for p in players if p.stdout]
+    size = str(sum(len(c.data) for d in (rtos, ar1) for c in d.chunks) / 1e6)  # it ends when it has everything
+    done = quarkctl("telemetry", "record", "both.qrec", "-d", ports[0], "--also", ports[1], "--max-mb", size, "--json")
+    assert done.code == 0, done.err
+    for p in players:
+        p.communicate(timeout=30)
+    streams = quarkctl("telemetry", "info", "both.qrec", "--json").json["streams"]
+    assert {(s["chip"], s["counts"]["received"]) for s in streams} == {("rtos", 21), ("ar1", 21)}
+
+
+def test_a_device_of_an_unknown_layout_is_recorded_all_the_same(quarkctl: Quarkctl) -> None:
+    from quarkctl.formats import schema
+    from tests.telemetry.test_recorder import record, renamed, wire
+
+    other = schema.parse(renamed())
+    record(quarkctl.folder / "other.qrec", other, wire(other, 50))
+    player = quarkctl.start("telemetry", "replay", "other.qrec", "--speed", "0")
+    assert player.stdout
+    port = player.stdout.readline().strip()
+    size = str(len(wire(other, 50)) / 1e6)
+    done = quarkctl("telemetry", "record", "raw.qrec", "-d", port, "--max-mb", size)
+    player.communicate(timeout=30)
+    assert done.code == 0 and f"{other.layout_hash:#06x}" in done.err and "recorded as it comes" in done.err
+    assert quarkctl("telemetry", "info", "raw.qrec").code == 5
+    release = quarkctl.folder / "release"
+    release.mkdir()
+    for name, text in other.sources.items():
+        (release / f"{name}.toml").write_text(text, "utf-8")
+    done = quarkctl("telemetry", "info", "raw.qrec", "--schemas", release, "--json")
+    assert done.code == 0 and done.json["streams"][0]["counts"]["received"] == 50, done.err

@@ -118,7 +118,7 @@ def info(files: Files, schemas: Schemas = None, as_json: Json = False) -> None:
 
 
 def _when(host_ns: int) -> str:
-    if host_ns < 10**18:
+    if not 10**18 <= host_ns < 2**62:  # no receive times, or none that can be
         return "-"
     return datetime.fromtimestamp(host_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
 

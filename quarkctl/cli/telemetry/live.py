@@ -16,6 +16,7 @@ from quarkctl.cli.telemetry import words
 from quarkctl.events import Event, Level
 
 if TYPE_CHECKING:
+    from quarkctl.formats.schema import Value
     from quarkctl.formats.stream import Decoder, Sample
     from quarkctl.telemetry.live import Until
     from quarkctl.telemetry.recorder import Recorder
@@ -153,7 +154,7 @@ class _Watch:
 
         self._recorder = recorder
         self._decoders: list[Decoder | None] = [Decoder(schemas.telemetry(), schemas.finder()) for _ in range(lines)]
-        self._said: set[tuple[int, int | None]] = set()
+        self._said: dict[int, Value] = {}
         self._counts = {i: d.counts for i, d in enumerate(self._decoders) if d}
 
     @property
@@ -178,8 +179,8 @@ class _Watch:
             return
         self._counts[chunk.line] = decoder.counts
         hello = decoder.hello
-        if hello and (chunk.line, hello.values["boot_id"]) not in self._said:
-            self._said.add((chunk.line, hello.number("boot_id")))
+        if hello and self._said.get(chunk.line) != (boot_id := hello.values.get("boot_id", 0)):
+            self._said[chunk.line] = boot_id
             names = ("boot_id", "boot_count", "build_id", "board", "serial", "layout_hash")
             self._recorder.note(
                 {"note": "start", "line": chunk.line, **{n: hello.values[n] for n in names if n in hello.values}}

@@ -45,8 +45,8 @@ class Screen:
         self._newest[name] = sample
         for key, value in _numbers(sample):
             self._course.setdefault((name, key), deque(maxlen=_COURSE)).append(value)
-        if name == "hello" and sample.text("board") != self._board:
-            self._board = sample.text("board")
+        if name == "hello" and str(sample.values.get("board", "")) != self._board:
+            self._board = str(sample.values.get("board", ""))
             self._limits = _limits(self._board)
 
     def draw(self) -> None:
@@ -117,10 +117,11 @@ class Screen:
         hello = self._decoder.hello
         if hello is None:
             return f"{self._identity}  waiting for its hello"
-        version = ".".join(str(hello.values[f"version_{k}"]) for k in ("major", "minor", "revision"))
+        said = {k: words.value(v) for k, v in hello.values.items()}  # the schema may be another release's
+        version = ".".join(said.get(f"version_{k}", "?") for k in ("major", "minor", "revision"))
         return (
-            f"{self._identity}  {hello.text('serial')}  {hello.text('board')}  rtos {version}  "
-            f"up {hello.number('uptime_ms') / 1000:.0f} s  boot {hello.number('boot_count')}"
+            f"{self._identity}  {said.get('serial', '')}  {said.get('board', '')}  {version}  "
+            f"up {said.get('uptime_ms', '?')} ms  boot {said.get('boot_count', '?')}"
         )
 
 
