@@ -61,8 +61,6 @@ def describe(path: Path, elf: Path | None = None) -> dict[str, Any]:
                 return _recording(path)
             if head.lstrip()[:1] == b"{":
                 return _json(_small(file), elf)
-            if archive.looks_like(head):
-                return _bundle(path)
             found = _of_the_application_processor(file)
         except InputWrong as error:
             raise InputWrong(f"{path}: {error.message.removeprefix(f'{path}: ')}", error.hint) from error
@@ -85,12 +83,6 @@ def _small(file: File) -> bytes:
     return file[: len(file)]
 
 
-def _bundle(path: Path) -> dict[str, Any]:
-    from quarkctl.cli import bundle
-
-    return bundle.describe(path)
-
-
 def _known_keys() -> dict[str, str]:
     """{SHA-256 of a key as AVB writes it: names}, from all profiles."""
     known: dict[str, list[str]] = {}
@@ -105,9 +97,12 @@ def _known_keys() -> dict[str, str]:
 def _name_keys(tree: Any, known: dict[str, str]) -> None:
     """Put a name beside every key of a tree that a profile knows, and say so where none does."""
     if isinstance(tree, dict):
-        digest = tree.get("public_key_sha256")
-        if digest:
-            tree["key"] = known.get(digest, "in no board profile")
+        fields = list(tree.items())
+        tree.clear()
+        for field, value in fields:
+            tree[field] = value
+            if field == "public_key_sha256" and value:
+                tree["key"] = known.get(value, "in no board profile")
     for inner in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
         _name_keys(inner, known)
 
