@@ -61,6 +61,10 @@ def describe(path: Path, elf: Path | None = None) -> dict[str, Any]:
                 return _recording(path)
             if head.lstrip()[:1] == b"{":
                 return _json(_small(file), elf)
+            if archive.looks_like(head):
+                from quarkctl.cli import bundle
+
+                return bundle.describe(path)
             found = _of_the_application_processor(file)
         except InputWrong as error:
             raise InputWrong(f"{path}: {error.message.removeprefix(f'{path}: ')}", error.hint) from error
