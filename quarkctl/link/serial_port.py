@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import select
+import stat
 import termios
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quarkctl.errors import DeviceBusy, DeviceMissing, HostUnfit, LinkError, LinkLost, LinkTimeout
@@ -97,10 +99,13 @@ def open_serial(path: str, baud: int) -> SerialLink:
     """
     import serial
 
+    if _is_something_else(path):
+        raise DeviceMissing(f"{path} is no serial port", hint="`quarkctl devices` lists what is there")
     openers = openers_of(path)
     if openers:
+        more = f" and {len(openers) - 3} others" if len(openers) > 3 else ""
         raise DeviceBusy(
-            f"{path} is held by {', '.join(str(h) for h in openers)}",
+            f"{path} is held by {', '.join(str(h) for h in openers[:3])}{more}",
             hint="quarkctl doctor --udev prints the rule that keeps it away from serial ports"
             if any("ModemManager" in h.command for h in openers)
             else "close that program, or choose another device",
@@ -112,6 +117,19 @@ def open_serial(path: str, baud: int) -> SerialLink:
     except (OSError, termios.error, ValueError) as error:
         raise LinkError(f"cannot open {path}: {error}") from error
     return SerialLink(port, path)
+
+
+def _is_something_else(path: str) -> bool:
+    """A file, a folder, or a character device that Linux does not count among its terminals. Opens nothing: that alone
+    would move the control lines of a port."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return False  # opening tells what is wrong
+    if not stat.S_ISCHR(found.st_mode):
+        return True
+    node = Path(f"/sys/dev/char/{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")
+    return node.exists() and "/tty/" not in str(node.resolve())
 
 
 def _open_error(path: str, error: serial.SerialException) -> Exception:
