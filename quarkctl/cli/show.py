@@ -176,11 +176,12 @@ class Reporter:
         mark, style = _MARKS[event.level]
         spent = time.monotonic() - self._began.get(event.step, time.monotonic())
         took = f"{spent:5.1f} s" if spent >= 0.1 else ""
+        text = "" if event.level is Level.FAILED else event.text  # it comes as the error, once, with its hint
         if self._err.is_terminal:
-            line = styled(f"  {event.step:<10} {event.text:<52} ", "default")
+            line = styled(f"  {event.step:<10} {text:<52} ", "default")
             self._err.print(line.append(f"{mark:<6}", style).append(took), overflow="fold")
         else:
-            self._err.print(f"  {event.step:<10} {event.text} {mark} {took}".rstrip(), soft_wrap=True)
+            self._err.print(f"  {event.step:<10} {text} {mark} {took}".rstrip(), soft_wrap=True)
 
 
 def _as_line(event: Event) -> dict[str, Any]:
