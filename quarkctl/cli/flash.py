@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from quarkctl.flash.plan import Plan, Result
     from quarkctl.flash.rtos import TestBootFailed
 
+_RTOS, _AR1, _EDL = "Microcontroller", "Application processor", "Application processor in emergency download (EDL)"
+
 app = typer.Typer(add_completion=False)
 
 
@@ -58,30 +60,68 @@ def flash(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write even what is there already.")] = False,
     slot: Annotated[
-        str, typer.Option("--slot", metavar="inactive|active|a|b", help="AR1: where slotted partitions go.")
+        str,
+        typer.Option(
+            "--slot", metavar="inactive|active|a|b", rich_help_panel=_AR1, help="Where slotted partitions go."
+        ),
     ] = "inactive",
-    restart: Annotated[bool, typer.Option("--restart/--no-restart", help="AR1: into the system at the end.")] = True,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="AR1: prove what was written.")] = True,
-    erase_first: Annotated[bool, typer.Option("--erase-first", help="AR1: erase what is written, before.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart/--no-restart", rich_help_panel=_AR1, help="Into the system at the end.")
+    ] = True,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", rich_help_panel=_AR1, help="Prove what was written.")
+    ] = True,
+    erase_first: Annotated[
+        bool, typer.Option("--erase-first", rich_help_panel=_AR1, help="Erase what is written, before.")
+    ] = False,
     programmer: Annotated[
         str,
-        typer.Option("--programmer", metavar="FILE", help="EDL: the Firehose programmer; else the one of the files."),
+        typer.Option(
+            "--programmer",
+            metavar="FILE",
+            rich_help_panel=_EDL,
+            help="The Firehose programmer; else the one of the files.",
+        ),
     ] = "",
-    memory: Annotated[str, typer.Option("--memory", metavar="KIND", help="EDL: ufs, emmc, nand, nvme or spinor.")] = "",
+    memory: Annotated[
+        str,
+        typer.Option(
+            "--memory", metavar="KIND", rich_help_panel=_EDL, help="Kind of storage: ufs, emmc, nand, nvme or spinor."
+        ),
+    ] = "",
     assume_idle: Annotated[
-        bool, typer.Option("--assume-idle", help="EDL: a programmer that another tool left waits for commands.")
+        bool,
+        typer.Option(
+            "--assume-idle", rich_help_panel=_EDL, help="A programmer that another tool left waits for commands."
+        ),
     ] = False,
     allow_secdata: Annotated[
-        bool, typer.Option("--allow-secdata", help="AR1: also what holds fuses, keys or calibration.")
+        bool, typer.Option("--allow-secdata", rich_help_panel=_AR1, help="Also what holds fuses, keys or calibration.")
     ] = False,
     allow_remote: Annotated[
-        bool, typer.Option("--allow-remote-usbip", help="USB/IP to another host: not encrypted, not authenticated.")
+        bool,
+        typer.Option(
+            "--allow-remote-usbip",
+            rich_help_panel=_AR1,
+            help="USB/IP to another host: not encrypted, not authenticated.",
+        ),
     ] = False,
     allow_downgrade: Annotated[
-        bool, typer.Option("--allow-downgrade", help="Accept an older version (never an older security counter).")
+        bool,
+        typer.Option(
+            "--allow-downgrade",
+            rich_help_panel=_RTOS,
+            help="Accept an older version (never an older security counter).",
+        ),
     ] = False,
     framing: Annotated[
-        str, typer.Option("--framing", metavar="console|raw", help="Of SMP, if not what the board's profile says.")
+        str,
+        typer.Option(
+            "--framing",
+            metavar="console|raw",
+            rich_help_panel=_RTOS,
+            help="Of SMP, if not what the board's profile says.",
+        ),
     ] = "",
     yes: Yes = False,
     as_json: Json = False,

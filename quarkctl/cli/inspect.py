@@ -12,7 +12,7 @@ from quarkctl import boards
 from quarkctl.cli import show
 from quarkctl.cli.options import Json, examples
 from quarkctl.errors import InputWrong, UsageWrong
-from quarkctl.formats import mcuboot_image, recording
+from quarkctl.formats import archive, mcuboot_image, recording
 from quarkctl.formats.signature import PublicKey
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ def describe(path: Path, elf: Path | None = None) -> dict[str, Any]:
             head = file[:64]
             if mcuboot_image.looks_like(head):
                 return _image(_small(file))
+            if archive.looks_like(head):
+                from quarkctl.cli.bundle import describe as bundle_facts
+
+                return bundle_facts(path)
             if recording.looks_like(head):
                 return _recording(path)
             if head.lstrip()[:1] == b"{":
@@ -65,7 +69,7 @@ def describe(path: Path, elf: Path | None = None) -> dict[str, Any]:
     if found is None:
         raise InputWrong(
             f"{path} is no file that quarkctl knows",
-            hint="it reads images of both chips, partition tables, XML of EDL, recordings and crash reports",
+            hint="it reads images of both chips, bundles, partition tables, XML of EDL, recordings and crash reports",
         )
     return found
 

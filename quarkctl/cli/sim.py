@@ -231,9 +231,7 @@ def cable(
     _print_status(control.request(_only(name), command="cable", action=action.value, rate=rate), as_json=as_json)
 
 
-@app.command(
-    epilog=examples("quarkctl sim ar1 fastboot", "quarkctl sim ar1 edl --fault hello_once", "quarkctl sim ar1")
-)
+@app.command(epilog=examples("quarkctl sim ar1 fastboot", "quarkctl sim ar1 edl --fault hello_once"))
 def ar1(
     mode: Annotated[str, typer.Argument(metavar="[MODE]", help="fastboot, fastbootd, edl, dump, system or off.")] = "",
     faults: Annotated[

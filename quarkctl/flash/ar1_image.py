@@ -16,6 +16,8 @@ from quarkctl.formats.sparse import Chunk, Kind
 #: How much of a file is read ahead: chunk headers lie scattered in it.
 _AHEAD_BYTES = 1 << 20
 _BLOCK_BYTES = 4096
+#: From so many chunks on they are not copied one by one.
+_GATHER_COUNT = 32
 
 
 class ReadAhead:
@@ -129,6 +131,9 @@ class Image:
             base = raw[0].offset + max(offset - raw[0].first_block * block_bytes, 0)
             left = (raw[-1].first_block + raw[-1].blocks) * block_bytes - end
             data = memoryview(self.file[base : raw[-1].offset + raw[-1].blocks * block_bytes - max(left, 0)])
+        if len(chunks) >= _GATHER_COUNT and not (offset % block_bytes or len(view) % block_bytes):
+            self._gather(chunks, view, offset // block_bytes, data, base)
+            return
         for chunk in chunks:
             start = chunk.first_block * block_bytes
             low, high = max(start, offset), min(start + chunk.blocks * block_bytes, end)
@@ -137,6 +142,26 @@ class Image:
                 view[low - offset : high - offset] = data[at : at + high - low]
             else:
                 view[low - offset : high - offset] = _filled(chunk, low - start, high - low)
+
+    def _gather(self, chunks: list[Chunk], view: memoryview, first_block: int, data: memoryview, base: int) -> None:
+        """Many small chunks at once: blocks of RAW ones are rows of the file, picked by their offsets."""
+        import numpy as np
+
+        size = self.block_bytes
+        end_block = first_block + len(view) // size
+        low = np.maximum(np.array([c.first_block for c in chunks]), first_block)
+        high = np.minimum(np.array([c.first_block + c.blocks for c in chunks]), end_block)
+        owner = np.repeat(np.arange(len(chunks)), high - low)
+        block = np.arange(first_block, end_block)
+        is_raw = np.array([c.kind is Kind.RAW for c in chunks])[owner]
+        out = np.frombuffer(view, np.uint8).reshape(-1, size)
+        fill = np.array([c.fill for c in chunks], "<u4")[owner[~is_raw]]
+        out.view("<u4")[~is_raw] = fill[:, None]
+        if len(data) >= size:
+            starts = (
+                np.array([c.offset - c.first_block * size for c in chunks])[owner[is_raw]] + block[is_raw] * size - base
+            )
+            out[is_raw] = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), size)[starts]
 
     def digest(self, offset: int, size_bytes: int, *, pad_to: int = 0) -> bytes:
         """SHA-256 of what an extent, or a part of one, leaves on the storage."""

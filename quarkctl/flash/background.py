@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import queue
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+_PIECES_HELD = 4
 
 
 class Background(Generic[T]):
@@ -32,6 +35,37 @@ class Background(Generic[T]):
         return self._result[0]
 
 
+class Hasher:
+    """SHA-256 beside the transfers: of what is sent, cut into windows. Holds a few pieces at most."""
+
+    def __init__(self, window_bytes: int) -> None:
+        self._window_bytes = window_bytes
+        self._pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES_HELD)
+        self._digests = Background(self._run)
+
+    def tee(self, pieces: Iterable[memoryview]) -> Iterator[memoryview]:
+        """The same pieces, of which each is hashed too; windows end between pieces."""
+        for piece in pieces:
+            self._pieces.put(bytes(piece))
+            yield piece
+
+    def result(self) -> list[bytes]:
+        """Digests of all windows, the last one as long as it came."""
+        self._pieces.put(None)
+        return self._digests.result()
+
+    def _run(self) -> list[bytes]:
+        digests: list[bytes] = []
+        total, size = hashlib.sha256(), 0
+        while (piece := self._pieces.get()) is not None:
+            total.update(piece)
+            size += len(piece)
+            if size >= self._window_bytes:
+                digests.append(total.digest())
+                total, size = hashlib.sha256(), 0
+        return [*digests, total.digest()] if size else digests
+
+
 K = TypeVar("K", bound=Hashable)
 
 
@@ -43,13 +77,21 @@ class Ahead(Generic[K, T]):
         self._compute = compute
         self._keys = keys
         self._all: Background[dict[K, T]] | None = None
+        self._known: dict[K, T] = {}
+
+    def know(self, key: K, value: T) -> None:
+        """It was computed on the way."""
+        self._known[key] = value
 
     def start(self) -> None:
         """Begin now, beside something else that takes time."""
         if self._all is None:
-            self._all = Background(lambda: {k: self._compute(k) for k in self._keys})
+            missing = [k for k in self._keys if k not in self._known]
+            self._all = Background(lambda: {k: self._compute(k) for k in missing})
 
     def __getitem__(self, key: K) -> T:
+        if key in self._known:
+            return self._known[key]
         self.start()
         if self._all is None:  # start has set it
             raise KeyError(key)

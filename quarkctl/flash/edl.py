@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from quarkctl.errors import InputWrong, LinkError, ProtocolError, UsageWrong, Ve
 from quarkctl.events import Event, Level
 from quarkctl.flash import edl_sources
 from quarkctl.flash.ar1_image import Extent
-from quarkctl.flash.background import Ahead
+from quarkctl.flash.background import Ahead, Hasher
 from quarkctl.flash.edl_device import EdlDevice, left_idle, open_device
 from quarkctl.flash.edl_sources import Work, Write
 from quarkctl.flash.fastboot_plan import SECDATA
@@ -221,6 +222,9 @@ class Session:
             steps.append(Step("bootable", f"start from LUN {lun}"))
         if self._wish.restart:
             steps.append(Step("restart", "into the system"))
+        if self._job.wish.verify_only:
+            size = sum(s.size_bytes for s in steps)
+            steps = [Step("compare", f"compare {', '.join(self._placed)}; write nothing", size)]
         holes = [
             p.name for p in self._placed.values() if sum(e.size_bytes for e in p.extents()) < p.write.image.size_bytes
         ]
@@ -251,9 +255,11 @@ class Session:
         verb, _, name = step.name.partition(" ")
         if verb == "program":
             return self._program(step, self._placed[name])
-        return {"erase": self._erase, "patch": self._patch, "bootable": self._bootable, "restart": self._restart}[
-            verb
-        ]()
+        acts = {
+            "erase": self._erase, "patch": self._patch, "bootable": self._bootable, "restart": self._restart,
+            "compare": self._compare,
+        }  # fmt: skip
+        return acts[verb]()
 
     def facts(self) -> dict[str, object]:
         return {"verified": self._verified, "skipped_bytes": self._skipped_bytes}
@@ -263,6 +269,17 @@ class Session:
         if step.name.startswith("program"):
             return f"{step.name.partition(' ')[2]} is half written. Repeat the command: it goes on with what is missing"
         return f"stopped in {step.name}. Repeat the command: what is right already is skipped"
+
+    def _compare(self) -> str:
+        """Raises VerificationFailed. What patches would have changed is not looked at."""
+        for placed in self._placed.values():
+            windows = self._windows(placed)
+            self._verified[placed.name] = self._verify(
+                placed, windows, Ahead(partial(self._expected, placed), windows),
+                "write it: the same command without --verify-only",
+            )  # fmt: skip
+        patches = f"; {len(self._work.patches)} patches not compared" if self._work.patches else ""
+        return f"{', '.join(self._placed)}: as in the files{patches}"
 
     def _erase(self) -> str:
         device = self._open()
@@ -306,7 +323,9 @@ class Session:
         meter.skip(skipped)
         for run in _joined(todo):
             before = meter.done_bytes
-            self._write(placed, run, lambda sent, before=before: meter.at(min(before + sent, step.size_bytes)))  # type: ignore[misc]
+            sent = partial(_advance, meter, before)
+            for window, digest in self._write(placed, run, sent).items():
+                expected.know(window, digest)
         if not self._wish.verify:
             return "not verified, as you wish"
         how = self._verify(placed, todo, expected) if todo else "was there already"
@@ -350,7 +369,8 @@ class Session:
         answers = {w: self._digest(placed, w) for w in large}
         return [w for w in windows if (answer := answers.get(w)) is None or answer != expected[w]]
 
-    def _write(self, placed: Placed, run: Extent, moved: Callable[[int], None]) -> None:
+    def _write(self, placed: Placed, run: Extent, moved: Callable[[int], None]) -> dict[Extent, bytes]:
+        """Returns digests of what was sent, by window, where windows end between pieces."""
         device, image = self._open(), placed.write.image
         total = self._padded(run.size_bytes)
         journal = self._job.journal
@@ -361,25 +381,34 @@ class Session:
             moved(count)
 
         attributes = {**self._attributes(placed, run), "filename": image.path.name, "label": placed.name}
-        pieces = image.pieces(run.offset, run.size_bytes, device.programmer.payload_bytes, pad_to=total)
+        payload = device.programmer.payload_bytes
+        pieces: Iterable[memoryview] = image.pieces(run.offset, run.size_bytes, payload, pad_to=total)
+        hasher = Hasher(WINDOW_BYTES) if self._wish.verify and WINDOW_BYTES % payload == 0 else None
         try:
-            device.programmer.program(attributes, total, pieces, sent)
+            device.programmer.program(attributes, total, hasher.tee(pieces) if hasher else pieces, sent)
         except ProtocolError:  # it answered: the phase is closed
             journal.count(0, 0)
             raise
+        finally:
+            digests = hasher.result() if hasher else []
         journal.count(0, 0)
+        starts = range(run.offset, run.offset + run.size_bytes, WINDOW_BYTES)
+        end = run.offset + run.size_bytes
+        return {Extent(at, min(WINDOW_BYTES, end - at)): d for at, d in zip(starts, digests, strict=False)}
 
-    def _verify(self, placed: Placed, written: Sequence[Extent], expected: Ahead[Extent, bytes]) -> str:
+    def _verify(
+        self, placed: Placed, written: Sequence[Extent], expected: Ahead[Extent, bytes],
+        hint: str = "repeat the command; if it happens again the storage or the cable is bad",
+    ) -> str:  # fmt: skip
         how = "digest"
-        expected.start()  # while the device computes its own
         for window in written:
             actual = self._digest(placed, window)
             if actual is None:
                 how, actual = "read back", self._read_back(placed, window)
             if actual != expected[window]:
                 raise VerificationFailed(
-                    f"{placed.name} does not hold what was sent: {window.size_bytes} bytes at {window.offset} differ",
-                    hint="repeat the command; if it happens again the storage or the cable is bad",
+                    f"{placed.name} does not hold what is in the file: {window.size_bytes} bytes at {window.offset} differ",
+                    hint=hint,
                 )
         return f"verified by {how}"
 
@@ -388,6 +417,11 @@ class Session:
         for piece in self._open().programmer.read(self._attributes(placed, window), self._padded(window.size_bytes)):
             total.update(piece)
         return total.digest()
+
+
+def _advance(meter: Meter, before: int, sent: int) -> None:
+    """Padding does not count."""
+    meter.at(min(before + sent, meter.total_bytes))
 
 
 def _joined(windows: Sequence[Extent]) -> list[Extent]:

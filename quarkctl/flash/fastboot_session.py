@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from quarkctl.errors import DeviceRefused, VerificationFailed
@@ -84,7 +85,7 @@ class Session:
         missing = sorted(self._facts.slotted - written) or (
             [] if self._facts.slotted else ["partitions, which it does not list"]
         )
-        return fastboot_plan.make(
+        made = fastboot_plan.make(
             self._job.opener.identity,
             self._facts,
             found,
@@ -92,6 +93,10 @@ class Session:
             board.name if board else self._facts.product,
             missing,
         )
+        if self._job.wish.verify_only:
+            text = f"compare {', '.join(self._targets)}; write nothing"
+            return replace(made, steps=(Step("compare", text, made.size_bytes),), reasons=(), questions=())
+        return made
 
     def _look(self) -> None:
         client = Client(self._client().link)
@@ -108,6 +113,8 @@ class Session:
         verb, _, partition = step.name.partition(" ")
         if verb == "flash":
             return self._flash(step, self._targets[partition])
+        if verb == "compare":
+            return self._compare()
         return {"fastbootd": self._fastbootd, "activate": self._activate, "restart": self._restart}[verb]()
 
     def facts(self) -> dict[str, object]:
@@ -225,7 +232,21 @@ class Session:
             for offset, size in ranges
         )
 
-    def _verify(self, target: Target) -> str:
+    def _compare(self) -> str:
+        """Raises VerificationFailed, and DeviceRefused where the boot loader cannot prove what a partition holds."""
+        for target in self._targets.values():
+            self._verify(target, "write it: the same command without --verify-only")
+            if self._verified[target.partition] != "digest":
+                raise DeviceRefused(
+                    f"this boot loader cannot prove what {target.partition} holds", hint="EDL can read it: --via edl"
+                )
+        return f"{', '.join(self._targets)}: as in the files"
+
+    def _verify(
+        self,
+        target: Target,
+        hint: str = "no slot was activated; repeat the command, and if it happens again try another cable or port",
+    ) -> str:
         """Raises VerificationFailed; says it where nothing could be compared."""
         ranges = self._ranges(target)
         expected = Background(lambda: [target.image.digest(offset, size).hex() for offset, size in ranges])
@@ -236,8 +257,7 @@ class Session:
                 return "written; this boot loader cannot prove it"
             if actual != expected.result()[number]:
                 raise VerificationFailed(
-                    f"{target.partition} does not hold what was sent: {size} bytes at {offset} differ",
-                    hint="no slot was activated; repeat the command, and if it happens again try another cable or port",
+                    f"{target.partition} does not hold what is in the file: {size} bytes at {offset} differ", hint=hint
                 )
         self._verified[target.partition] = "digest"
         return "verified by digest"

@@ -17,7 +17,7 @@ class Meter:
         self._progress = progress
         self._device = device
         self._step = step
-        self._total = total_bytes
+        self.total_bytes = total_bytes
         self._began = time.monotonic()
         self._told = self._began
         self._skipped = 0
@@ -39,5 +39,7 @@ class Meter:
             return
         self._told = now
         moved = done_bytes - self._skipped
-        eta = (now - self._began) / moved * (self._total - done_bytes) if moved > 0 else None
-        self._progress(Event(self._device, self._step.name, Level.PROGRESS, self._text, done_bytes, self._total, eta))
+        eta = (now - self._began) / moved * (self.total_bytes - done_bytes) if moved > 0 else None
+        self._progress(
+            Event(self._device, self._step.name, Level.PROGRESS, self._text, done_bytes, self.total_bytes, eta)
+        )

@@ -165,6 +165,8 @@ def test_show_diff_and_verify_tell_the_truth(tmp_path: Path, quarkctl: Quarkctl)
     shown = quarkctl("bundle", "show", one, "--json").json
     assert shown["trusted"] and shown["chips"][0]["version"] == "1.1.0"
     assert "signed by development" in quarkctl("bundle", "verify", one).out
+    inspected = quarkctl("inspect", one, "--json").json["files"][0]
+    assert (inspected["kind"], inspected["trusted"]) == ("release bundle", True)
     other = bundles.make(tmp_path, "1.1.0", keys=(bundles.key_file(tmp_path / "k.pem"),), name="other.qfw").path
     shown_other = quarkctl("bundle", "show", other)
     assert shown_other.code == 0 and "not to be trusted: signed with key" in shown_other.err

@@ -20,7 +20,7 @@ BOOT = noise(500_000)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edl_device, "HELLO_S", 0.1)
+    """Only where a device is silent is anything waited for."""
     monkeypatch.setattr(firehose, "GREETING_S", 0.05)
 
 
@@ -115,6 +115,20 @@ def test_what_is_there_already_is_skipped_by_digest(ar1: Maker) -> None:
     b.edl(xml, restart=False)
     before = b.ar1.storage.written_bytes
     assert b.edl(xml, restart=False).facts["skipped_bytes"] == big.stat().st_size
+    assert b.ar1.storage.written_bytes == before
+
+
+@pytest.mark.parametrize("quirk", ["", "no_digest"])
+def test_comparing_writes_nothing(ar1: Maker, quirk: str) -> None:
+    b = ar1("edl", quirks=(quirk,) if quirk else ())
+    file(b.folder, "boot.img", noise(100_000))
+    xml = rawprogram(b.folder, [{"filename": "boot.img", "label": "boot_a"}])
+    b.edl(xml, restart=False)
+    before = b.ar1.storage.written_bytes
+    assert b.edl(xml, verify_only=True).outcome == "verified"
+    file(b.folder, "boot.img", noise(100_000, 9))
+    with pytest.raises(VerificationFailed, match="boot_a does not hold what is in the file"):
+        b.edl(xml, verify_only=True)
     assert b.ar1.storage.written_bytes == before
 
 
@@ -235,7 +249,7 @@ def test_bad_storage_is_told_in_the_words_of_the_device(ar1: Maker) -> None:
 
 def test_what_the_device_holds_after_the_write_decides(ar1: Maker) -> None:
     b = ar1("edl", quirks=("digest_lies",))
-    with pytest.raises(VerificationFailed, match="boot_a does not hold what was sent"):
+    with pytest.raises(VerificationFailed, match="boot_a does not hold what is in the file"):
         b.edl(boot_xml(b))
 
 

@@ -203,7 +203,7 @@ def test_bad_storage_is_told_in_the_words_of_the_device(ar1: Maker) -> None:
 
 def test_what_the_device_holds_after_the_write_decides(ar1: Maker) -> None:
     b = ar1("fastboot", quirks=("digest_lies",))
-    with pytest.raises(VerificationFailed, match="boot_b does not hold what was sent"):
+    with pytest.raises(VerificationFailed, match="boot_b does not hold what is in the file"):
         b.fastboot(boot(b), file(b.folder, "system.img", noise(5000)))
     b.ar1.settings.quirks.clear()
     assert b.plan(fastboot_session, boot(b)).facts["slot"] == "a", "nothing was activated"
@@ -212,3 +212,19 @@ def test_what_the_device_holds_after_the_write_decides(ar1: Maker) -> None:
 def test_a_boot_loader_that_proves_nothing_is_said_so(ar1: Maker) -> None:
     b = ar1("fastboot", quirks=("no_digest",))
     assert b.fastboot(boot(b), restart=False).facts["verified"] == {"boot_b": "not verifiable"}
+
+
+def test_comparing_writes_nothing(ar1: Maker) -> None:
+    b = ar1("fastboot")
+    b.fastboot(boot(b), restart=False)
+    before = b.ar1.storage.written_bytes
+    assert b.fastboot(boot(b), verify_only=True).outcome == "verified"
+    with pytest.raises(VerificationFailed, match="boot_b does not hold what is in the file"):
+        b.fastboot(file(b.folder, "boot.img", noise(500_000, 9)), verify_only=True)
+    assert b.ar1.storage.written_bytes == before and b.ar1.mode == "fastboot"
+
+
+def test_comparing_where_nothing_can_be_proved_is_no_success(ar1: Maker) -> None:
+    b = ar1("fastboot", quirks=("no_digest",))
+    with pytest.raises(DeviceRefused, match="cannot prove what boot_b holds"):
+        b.fastboot(boot(b), verify_only=True)

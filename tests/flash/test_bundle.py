@@ -102,8 +102,7 @@ def test_what_must_not_be_flashed_is_refused_before_a_byte_is_sent(
         "another product": (release("1.2.0", "g1-virtual").read_bytes(), 6, "made for g1-virtual, the device is s1"),
         "older": (release("1.0.0").read_bytes(), 6, "older"),
         "another revision": (release("1.2.0", extra='hardware = ["rev-z"]', name="h.qfw").read_bytes(), 5, "rev-z"),
-        "the other chip":
-            (release("1.2.0", ar1={"boot": b"b"}, name="b.qfw").read_bytes(), 2, "cannot be tried and confirmed"),
+        "the other chip": (release("1.2.0", ar1={"boot": b"b"}, name="b.qfw").read_bytes(), 2, "cannot be tried"),
     }  # fmt: skip
     assert refusal(good, g.device) is None
     path = tmp_path / "case.qfw"
