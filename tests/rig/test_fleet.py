@@ -10,13 +10,15 @@ import sys
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from quarkctl.rig import fleet
 from quarkctl.rig.outcome import Run
-from tests.conftest import Outcome, Quarkctl
+from tests.conftest import ROOT, Outcome, Quarkctl
 from tests.rig.conftest import processes_of
 from tests.rig.terminals import Device, Terminals, image
 
@@ -91,31 +93,90 @@ def half_uploaded(device: Device) -> bool:
     return len(device.model.stored) > 2000
 
 
+class Clocked(Quarkctl):
+    """``ahead(S)``: to a run that was started here, S seconds more than in truth have gone by."""
+
+    def command(self, *args: str | Path) -> list[str]:  # type: ignore[override]
+        return [sys.executable, str(ROOT / "tests" / "rig" / "clock.py"), str(self.folder / "ahead"), *map(str, args)]
+
+    def ahead(self, seconds: float) -> None:
+        new = self.folder / "ahead.new"
+        new.write_text(str(seconds))
+        new.rename(self.folder / "ahead")
+
+
+def worker_of(device: Device, state: Path) -> int:
+    """The process that has this device open."""
+    for pid in processes_of(state):
+        with suppress(OSError):
+            if any(str(fd.readlink()) == device.path for fd in Path(f"/proc/{pid}/fd").iterdir()):
+                return pid
+    raise AssertionError(f"nobody has {device.path} open")
+
+
+def has_sigterm(pid: int, mask: str) -> bool:
+    """``mask``: ShdPnd, sent and not yet taken, or SigIgn, taken by a worker that is on its way out."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return True  # gone
+    bits = next((int(line.split()[1], 16) for line in lines if line.startswith(mask)), -1)
+    return bool(bits >> (signal.SIGTERM - 1) & 1)
+
+
+def wait_for_verdicts(run: subprocess.Popen[str], events: Path, count: int) -> None:
+    while not events.exists() or events.read_text().count('"step": "verdict"') < count:
+        assert run.poll() is None, run.communicate()
+
+
 def test_a_hang_ends_at_the_deadline_and_a_power_cycle_brings_the_station_back(
-    three: Terminals, quarkctl: Quarkctl
+    three: Terminals, quarkctl: Quarkctl, state_of_its_own: Path
 ) -> None:
-    """The first attempt hangs; the power command of the station, here a file that the device looks at, ends that."""
+    """The worker of p0 hangs so that it does not even hear that it shall end; the power command of the station, here a
+    file that the device looks at, brings the device back."""
+    clocked = Clocked(quarkctl.folder, quarkctl.env)
     relay = quarkctl.folder / "relay"
     code = f"import sys; open({str(relay)!r}, 'a').write(sys.argv[1])"
     power = f"power = {{ command = {json.dumps([sys.executable, '-c', code, '{action}'])} }}\n"
-    three.write_rig(quarkctl.folder, "[rig]\nattempt_s = 1\nretries = 1\n", lambda i: power if i == 0 else "")
-    silent, _ = once(half_uploaded)
-    three.devices[0].silent = lambda d: silent(d) and not relay.exists()
-    done = quarkctl("rig", "flash", "new.bin", "--all", "--json")
-    assert done.code == 0, done.out
-    assert [s["attempts"] for s in stations(done).values()] == [2, 1, 1]
+    head = "[rig]\nattempt_s = 1000\ndeadline_s = 9000\nretries = 1\n"
+    three.write_rig(quarkctl.folder, head, lambda i: power if i == 0 else "")
+    held, reached = once(half_uploaded)
+    three.devices[0].silent = lambda d: held(d) and not relay.exists()
+    run = clocked.start("rig", "flash", "new.bin", "--where", "p0", "--json")
+    assert reached.wait(60)
+    worker = worker_of(three.devices[0], state_of_its_own)
+    os.kill(worker, signal.SIGSTOP)
+    clocked.ahead(1000)
+    while not has_sigterm(worker, "ShdPnd"):
+        assert run.poll() is None, run.communicate()
+    clocked.ahead(1000 + fleet.GRACE_S)
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 0, out + err
+    assert json.loads(out)["stations"][0]["attempts"] == 2
     assert relay.read_text() == "cycle"
-    assert [d.version for d in three.devices] == ["1.1.0"] * 3
+    assert three.devices[0].version == "1.1.0"
 
 
 def test_without_a_way_back_a_hang_is_a_verdict_in_time(
     three: Terminals, quarkctl: Quarkctl, state_of_its_own: Path
 ) -> None:
-    three.devices[2].silent, _ = once(half_uploaded)
-    done = quarkctl("rig", "flash", "new.bin", "--all", "--json", "--deadline", "1.5")
-    assert done.code == 9
-    assert stations(done)["p2"]["verdict"] == "timeout"
-    assert stations(done)["p2"]["error"] == "not finished within 1.5 s for all steps"
+    clocked = Clocked(quarkctl.folder, quarkctl.env)
+    three.devices[2].silent, reached = once(half_uploaded)
+    run = clocked.start("rig", "flash", "new.bin", "--all", "--json", "--deadline", "1000", "--events=e.jsonl")
+    assert reached.wait(60)
+    worker = worker_of(three.devices[2], state_of_its_own)
+    os.kill(worker, signal.SIGSTOP)  # so that its own patience does not end before
+    wait_for_verdicts(run, quarkctl.folder / "e.jsonl", 2)
+    clocked.ahead(1000)
+    while not has_sigterm(worker, "ShdPnd"):
+        assert run.poll() is None, run.communicate()
+    three.devices[2].silent = lambda _: False
+    os.kill(worker, signal.SIGCONT)
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 9, out + err
+    found = {s["station"]: s for s in json.loads(out)["stations"]}
+    assert found["p2"]["verdict"] == "timeout"
+    assert found["p2"]["error"] == "not finished within 1000 s for all steps"
     assert three.devices[2].version == "1.0.0" and three.devices[2].whole
     assert processes_of(state_of_its_own) == []
 
@@ -124,20 +185,29 @@ def test_without_a_way_back_a_hang_is_a_verdict_in_time(
 def test_an_interrupted_run_leaves_no_process_no_lock_and_no_device_half_done(
     number: signal.Signals, three: Terminals, quarkctl: Quarkctl, state_of_its_own: Path
 ) -> None:
-    three.devices[1].silent, reached = once(half_uploaded)
+    halfway = []
+    for device in three.devices:
+        device.silent, reached = once(half_uploaded)
+        halfway.append(reached)
     process = quarkctl.start("rig", "flash", "new.bin", "--all", "--json")
-    assert reached.wait(30)
+    assert all(reached.wait(60) for reached in halfway)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    while process.poll() is None and not all(
+        has_sigterm(p, "SigIgn") for p in processes_of(state_of_its_own) if p != process.pid
+    ):
+        pass
+    for device in three.devices:
+        device.silent = lambda _: False  # not before: they would be flashed
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    found = {s["station"]: s for s in json.loads(out)["stations"]}
-    assert found["p1"]["verdict"] == "interrupted" and "in flash" in found["p1"]["error"]
-    assert all(d.whole for d in three.devices)
+    for found in json.loads(out)["stations"]:
+        assert found["verdict"] == "interrupted" and "in flash" in found["error"]
+    assert all(d.whole and d.version == "1.0.0" for d in three.devices)
     assert processes_of(state_of_its_own) == []
-    three.devices[1].silent = lambda _: False
     again = quarkctl("rig", "flash", "new.bin", "--all", "--json")
     assert again.code == 0, again.out
-    assert "goes on with the flash of 1.1.0" in stations(again)["p1"]["steps"][0]["facts"]["resumed"]
+    for station in stations(again).values():
+        assert "goes on with the flash of 1.1.0" in station["steps"][0]["facts"]["resumed"]
 
 
 def test_a_killed_run_takes_its_workers_along_and_gets_its_verdict_from_the_next_command(
@@ -145,9 +215,11 @@ def test_a_killed_run_takes_its_workers_along_and_gets_its_verdict_from_the_next
 ) -> None:
     three.devices[0].silent, reached = once(half_uploaded)
     process = quarkctl.start("rig", "flash", "new.bin", "--all", "--wait", "5", "--json")
-    assert reached.wait(30)
+    assert reached.wait(60)
     process.kill()
     process.communicate()
+    while processes_of(state_of_its_own):  # a run is lost when the last of its workers has left its device in order
+        pass
     three.devices[0].silent = lambda _: False
     again = quarkctl("rig", "flash", "new.bin", "--all", "--json")
     assert again.code == 0, again.out
@@ -164,8 +236,8 @@ def test_a_killed_worker_is_replaced(three: Terminals, quarkctl: Quarkctl, state
     silent, reached = once(half_uploaded)
     three.devices[0].silent = silent
     process = quarkctl.start("rig", "flash", "new.bin", "--where", "p0", "--json")
-    assert reached.wait(30)
-    (worker,) = [p for p in processes_of(state_of_its_own) if p != process.pid]
+    assert reached.wait(60)
+    worker = worker_of(three.devices[0], state_of_its_own)
     three.devices[0].silent = lambda _: False
     os.kill(worker, signal.SIGKILL)
     out, _ = process.communicate(timeout=60)
@@ -177,7 +249,7 @@ def test_two_runs_on_one_rig_wait_for_each_other(three: Terminals, quarkctl: Qua
     three.write_rig(quarkctl.folder, "[rig]\nretries = 9\n")
     three.devices[0].silent, reached = once(half_uploaded)
     first = quarkctl.start("rig", "flash", "new.bin", "--all", "--json")
-    assert reached.wait(30)
+    assert reached.wait(60)
     (quarkctl.folder / "newer.bin").write_bytes(image("1.2.0"))
     refused = quarkctl("rig", "flash", "newer.bin", "--where", "p0", "--wait", "0", "--json")
     assert refused.code == 10 and stations(refused)["p0"]["verdict"] == "busy"
