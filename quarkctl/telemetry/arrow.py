@@ -72,9 +72,9 @@ class TableFiles:
         self._folder, self._suffix = folder, suffix
         self._writers: dict[tuple[str, str], Any] = {}
         self._pending: dict[tuple[str, str], list[Any]] = {}
-        #: Rows are written while the next are decoded; one group at a time, so that memory stays bounded.
-        self._pool = ThreadPoolExecutor(1)
-        self._writing: Future[None] | None = None
+        #: Rows are written while the next are read; at most one group of a message, so that memory stays bounded.
+        self._pool = ThreadPoolExecutor(2)
+        self._writing: dict[tuple[str, str], Future[None]] = {}
         needed("pyarrow")
 
     def write(self, rows: Rows) -> None:
@@ -96,13 +96,9 @@ class TableFiles:
         waiting.clear()
         if key not in self._writers:
             self._writers[key] = self._open(key, table.schema)
-        self._wait()
-        self._writing = self._pool.submit(self._writers[key].write_table, table)
-
-    def _wait(self) -> None:
-        if self._writing:
-            self._writing.result()
-            self._writing = None
+        if key in self._writing:
+            self._writing[key].result()
+        self._writing[key] = self._pool.submit(self._writers[key].write_table, table)
 
     def _open(self, key: tuple[str, str], schema: Any) -> Any:
         used = sum(1 for name, _ in self._writers if name == key[0])
@@ -120,7 +116,8 @@ class TableFiles:
     def close(self) -> None:
         for key in list(self._pending):
             self._flush(key)
-        self._wait()
+        for writing in self._writing.values():
+            writing.result()
         self._pool.shutdown()
         for writer in self._writers.values():
             writer.close()
