@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_TELEMETRY_LAYOUT_HASH 0x6623u
+#define QK_TELEMETRY_LAYOUT_HASH 0x2af5u
 
 enum qk_ar1_zone {
 	QK_AR1_ZONE_CPU = 0,
@@ -164,6 +164,16 @@ _Static_assert(sizeof(struct qk_wire_display) == 8, "qk_wire_display");
 _Static_assert(offsetof(struct qk_wire_display, frame_count) == 0, "qk_wire_display.frame_count");
 _Static_assert(offsetof(struct qk_wire_display, dropped_count) == 4, "qk_wire_display.dropped_count");
 
+#define QK_WIRE_CAMERA_TYPE 0x42u
+/* Frames of the camera, 1 Hz, counted at its sync line. */
+struct qk_wire_camera {
+	uint32_t camera_frame_count; /* Since reset. */
+	uint32_t camera_dropped_count; /* Sync pulses that never came while it ran, since reset. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_camera) == 8, "qk_wire_camera");
+_Static_assert(offsetof(struct qk_wire_camera, camera_frame_count) == 0, "qk_wire_camera.camera_frame_count");
+_Static_assert(offsetof(struct qk_wire_camera, camera_dropped_count) == 4, "qk_wire_camera.camera_dropped_count");
+
 #define QK_WIRE_IMU_TYPE 0x30u
 #define QK_WIRE_IMU_SAMPLES 16u
 /* Accelerometer and gyroscope, x y z in the axes of the frame: right, up, back. */
@@ -283,11 +293,13 @@ struct qk_wire_pack_inserted {
 	uint8_t pack;
 	uint64_t sample_us; /* us */
 	uint16_t inrush_ma; /* mA; Peak held by hardware since the first contact. */
+	uint16_t inrush_ma2s; /* mA2s; Integral of the squared current of the insertion, (mA)^2 s, held by hardware since the first contact; 65535 or more. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_pack_inserted) == 11, "qk_wire_pack_inserted");
+_Static_assert(sizeof(struct qk_wire_pack_inserted) == 13, "qk_wire_pack_inserted");
 _Static_assert(offsetof(struct qk_wire_pack_inserted, pack) == 0, "qk_wire_pack_inserted.pack");
 _Static_assert(offsetof(struct qk_wire_pack_inserted, sample_us) == 1, "qk_wire_pack_inserted.sample_us");
 _Static_assert(offsetof(struct qk_wire_pack_inserted, inrush_ma) == 9, "qk_wire_pack_inserted.inrush_ma");
+_Static_assert(offsetof(struct qk_wire_pack_inserted, inrush_ma2s) == 11, "qk_wire_pack_inserted.inrush_ma2s");
 
 #define QK_WIRE_PACK_REJECTED_TYPE 0x15u
 /* A pack is present but did not prove what it is. */
