@@ -112,6 +112,13 @@ class Evidence:
                 total += (int(max(e.max() for e in ends)) - int(min(e.min() for e in ends))) / 1e6
         return total
 
+    def _ar1_heard(self) -> str:
+        """Version that the microcontroller last heard from the AR1; empty where it has heard nothing."""
+        if not self.has("ar1_link", "ar1_version"):
+            return ""
+        said = int(self.of("ar1_link")["ar1_version"][-1])
+        return f"{said >> 24}.{said >> 16 & 255}.{said & 0xFFFF}" if said else ""
+
     def identity(self) -> dict[str, str]:
         """Device, firmware of both chips and layout, as the stream itself states them."""
         h = self.hello
@@ -119,7 +126,7 @@ class Evidence:
             return {"source": self.source}
         out = {"source": self.source, "board": str(h["board"]), "serial": str(h["serial"]), "rtos": version_of(h)}
         out["rtos_build_id"] = build_of(h)
-        out["ar1"] = version_of(self.ar1_hello) if self.ar1_hello else "not reported"
+        out["ar1"] = (version_of(self.ar1_hello) if self.ar1_hello else self._ar1_heard()) or "not reported"
         out["ar1_build_id"] = build_of(self.ar1_hello) or "not reported"
         out["layout"] = f"{h['layout_hash']:#06x}"
         return out

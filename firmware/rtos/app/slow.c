@@ -77,6 +77,7 @@ void qk_slow_report(void)
 	    .latency_us_max = slow.latency_us_max,
 	    .wake_us_max = slow.wake_us_max,
 	    .hand_over_us_max = slow.hand_over_us_max,
+	    .ar1_version = qk_identity_ar1_version(),
 	};
 	display = (struct qk_wire_display){.frame_count = slow.frame_count, .dropped_count = slow.dropped_count};
 	camera = (struct qk_wire_camera){.camera_frame_count = slow.camera_frame_count,

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_TELEMETRY_LAYOUT_HASH 0x2af5u
+#define QK_TELEMETRY_LAYOUT_HASH 0x283fu
 
 enum qk_ar1_zone {
 	QK_AR1_ZONE_CPU = 0,
@@ -146,13 +146,15 @@ struct qk_wire_ar1_link {
 	uint32_t latency_us_max; /* us; Latched: from a request to its answer; 0 without one. */
 	uint32_t wake_us_max; /* us; Latched: from the wake line to the first answer; 0 without one. */
 	uint32_t hand_over_us_max; /* us; Latched: from one chip's release of a job to the other's first act; 0 without one. */
+	uint32_t ar1_version; /* What the AR1 said that it runs: major << 24 | minor << 16 | revision; 0 while it has said nothing. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_ar1_link) == 20, "qk_wire_ar1_link");
+_Static_assert(sizeof(struct qk_wire_ar1_link) == 24, "qk_wire_ar1_link");
 _Static_assert(offsetof(struct qk_wire_ar1_link, sent_count) == 0, "qk_wire_ar1_link.sent_count");
 _Static_assert(offsetof(struct qk_wire_ar1_link, lost_count) == 4, "qk_wire_ar1_link.lost_count");
 _Static_assert(offsetof(struct qk_wire_ar1_link, latency_us_max) == 8, "qk_wire_ar1_link.latency_us_max");
 _Static_assert(offsetof(struct qk_wire_ar1_link, wake_us_max) == 12, "qk_wire_ar1_link.wake_us_max");
 _Static_assert(offsetof(struct qk_wire_ar1_link, hand_over_us_max) == 16, "qk_wire_ar1_link.hand_over_us_max");
+_Static_assert(offsetof(struct qk_wire_ar1_link, ar1_version) == 20, "qk_wire_ar1_link.ar1_version");
 
 #define QK_WIRE_DISPLAY_TYPE 0x41u
 /* Frames of all displays, 1 Hz, counted at their sync lines; not sent by products without displays. */
@@ -164,7 +166,7 @@ _Static_assert(sizeof(struct qk_wire_display) == 8, "qk_wire_display");
 _Static_assert(offsetof(struct qk_wire_display, frame_count) == 0, "qk_wire_display.frame_count");
 _Static_assert(offsetof(struct qk_wire_display, dropped_count) == 4, "qk_wire_display.dropped_count");
 
-#define QK_WIRE_CAMERA_TYPE 0x42u
+#define QK_WIRE_CAMERA_TYPE 0x44u
 /* Frames of the camera, 1 Hz, counted at its sync line. */
 struct qk_wire_camera {
 	uint32_t camera_frame_count; /* Since reset. */
