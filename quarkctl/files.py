@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,10 +25,17 @@ class File:
         """Raises InputWrong when the file cannot be opened or has no fixed size."""
         self.path = path
         try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._size = os.lseek(self.fd, 0, os.SEEK_END)
+            # not to wait for whoever writes into a pipe
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+            kind = os.fstat(self.fd).st_mode
+            self._size = os.lseek(self.fd, 0, os.SEEK_END) if stat.S_ISREG(kind) or stat.S_ISBLK(kind) else -1
         except OSError as error:
             raise InputWrong(f"cannot read {path}: {error.strerror}") from error
+        if self._size < 0:
+            os.close(self.fd)
+            raise InputWrong(
+                f"cannot read {path}: it is no file but a {_kind_of(kind)}", hint="write it into a file first"
+            )
 
     def __len__(self) -> int:
         return self._size
@@ -73,6 +81,11 @@ class File:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _kind_of(mode: int) -> str:
+    names = {stat.S_ISFIFO: "pipe", stat.S_ISSOCK: "socket", stat.S_ISDIR: "folder", stat.S_ISCHR: "character device"}
+    return next((name for holds, name in names.items() if holds(mode)), "thing without a size")
 
 
 def _again(path: Path, identity: tuple[int, int, int]) -> File:
