@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quarkctl.cli import show
-from quarkctl.cli.options import Device, Events, Json, Seconds
+from quarkctl.cli.options import Device, Events, Json, Seconds, finite
 from quarkctl.cli.telemetry import words
 from quarkctl.events import Event, Level
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 Schemas = Annotated[
     list[Path] | None,
-    typer.Option("--schemas", metavar="DIR", help="Folder with the schemas of other releases; may be given again."),
+    typer.Option(
+        "--schemas", metavar="DIR", exists=True, help="Schemas of other releases, or their bundles; may be given again."
+    ),
 ]
 
 
@@ -91,13 +93,19 @@ def record(
     also: Also = None,
     seconds: Seconds = None,
     max_mb: Annotated[
-        float, typer.Option("--max-mb", metavar="MB", min=0, help="Stop at this size of wire bytes.")
+        float, typer.Option("--max-mb", metavar="MB", min=0, callback=finite, help="Stop at this size of wire bytes.")
     ] = 0,
     rotate_mb: Annotated[
-        float, typer.Option("--rotate-mb", metavar="MB", min=0, help="Begin a new part (FILE-0001, ...) at this size.")
+        float,
+        typer.Option(
+            "--rotate-mb", metavar="MB", min=0, callback=finite, help="Begin a new part (FILE-0001, ...) at this size."
+        ),
     ] = 0,
     rotate_minutes: Annotated[
-        float, typer.Option("--rotate-minutes", metavar="MIN", min=0, help="Begin a new part after this time.")
+        float,
+        typer.Option(
+            "--rotate-minutes", metavar="MIN", min=0, callback=finite, help="Begin a new part after this time."
+        ),
     ] = 0,
     keep: Annotated[int, typer.Option("--keep", metavar="N", min=0, help="Delete all but the newest N parts.")] = 0,
     as_json: Json = False,
