@@ -111,7 +111,8 @@ def _releases(roots: Sequence[Path]) -> Iterator[tuple[Path, Callable[[Path], Sc
             continue
         if not root.is_dir():
             raise InputWrong(
-                f"there is no folder {root}", hint="--schemas takes a folder of schemas, of releases or of bundles (.qfw)"
+                f"there is no folder {root}",
+                hint="--schemas takes a folder of schemas, of releases or of bundles (.qfw)",
             )
         for count, (path, _, files) in enumerate(os.walk(root)):
             if count >= _FOLDERS_MAX:
