@@ -134,9 +134,9 @@ class Reader:
         while (block := self._next()) is not None:
             kind, body = block
             if kind == _SPOILT:
-                reads = _spoilt(body)
-                if reads.data:
-                    yield reads
+                spoilt = _spoilt(body)
+                if spoilt.data:
+                    yield spoilt
             elif kind == DATA:
                 reads = _reads(body)
                 if reads is None:

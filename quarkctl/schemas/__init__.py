@@ -83,7 +83,7 @@ def load_bundle(path: Path) -> Schema:
 
     Raises InputWrong.
     """
-    texts = {}
+    texts: dict[str, str] = {}
     try:
         with zipfile.ZipFile(path) as bundle:
             for entry in bundle.infolist():
