@@ -35,8 +35,8 @@ def command(start: Start, luns: Sequence[Path], sector_bytes: int, link: str) ->
         block = f"logical_block_size={sector_bytes},physical_block_size={sector_bytes}"
         drives += ["-device", f"virtio-blk-pci,drive=d{n},addr={4 + n:#x},{block}"]
     return [
-        qemu.AR1_PROGRAM, "-M", "virt", "-cpu", "cortex-a53", "-accel", "tcg,tb-size=64", "-m", str(_MEMORY_MIB), "-nodefaults",
-        "-display", "none", "-monitor", "none", "-no-reboot",
+        qemu.AR1_PROGRAM, "-M", "virt", "-cpu", "cortex-a53", "-accel", "tcg,tb-size=64", "-m", str(_MEMORY_MIB),
+        "-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot",
         "-kernel", "kernel", "-initrd", "ramdisk", "-append", start.cmdline, *drives,
         # The terminal comes last: when its name is printed, the socket exists.
         "-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
