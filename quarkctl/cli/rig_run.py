@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from quarkctl.formats.rig_file import Rig
+    from quarkctl.formats.rig_file import Rig, Station
     from quarkctl.rig.fleet import Row
     from quarkctl.rig.outcome import Run
     from quarkctl.rig.plan import Kind, Plan
@@ -177,7 +178,7 @@ def _carry_out(
     from quarkctl.rig import fleet, runs
     from quarkctl.rig import plan as plans
     from quarkctl.rig.fleet import Order
-    from quarkctl.rig.history.deliver import deliver
+    from quarkctl.rig.history.deliver import catch_up
     from quarkctl.rig.labgrid.engine import Coordinator
 
     policy = replace(
@@ -187,15 +188,16 @@ def _carry_out(
     )
     prepared = _prepare(made)
     command = shlex.join(["quarkctl", *sys.argv[1:]])
-    runs.close_dead()
     with Coordinator(coordinator) if coordinator else nullcontext() as engine:
         stations = plans.choose(engine.stations() if engine else rig.stations, where)
+        if not engine:
+            _no_twins(stations)
         order = Order(made, stations, choose, prepared, policy, rig.name, command, wait)
         if engine:
             order = replace(order, find=engine.find, release=engine.release, workers_find=False)
         with _Watch(events, quiet=as_json) as watch:
             record = fleet.run(order, watch)
-            late = deliver(rig.history)
+            late = catch_up(rig.history)
             if late.waiting:
                 watch.complain(str(late))
     runs.prune(policy.keep_days)
@@ -208,6 +210,18 @@ def _carry_out(
     elif events != "-":
         _print(record, folder)
     return record.exit_code
+
+
+def _no_twins(stations: Sequence[Station]) -> None:
+    """Before any of them is touched. Where a device appears only later, the run itself notices."""
+    from quarkctl.cli.choose import devices
+    from quarkctl.link import names
+
+    for one, other, identity in names.twins(stations, devices()):
+        raise InputWrong(
+            f"stations {one.name} and {other.name} are one device: {identity}",
+            hint=f"take one of them out of the rig file, or leave it out: --where {one.name}",
+        )
 
 
 def _prepare(made: Plan) -> dict[str, tuple[str, Prepared]]:

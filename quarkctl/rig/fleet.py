@@ -323,7 +323,7 @@ class _Fleet:
         again = seat.attempt > 1
         seat.worker = worker.start(
             task, log=self.folder.log_of(seat.station.name), foreign_fds=others,
-            cycle_first=again and bool(seat.station.power),
+            cycle_first=again and bool(seat.station.power), abandoned=self.folder.abandoned,
         )  # fmt: skip
         seat.result.attempts += 1
         seat.attempt_until = time.monotonic() + self.order.policy.attempt_s + plan.planned_s(step.kind)
@@ -425,10 +425,11 @@ class _Fleet:
             self.watcher.complain(f"{seat.station.name}: {problem.message}")
         if verdict not in (Verdict.INTERRUPTED, Verdict.QUARANTINED, Verdict.BUSY):
             self._count(seat)
+        self.record.stations.append(r)
+        self.folder.keep(self.record)  # before anybody hears of it
         self._event(seat, "verdict", Level.DONE if r.passed else Level.FAILED, f"{verdict.value} {error}".strip())
         seat.row.state = verdict.value
         self._show(seat, step="", text=error, pct=None)
-        self.record.stations.append(r)
 
     def _count(self, seat: _Seat) -> None:
         fault = seat.result.error if is_fault_of_station(seat.result) else ""
