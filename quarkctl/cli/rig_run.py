@@ -76,6 +76,14 @@ def flash(
     via: Annotated[str, typer.Option("--via", metavar="METHOD", autocompletion=complete_method, help="How.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Write even what is there already.")] = False,
     allow_downgrade: Annotated[bool, typer.Option("--allow-downgrade", help="Accept an older version.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Go on where `quarkctl flash` would ask.")] = False,
+    slot: Annotated[
+        str, typer.Option("--slot", metavar="SLOT", help="Of the AR1: inactive, active, a or b.")
+    ] = "inactive",
+    programmer: Annotated[
+        str, typer.Option("--programmer", metavar="FILE", help="The Firehose programmer, for EDL.")
+    ] = "",
+    memory: Annotated[str, typer.Option("--memory", metavar="KIND", help="Storage of the AR1: ufs, emmc, nvme.")] = "",
     rig: RigFile = None,
     coordinator: Engine = "",
     wait: Wait = _WAIT_S,
@@ -86,9 +94,13 @@ def flash(
     events: Events = "",
 ) -> int:
     """Flash many stations at once: a worker process each, retried with a power cycle, a verdict for each."""
-    from quarkctl.rig.plan import Flash
+    from quarkctl.flash.plan import Ar1Wish
+    from quarkctl.rig.plan import SLOTS, Flash
 
-    kind = Flash(tuple(what), via, chip, force, allow_downgrade)
+    if slot not in SLOTS:
+        raise UsageWrong(f"there is no slot {slot!r}", hint=f"there are {', '.join(SLOTS)}")
+    ar1 = Ar1Wish(slot, programmer=programmer, memory=memory)
+    kind = Flash(tuple(what), via, chip, force, allow_downgrade, yes, ar1)
     return _one(
         "flash", kind, everything, where, rig, coordinator, wait, deadline, retries, junit, events, as_json=as_json
     )
@@ -236,6 +248,9 @@ def _prepare(made: Plan) -> dict[str, tuple[str, Prepared]]:
 
             verify(step.kind.area, step.kind.checks if isinstance(step.kind, Diag) else ())
         if isinstance(step.kind, Flash):
+            programmer = step.kind.ar1.programmer
+            if programmer and not Path(programmer).is_file():
+                raise InputWrong(f"cannot read {programmer}: no such file")
             method = methods.select(step.kind.what, via=step.kind.via, chip=step.kind.chip)
             out[step.name] = (method.device_method, method.prepare(step.kind.what))
     return out
