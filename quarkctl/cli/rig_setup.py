@@ -42,8 +42,9 @@ def discover(
 ) -> None:
     """Write a rig.toml with a station for each device that is connected now."""
     from quarkctl.cli.choose import devices
+    from quarkctl.link import names
 
-    found = devices()
+    found = [d for d in devices() if not d.identity.endswith(names.AR1)]  # one station for both chips
     if not found:
         raise LinkError("no device found", hint="plug the glasses in, or start virtual ones: quarkctl sim start")
     text = _rig_text(found)
@@ -104,12 +105,13 @@ def doctor(rig: RigFile = None, as_json: Json = False) -> int:
 def _stations(rig: Rig) -> Iterator[Check]:
     from quarkctl.cli.choose import devices
     from quarkctl.link.holder import openers_of
+    from quarkctl.link.identity import called
     from quarkctl.link.lock import holder_of
     from quarkctl.rig import quarantine
 
     found, out = devices(), quarantine.all_records()
     for s in rig.stations.values():
-        fitting = [d for d in found if d.is_called(s.word)]
+        fitting = called(found, s.word)
         if not fitting and s.port.startswith("/") and Path(s.port).exists():
             yield Check(s.name, os.access(s.port, os.R_OK | os.W_OK), s.port, f"no permission for {s.port}")
         elif len(fitting) != 1:

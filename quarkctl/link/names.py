@@ -14,6 +14,9 @@ from quarkctl.formats.rig_file import Rig, Station
 if TYPE_CHECKING:
     from quarkctl.link.identity import Device
 
+#: What the identity of virtual glasses is followed by where only their application processor is meant.
+AR1 = "/ar1"
+
 
 def path() -> Path | None:
     """QUARKCTL_RIG, ./rig.toml, or rig.toml in the user's configuration folder; None when there is none."""
@@ -52,7 +55,7 @@ def twins(stations: Iterable[Station], found: Sequence[Device]) -> list[tuple[St
     first: dict[str, Station] = {}
     out = []
     for station in stations:
-        fitting = [d.identity for d in found if d.is_called(station.word)]
+        fitting = [d.identity.removesuffix(AR1) for d in found if d.is_called(station.word)]
         if not fitting and station.port.startswith("/"):
             fitting = [str(Path(station.port).resolve())]
         for identity in dict.fromkeys(fitting):

@@ -31,6 +31,7 @@ from quarkctl.rig.outcome import Run, StationResult, Verdict
 _RECORD_MAX = 64 << 20
 #: Kept free on the disk from the start of a run on, for its record at the end.
 _RESERVE_BYTES = 256 << 10
+_LOOK_S = 0.2
 
 
 def root() -> Path:
@@ -103,6 +104,9 @@ class Folder:
     def abandoned(self) -> None:
         """In a worker whose run is gone, when it has done: whoever of them is the last gives the run its verdict."""
         self._lock.close()
+        until = time.monotonic() + _LOOK_S
+        while alive(self.path) and time.monotonic() < until:  # or somebody just looks at our open files in /proc
+            time.sleep(_LOOK_S / 10)
         close(self.path)
 
     def _reserve(self) -> None:

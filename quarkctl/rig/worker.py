@@ -97,7 +97,6 @@ def _settle(parent: int, log: Path, fds: Iterable[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     die_with_parent()
@@ -156,6 +155,7 @@ def _work(task: Task, fd: int, *, cycle_first: bool) -> int:
     result = StepResult(task.step.name, "", task.turn)
     began = time.monotonic()
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # what came since the fork comes now, and is answered
         if cycle_first:
             steps.power_cycle(task.station, tell)
         result = steps.carry_out(task, tell)

@@ -62,7 +62,7 @@ class Soak:
         for i, name in enumerate(self.names):
             control.start(name, "s1-virtual", control.Firmware(self.boot_elf, self.images[0]), load="idle", seed=i)
         stations = "".join(f'[station.{n}]\nsim = "{n}"\n' for n in self.names)
-        head = "[rig]\nretries = 1\nattempt_s = 60\ndeadline_s = 150\nappear_s = 5\nquarantine_after = 1000\n"
+        head = "[rig]\nretries = 1\nattempt_s = 60\ndeadline_s = 120\nappear_s = 5\nquarantine_after = 1000\n"
         (self.work / "rig.toml").write_text(head + stations)
 
     def end(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from quarkctl.rig import fleet
+from quarkctl.rig import fleet, runs
 from quarkctl.rig.outcome import Run
 from tests.conftest import ROOT, Outcome, Quarkctl
 from tests.rig.conftest import processes_of
@@ -210,7 +210,21 @@ def test_an_interrupted_run_leaves_no_process_no_lock_and_no_device_half_done(
         assert "goes on with the flash of 1.1.0" in station["steps"][0]["facts"]["resumed"]
 
 
-def test_a_killed_run_takes_its_workers_along_and_the_last_of_them_gives_it_its_verdict(
+def test_the_last_worker_of_a_killed_run_gives_it_its_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUARKCTL_STATE_DIR", str(tmp_path))
+    folder = runs.Folder(Run("r1", "", "plan", "", "", "1", 5.0), pytest.fail)
+    folder.live([{"station": "a", "state": "working", "step": "flash", "device": "usb:1"}])
+    other = os.dup(folder._lock.fileno())  # as another worker has it, which has not done yet
+    folder.abandoned()
+    assert runs.load(folder.path / "run.json").verdict == "running"
+    os.close(other)
+    folder.abandoned()
+    found = runs.load(folder.path / "run.json")
+    assert found.verdict == "lost" and found.stations[0].error == "the process of the run was gone in flash"
+    assert runs.load(runs.outbox() / "r1.json") == found
+
+
+def test_a_killed_run_takes_its_workers_along_and_is_lost_in_history(
     three: Terminals, quarkctl: Quarkctl, state_of_its_own: Path
 ) -> None:
     three.devices[0].silent, reached = once(half_uploaded)
@@ -221,12 +235,11 @@ def test_a_killed_run_takes_its_workers_along_and_the_last_of_them_gives_it_its_
     process.communicate()
     while processes_of(state_of_its_own):
         pass
+    assert [r["verdict"] for r in quarkctl("rig", "history", "--json").json["runs"]] == ["lost"]
     run = json.loads(next(state_of_its_own.glob("rig/runs/*/run.json")).read_text())
-    assert run["verdict"] == "lost"
     found = {s["station"]: s for s in run["stations"]}
     assert found["p0"]["verdict"] == "lost" and "gone in flash" in found["p0"]["error"]
     assert all(found[p]["verdict"] == "passed" and found[p]["steps"][0]["measurements"] for p in ("p1", "p2"))
-    assert [r["verdict"] for r in quarkctl("rig", "history", "--json").json["runs"]] == ["lost"]
     three.devices[0].silent = lambda _: False
     again = quarkctl("rig", "flash", "new.bin", "--all", "--json")
     assert again.code == 0, again.out
