@@ -103,7 +103,9 @@ class Folder:
 
     def abandoned(self) -> None:
         """In a worker whose run is gone, when it has done: whoever of them is the last gives the run its verdict."""
-        self._lock.close()
+        for file in (self._events, *self._logs.values(), self._lock):
+            with contextlib.suppress(OSError):
+                file.close()
         until = time.monotonic() + _LOOK_S
         while alive(self.path) and time.monotonic() < until:  # or somebody just looks at our open files in /proc
             time.sleep(_LOOK_S / 10)
