@@ -56,7 +56,12 @@ def test_a_trial_that_ends_by_itself_is_over(device: Callable[[], Device], ends:
     )
     talk.close()
     disk = Disk(ar1.storage)
-    assert ar1.wait_for("system") and ar1.slot == "a" and disk.slot("b").unbootable and ar1.remembered.reasons["b"].endswith("never confirmed")
+    assert (
+        ar1.wait_for("system")
+        and ar1.slot == "a"
+        and disk.slot("b").unbootable
+        and ar1.remembered.reasons["b"].endswith("never confirmed")
+    )
 
 
 def test_a_system_that_cannot_be_confirmed_stays_on_trial_and_a_good_one_stays(device: Callable[[], Device]) -> None:
