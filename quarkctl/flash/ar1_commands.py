@@ -13,7 +13,7 @@ from quarkctl import boards
 from quarkctl.errors import HostUnfit, InputWrong, LinkError, ProtocolError, UsageWrong
 from quarkctl.events import Event, Level, Progress
 from quarkctl.flash.ar1_image import Image
-from quarkctl.flash.edl_device import HELLO_S, EdlDevice, left_idle, open_device
+from quarkctl.flash.edl_device import HELLO_S, EdlDevice, forget_programmer, open_device
 from quarkctl.flash.edl_sources import Work, load_programmers
 from quarkctl.flash.fastboot import Client
 from quarkctl.flash.journal import Journal
@@ -206,8 +206,8 @@ def digest(device: EdlDevice, lun: int, first: int, sectors: int) -> str:
 
 def power(device: EdlDevice, opener: Opener, mode: str) -> None:
     """``reset``, ``off`` or ``reset_to_edl``."""
-    device.programmer.command("power", {"value": mode, "DelayInSeconds": 1})
-    left_idle(opener.identity).unlink(missing_ok=True)
+    device.programmer.leave(mode)
+    forget_programmer(opener.identity)
 
 
 def provision(device: EdlDevice, elements: list[Mapping[str, str]]) -> int:

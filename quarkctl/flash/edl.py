@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -14,8 +14,8 @@ from quarkctl.errors import InputWrong, LinkError, ProtocolError, UsageWrong, Ve
 from quarkctl.events import Event, Level
 from quarkctl.flash import edl_sources
 from quarkctl.flash.ar1_image import Extent
-from quarkctl.flash.background import Ahead, Hasher
-from quarkctl.flash.edl_device import EdlDevice, left_idle, open_device
+from quarkctl.flash.background import Ahead, Feed
+from quarkctl.flash.edl_device import EdlDevice, forget_programmer, open_device
 from quarkctl.flash.edl_sources import Work, Write
 from quarkctl.flash.fastboot_plan import SECDATA
 from quarkctl.flash.plan import Job, Plan, Step
@@ -57,7 +57,7 @@ class Placed:
     name: str
 
     def extents(self) -> list[Extent]:
-        return self.write.image.extents()
+        return self.write.image.extents
 
 
 class Session:
@@ -307,8 +307,8 @@ class Session:
         return f"LUN {lun}"
 
     def _restart(self) -> str:
-        self._open().programmer.command("power", {"value": "reset", "DelayInSeconds": 1})
-        left_idle(self._job.opener.identity).unlink(missing_ok=True)
+        self._open().programmer.leave("reset")
+        forget_programmer(self._job.opener.identity)
         return "restarts into the system"
 
     # --- one image ----------------------------------------------------------------------------------------------------
@@ -322,10 +322,7 @@ class Session:
         self._skipped_bytes += skipped
         meter.skip(skipped)
         for run in _joined(todo):
-            before = meter.done_bytes
-            sent = partial(_advance, meter, before)
-            for window, digest in self._write(placed, run, sent).items():
-                expected.know(window, digest)
+            self._write(placed, run, partial(_advance, meter, meter.done_bytes))
         if not self._wish.verify:
             return "not verified, as you wish"
         how = self._verify(placed, todo, expected) if todo else "was there already"
@@ -365,12 +362,11 @@ class Session:
         if self._job.wish.force or len(large) > _ASK_COUNT:
             return list(windows)
         if large and not self._no_digest:
-            expected.start()  # while the device computes its own
+            expected.start()
         answers = {w: self._digest(placed, w) for w in large}
         return [w for w in windows if (answer := answers.get(w)) is None or answer != expected[w]]
 
-    def _write(self, placed: Placed, run: Extent, moved: Callable[[int], None]) -> dict[Extent, bytes]:
-        """Returns digests of what was sent, by window, where windows end between pieces."""
+    def _write(self, placed: Placed, run: Extent, moved: Callable[[int], None]) -> None:
         device, image = self._open(), placed.write.image
         total = self._padded(run.size_bytes)
         journal = self._job.journal
@@ -382,25 +378,22 @@ class Session:
 
         attributes = {**self._attributes(placed, run), "filename": image.path.name, "label": placed.name}
         payload = device.programmer.payload_bytes
-        pieces: Iterable[memoryview] = image.pieces(run.offset, run.size_bytes, payload, pad_to=total)
-        hasher = Hasher(WINDOW_BYTES) if self._wish.verify and WINDOW_BYTES % payload == 0 else None
+        feed = Feed(lambda free: image.pieces(run.offset, run.size_bytes, free, pad_to=total), min(payload, total))
         try:
-            device.programmer.program(attributes, total, hasher.tee(pieces) if hasher else pieces, sent)
+            device.programmer.program(attributes, total, feed, sent)
         except ProtocolError:  # it answered: the phase is closed
             journal.count(0, 0)
             raise
         finally:
-            digests = hasher.result() if hasher else []
+            feed.close()
         journal.count(0, 0)
-        starts = range(run.offset, run.offset + run.size_bytes, WINDOW_BYTES)
-        end = run.offset + run.size_bytes
-        return {Extent(at, min(WINDOW_BYTES, end - at)): d for at, d in zip(starts, digests, strict=False)}
 
     def _verify(
         self, placed: Placed, written: Sequence[Extent], expected: Ahead[Extent, bytes],
         hint: str = "repeat the command; if it happens again the storage or the cable is bad",
     ) -> str:  # fmt: skip
         how = "digest"
+        expected.start()  # while the device computes its own
         for window in written:
             actual = self._digest(placed, window)
             if actual is None:

@@ -153,7 +153,7 @@ class Session:
 
     def _flash(self, step: Step, target: Target) -> str:
         client, image = self._client(), target.image
-        extents = image.extents()
+        extents = image.extents
         if self._wish.erase_first:
             client.command(f"erase:{target.partition}", 30.0 + target.size_bytes / (1 << 20))
         if not self._job.wish.force and not self._wish.erase_first and self._holds(target):
@@ -207,7 +207,7 @@ class Session:
     def _ranges(self, target: Target) -> list[tuple[int, int]]:
         return [
             (at, min(WINDOW_BYTES, extent.offset + extent.size_bytes - at))
-            for extent in target.image.extents()
+            for extent in target.image.extents
             for at in range(extent.offset, extent.offset + extent.size_bytes, WINDOW_BYTES)
         ]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from quarkctl.errors import DeviceRefused, LinkTimeout, ProtocolError
+from quarkctl.errors import DeviceRefused, LinkLost, LinkTimeout, ProtocolError
 from quarkctl.formats import firehose
 from quarkctl.formats.firehose import Documents, Element, StorageInfo
 from quarkctl.link.usb import UsbLink
@@ -292,6 +292,15 @@ class Programmer:
         """SHA-256 of a range, as the device computes it; None where it cannot."""
         response = self.ask("getsha256digest", attributes, START_S + size_bytes / MEDIA_BYTES_PER_S)
         return firehose.parse_digest(response.logs, response.attributes) if response.ok else None
+
+    def leave(self, mode: str) -> None:
+        """``reset``, ``off`` or ``reset_to_edl``. Takes its last words: some go only when these were read."""
+        self.command("power", {"value": mode, "DelayInSeconds": 1})
+        try:
+            while self._next(GREETING_S) is not None:
+                continue
+        except LinkLost:
+            return
 
     def alive(self) -> bool:
         """Does it answer a command that does nothing?"""
