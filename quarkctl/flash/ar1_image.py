@@ -13,10 +13,12 @@ from pathlib import Path
 from quarkctl.errors import InputWrong
 from quarkctl.files import File
 from quarkctl.formats import sparse
-from quarkctl.formats.sparse import Kind
+from quarkctl.formats.sparse import Chunk, Kind
 
 #: How much of a file is read ahead: chunk headers lie scattered in it.
 _AHEAD_BYTES = 1 << 20
+#: What is hashed at once: stays in the processor's cache.
+_HASH_BYTES = 128 << 10
 _BLOCK_BYTES = 4096
 
 
@@ -134,21 +136,29 @@ class Image:
             base = raw[0].offset + max(offset - raw[0].first_block * block_bytes, 0)
             left = (raw[-1].first_block + raw[-1].blocks) * block_bytes - end
             data = memoryview(self.file[base : raw[-1].offset + raw[-1].blocks * block_bytes - max(left, 0)])
-        at = offset
-        for chunk in chunks:
-            start = chunk.first_block * block_bytes
-            stop = min(start + chunk.blocks * block_bytes, end)
+
+        def part(chunk: Chunk, low: int, high: int) -> bytes | memoryview:
+            inside = low - chunk.first_block * block_bytes
             if chunk.kind is Kind.RAW:
-                inside = chunk.offset + at - start - base
-                view[at - offset : stop - offset] = data[inside : inside + stop - at]
-            else:
-                view[at - offset : stop - offset] = _filled(chunk.fill, (at - start) % 4, stop - at)
-            at = stop
+                return data[chunk.offset + inside - base :][: high - low]
+            return _filled(chunk.fill, inside % 4, high - low)
+
+        first_end = min((chunks[0].first_block + chunks[0].blocks) * block_bytes, end)
+        parts = [part(chunks[0], offset, first_end)]
+        parts += [  # whole ones: the quick way for many
+            data[(at := c.offset - base) : at + c.blocks * block_bytes]
+            if c.kind is Kind.RAW
+            else _filled(c.fill, 0, c.blocks * block_bytes)
+            for c in chunks[1:-1]
+        ]
+        if len(chunks) > 1:
+            parts.append(part(chunks[-1], chunks[-1].first_block * block_bytes, end))
+        view[:] = b"".join(parts)
 
     def digest(self, offset: int, size_bytes: int, *, pad_to: int = 0) -> bytes:
         """SHA-256 of what an extent, or a part of one, leaves on the storage."""
         total = hashlib.sha256()
-        buffer = memoryview(bytearray(min(_AHEAD_BYTES, max(size_bytes, pad_to))))
+        buffer = memoryview(bytearray(min(_HASH_BYTES, max(size_bytes, pad_to))))
         for piece in self.pieces(offset, size_bytes, repeat(buffer), pad_to=pad_to):
             total.update(piece)
         return total.digest()

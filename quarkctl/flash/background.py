@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import queue
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -43,80 +43,57 @@ class Feed:
     """Pieces on their way to a device, made ahead of it in a thread. Iterate once; close when it ended, or was given up.
 
     ``make`` gets the buffers to make them in, one after the other, and gives each back filled. There are only a few: a
-    piece is valid until the next one is asked for.
+    piece is valid until the next one is asked for. Where there are not more pieces than buffers, all are ``kept``.
     """
 
-    def __init__(self, make: Callable[[Iterator[memoryview]], Iterator[memoryview]], piece_bytes: int) -> None:
+    def __init__(
+        self, make: Callable[[Iterator[memoryview]], Iterator[memoryview]], piece_bytes: int, total_bytes: int
+    ) -> None:
+        self.kept: list[memoryview] = []
+        self._keep = total_bytes <= _PIECES_HELD * piece_bytes
         self._free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
-        for _ in range(_PIECES_HELD):
-            # Arrays are what pyusb takes without copying.
-            self._free.put(memoryview(array.array("B", bytes(piece_bytes))))
-        self._made = Background(lambda: self._run(make(self._buffers())))
+        self._piece_bytes = piece_bytes
+        self._make = make
+        self._made: Background[None] | None = None
 
     def _buffers(self) -> Iterator[memoryview]:
-        while (buffer := self._free.get()) is not None:
-            yield buffer
+        made = 0
+        while True:
+            if made < _PIECES_HELD and self._free.empty():
+                made += 1
+                yield memoryview(array.array("B", bytes(self._piece_bytes)))  # which pyusb takes without copying
+            elif (buffer := self._free.get()) is not None:
+                yield buffer
+            else:
+                return
 
-    def _run(self, pieces: Iterator[memoryview]) -> None:
+    def start(self) -> None:
+        """Begin now, beside something else that takes time; else with the first piece that is asked for."""
+        if self._made is None:
+            self._made = Background(self._run)
+
+    def _run(self) -> None:
         try:
-            for piece in pieces:
+            for piece in self._make(self._buffers()):
                 self._ready.put(piece)
         finally:
             self._ready.put(None)
 
     def __iter__(self) -> Iterator[memoryview]:
         """Raises what making them raised."""
+        self.start()
         while (piece := self._ready.get()) is not None:
             yield piece
-            self._free.put(memoryview(piece.obj))
-        self._made.result()
+            if self._keep:
+                self.kept.append(piece)
+            else:
+                self._free.put(memoryview(piece.obj))
+        if self._made:
+            self._made.result()
 
     def close(self) -> None:
         """Nobody wants the rest."""
         self._free.put(None)
-        self._made.join()
-
-
-K = TypeVar("K", bound=Hashable)
-
-
-class Ahead(Generic[K, T]):
-    """Values that are computed in the background in the order of their keys, from the first question on; ``[key]`` waits
-    for one. What nobody asks for costs nothing."""
-
-    def __init__(self, compute: Callable[[K], T], keys: Sequence[K]) -> None:
-        self._compute = compute
-        self._keys = keys
-        self._known: dict[K, T] = {}
-        self._changed = threading.Condition()
-        self._failed = False
-        self._all: Background[None] | None = None
-
-    def start(self) -> None:
-        """Begin now, beside something else that takes time."""
-        if self._all is None:
-            self._all = Background(self._run)
-
-    def _run(self) -> None:
-        try:
-            for key in self._keys:
-                value = self._compute(key)
-                with self._changed:
-                    self._known[key] = value
-                    self._changed.notify_all()
-        except BaseException:
-            with self._changed:
-                self._failed = True
-                self._changed.notify_all()
-            raise
-
-    def __getitem__(self, key: K) -> T:
-        """Raises what computing it raised, and KeyError for what is not among the keys."""
-        self.start()
-        with self._changed:
-            while key not in self._known and not self._failed:
-                self._changed.wait()
-        if key not in self._known and self._all:
-            self._all.result()
-        return self._known[key]
+        if self._made:
+            self._made.join()

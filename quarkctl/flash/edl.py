@@ -13,8 +13,8 @@ from quarkctl import boards
 from quarkctl.errors import InputWrong, LinkError, ProtocolError, UsageWrong, VerificationFailed
 from quarkctl.events import Event, Level
 from quarkctl.flash import edl_sources
-from quarkctl.flash.ar1_image import Extent
-from quarkctl.flash.background import Ahead, Feed
+from quarkctl.flash.ar1_image import Extent, Image
+from quarkctl.flash.background import Feed
 from quarkctl.flash.edl_device import EdlDevice, forget_programmer, open_device
 from quarkctl.flash.edl_sources import Work, Write
 from quarkctl.flash.fastboot_plan import SECDATA
@@ -58,6 +58,37 @@ class Placed:
 
     def extents(self) -> list[Extent]:
         return self.write.image.extents
+
+
+class Expected:
+    """Digests of what an image leaves on the storage, by window. ``padded`` rounds bytes up to whole sectors."""
+
+    def __init__(self, image: Image, padded: Callable[[int], int]) -> None:
+        self._image = image
+        self._padded = padded
+        self._digests: dict[Extent, bytes] = {}
+        self._at_hand: tuple[Extent | None, Sequence[memoryview]] = (None, ())
+
+    def keep(self, window: Extent, pieces: Sequence[memoryview]) -> None:
+        """Bytes of a window that are at hand anyway, until the next ones are. None: they are read again."""
+        self._at_hand = (window, pieces)
+
+    def compute(self, window: Extent) -> None:
+        if window in self._digests:
+            return
+        kept, pieces = self._at_hand
+        if kept == window and pieces:
+            total = hashlib.sha256()
+            for piece in pieces:
+                total.update(piece)
+            self._digests[window] = total.digest()
+            return
+        padded = self._padded(window.size_bytes)
+        self._digests[window] = self._image.digest(window.offset, window.size_bytes, pad_to=padded)
+
+    def __getitem__(self, window: Extent) -> bytes:
+        self.compute(window)
+        return self._digests[window]
 
 
 class Session:
@@ -273,11 +304,8 @@ class Session:
     def _compare(self) -> str:
         """Raises VerificationFailed. What patches would have changed is not looked at."""
         for placed in self._placed.values():
-            windows = self._windows(placed)
-            self._verified[placed.name] = self._verify(
-                placed, windows, Ahead(partial(self._expected, placed), windows),
-                "write it: the same command without --verify-only",
-            )  # fmt: skip
+            hint = "write it: the same command without --verify-only"
+            self._verified[placed.name] = self._verify(placed, self._windows(placed), self._expected(placed), hint)
         patches = f"; {len(self._work.patches)} patches not compared" if self._work.patches else ""
         return f"{', '.join(self._placed)}: as in the files{patches}"
 
@@ -315,17 +343,17 @@ class Session:
 
     def _program(self, step: Step, placed: Placed) -> str:
         windows = self._windows(placed)
-        expected = Ahead(lambda w: self._expected(placed, w), windows)
+        ours = self._expected(placed)
         meter = Meter(self._job.progress, self._job.opener.identity, step, step.size_bytes)
-        todo = self._missing(placed, windows, expected)
+        todo = self._missing(placed, windows, ours)
         skipped = step.size_bytes - sum(w.size_bytes for w in todo)
         self._skipped_bytes += skipped
         meter.skip(skipped)
         for run in _joined(todo):
-            self._write(placed, run, partial(_advance, meter, meter.done_bytes))
+            self._write(placed, run, ours, partial(_advance, meter, meter.done_bytes))
         if not self._wish.verify:
             return "not verified, as you wish"
-        how = self._verify(placed, todo, expected) if todo else "was there already"
+        how = self._verify(placed, todo, ours) if todo else "was there already"
         self._verified[placed.name] = how
         return how
 
@@ -341,32 +369,33 @@ class Session:
         sector = self._open().sector_bytes
         return -(-size_bytes // sector) * sector
 
-    def _expected(self, placed: Placed, window: Extent) -> bytes:
-        return placed.write.image.digest(window.offset, window.size_bytes, pad_to=self._padded(window.size_bytes))
+    def _expected(self, placed: Placed) -> Expected:
+        return Expected(placed.write.image, self._padded)
 
     def _attributes(self, placed: Placed, window: Extent) -> dict[str, object]:
         device = self._open()
         first = placed.first_sector + window.offset // device.sector_bytes
         return device.attributes(placed.lun, first, self._padded(window.size_bytes) // device.sector_bytes)
 
-    def _digest(self, placed: Placed, window: Extent) -> bytes | None:
+    def _digest(self, placed: Placed, window: Extent, ours: Expected) -> bytes | None:
+        """The device's; ``ours`` gains that of the file, computed while the device computes. None where it cannot."""
+
         if self._no_digest:
             return None
-        found = self._open().programmer.digest(self._attributes(placed, window), window.size_bytes)
+        attributes = self._attributes(placed, window)
+        found = self._open().programmer.digest(attributes, window.size_bytes, partial(ours.compute, window))
         self._no_digest = found is None
         return found
 
-    def _missing(self, placed: Placed, windows: Sequence[Extent], expected: Ahead[Extent, bytes]) -> list[Extent]:
+    def _missing(self, placed: Placed, windows: Sequence[Extent], ours: Expected) -> list[Extent]:
         """Windows that are not on the device yet. Small ones are written without asking."""
         large = [w for w in windows if w.size_bytes >= _ASK_BYTES]
         if self._job.wish.force or len(large) > _ASK_COUNT:
             return list(windows)
-        if large and not self._no_digest:
-            expected.start()
-        answers = {w: self._digest(placed, w) for w in large}
-        return [w for w in windows if (answer := answers.get(w)) is None or answer != expected[w]]
+        there = [w for w in large if not self._no_digest and self._digest(placed, w, ours) == ours[w]]
+        return [w for w in windows if w not in there]
 
-    def _write(self, placed: Placed, run: Extent, moved: Callable[[int], None]) -> None:
+    def _write(self, placed: Placed, run: Extent, ours: Expected, moved: Callable[[int], None]) -> None:
         device, image = self._open(), placed.write.image
         total = self._padded(run.size_bytes)
         journal = self._job.journal
@@ -378,27 +407,27 @@ class Session:
 
         attributes = {**self._attributes(placed, run), "filename": image.path.name, "label": placed.name}
         payload = device.programmer.payload_bytes
-        feed = Feed(lambda free: image.pieces(run.offset, run.size_bytes, free, pad_to=total), min(payload, total))
+        feed = Feed(partial(image.pieces, run.offset, run.size_bytes, pad_to=total), min(payload, total), total)
         try:
-            device.programmer.program(attributes, total, feed, sent)
+            device.programmer.program(attributes, total, feed, sent, feed.start)
         except ProtocolError:  # it answered: the phase is closed
             journal.count(0, 0)
             raise
         finally:
             feed.close()
+        ours.keep(run, feed.kept)
         journal.count(0, 0)
 
     def _verify(
-        self, placed: Placed, written: Sequence[Extent], expected: Ahead[Extent, bytes],
+        self, placed: Placed, written: Sequence[Extent], ours: Expected,
         hint: str = "repeat the command; if it happens again the storage or the cable is bad",
     ) -> str:  # fmt: skip
         how = "digest"
-        expected.start()  # while the device computes its own
         for window in written:
-            actual = self._digest(placed, window)
+            actual = self._digest(placed, window, ours)
             if actual is None:
                 how, actual = "read back", self._read_back(placed, window)
-            if actual != expected[window]:
+            if actual != ours[window]:
                 raise VerificationFailed(
                     f"{placed.name} does not hold what is in the file: {window.size_bytes} bytes at {window.offset} differ",
                     hint=hint,

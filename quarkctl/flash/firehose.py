@@ -140,14 +140,21 @@ class Programmer:
         if not self._pad and len(document) % self._link.packet_bytes == 0:
             self._link.end_transfer()
 
-    def ask(self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S) -> Response:
-        """One command and its response, ACK or NAK."""
+    def ask(
+        self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Response:  # fmt: skip
+        """One command and its response, ACK or NAK. ``meanwhile`` is done while the device works."""
         self.send(tag, attributes)
+        meanwhile()
         return self._response(tag, silence_s)
 
-    def command(self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S) -> Response:
+    def command(
+        self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Response:  # fmt: skip
         """One command that must be acknowledged. Raises DeviceRefused with the device's own words."""
-        response = self.ask(tag, attributes, silence_s)
+        response = self.ask(tag, attributes, silence_s, meanwhile)
         if not response.ok:
             raise refusal(tag, response)
         return response
@@ -187,13 +194,14 @@ class Programmer:
 
     def program(
         self, attributes: Mapping[str, object], size_bytes: int, pieces: Iterable[bytes | memoryview],
-        moved: Callable[[int], None],
+        moved: Callable[[int], None], meanwhile: Callable[[], object] = lambda: None,
     ) -> None:  # fmt: skip
-        """Write ``size_bytes``: exactly that many, in pieces of whole payloads. ``moved`` gets the bytes sent so far.
+        """Write ``size_bytes``: exactly that many, in pieces of whole payloads. ``moved`` gets the bytes sent so far,
+        ``meanwhile`` is done while the device prepares itself.
 
         Raises DeviceRefused. A refusal in the middle of the data is told after the phase was closed properly.
         """
-        response = self.command("program", attributes, START_S)
+        response = self.command("program", attributes, START_S, meanwhile)
         if response.attributes.get("rawmode", "").lower() != "true":
             raise ProtocolError("the programmer took a write and does not wait for its data")
         self.finish_program(
@@ -288,9 +296,12 @@ class Programmer:
                 return True
         return False
 
-    def digest(self, attributes: Mapping[str, object], size_bytes: int) -> bytes | None:
-        """SHA-256 of a range, as the device computes it; None where it cannot."""
-        response = self.ask("getsha256digest", attributes, START_S + size_bytes / MEDIA_BYTES_PER_S)
+    def digest(
+        self, attributes: Mapping[str, object], size_bytes: int, meanwhile: Callable[[], object] = lambda: None
+    ) -> bytes | None:
+        """SHA-256 of a range, as the device computes it; None where it cannot. ``meanwhile`` is done at the same time."""
+        allowed = START_S + size_bytes / MEDIA_BYTES_PER_S
+        response = self.ask("getsha256digest", attributes, allowed, meanwhile)
         return firehose.parse_digest(response.logs, response.attributes) if response.ok else None
 
     def leave(self, mode: str) -> None:
