@@ -15,31 +15,9 @@ from quarkctl.files import File
 from quarkctl.formats import sparse
 from quarkctl.formats.sparse import Chunk, Kind
 
-#: How much of a file is read ahead: chunk headers lie scattered in it.
-_AHEAD_BYTES = 1 << 20
 #: What is hashed at once: stays in the processor's cache.
 _HASH_BYTES = 128 << 10
 _BLOCK_BYTES = 4096
-
-
-class ReadAhead:
-    """A `quarkctl.formats.record.Source` that reads large pieces for many small slices in order."""
-
-    def __init__(self, file: File) -> None:
-        self._file = file
-        self._at = 0
-        self._held = memoryview(b"")
-
-    def __len__(self) -> int:
-        return len(self._file)
-
-    def __getitem__(self, at: slice, /) -> bytes | memoryview:
-        start, stop, _ = at.indices(len(self._file))
-        if not self._at <= start <= stop <= self._at + len(self._held):
-            size = max(stop - start, _AHEAD_BYTES)
-            self._held = memoryview(self._file[start : start + size])
-            self._at = start
-        return self._held[start - self._at : max(stop, start) - self._at]
 
 
 @dataclass(frozen=True)
@@ -63,11 +41,10 @@ class Image:
         """Raises InputWrong for a file that cannot be read, is empty, or is a damaged sparse image."""
         self.path = path
         self.file = File(path)
-        self._ahead = ReadAhead(self.file)
         self.sparse: sparse.Sparse | None = None
         try:
             if may_be_sparse and sparse.looks_like(self.file):
-                self.sparse = sparse.parse(self._ahead)
+                self.sparse = sparse.parse(self.file)
                 if skip_bytes:
                     raise InputWrong(f"{path} is sparse: its beginning cannot be left out")
             elif len(self.file) <= skip_bytes:
@@ -80,8 +57,14 @@ class Image:
         self.skip_bytes = skip_bytes
         self.block_bytes = self.sparse.block_bytes if self.sparse else _BLOCK_BYTES
         self.size_bytes = self.sparse.size_bytes if self.sparse else len(self.file) - skip_bytes
-        self._written = [c for c in self.sparse.chunks if c.kind is not Kind.DONT_CARE] if self.sparse else []
-        self._starts = [c.first_block for c in self._written]
+
+    @cached_property
+    def _written(self) -> list[Chunk]:
+        return [c for c in self.sparse.chunks if c.kind is not Kind.DONT_CARE] if self.sparse else []
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [c.first_block for c in self._written]
 
     @cached_property
     def extents(self) -> list[Extent]:
