@@ -391,6 +391,30 @@ def provision(
     _said("quarkctl.ar1-provision/1", {"elements": count}, f"{count} elements given", as_json=as_json)
 
 
+@app.command(
+    "vip-tables",
+    epilog=examples("quarkctl ar1 vip-tables build/ar1 --out vip", "quarkctl ar1 vip-tables rawprogram0.xml --out vip"),
+)
+def vip_tables(
+    what: Annotated[list[str], typer.Argument(metavar="WHAT...", help="As for quarkctl flash --via edl.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the tables go.")],
+    memory: Memory = "",
+    payload: Annotated[
+        int, typer.Option("--payload", metavar="BYTES", min=4096, help="As the programmer takes it.")
+    ] = 1 << 20,
+    restart: Annotated[bool, typer.Option("--restart/--no-restart", help="As the flash will be called.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Make the digest tables of a flash, for a device with secure boot: sign DigestsToSign.bin, then flash --vip-tables."""
+    from quarkctl.flash import ar1_commands
+
+    made = ar1_commands.vip_tables(what, out, memory, payload, restart=restart)
+    _said(
+        "quarkctl.ar1-vip/1", made, "\n".join([*made["files"], f"{made['packets']} packets; sign {made['to_sign']}"]),
+        as_json=as_json,
+    )  # fmt: skip
+
+
 @app.command(epilog=examples("quarkctl ar1 ramdump dumps", "quarkctl ar1 ramdump dumps OCIMEM.BIN"))
 def ramdump(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER")],

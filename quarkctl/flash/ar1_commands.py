@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from quarkctl import boards
 from quarkctl.errors import HostUnfit, InputWrong, LinkError, ProtocolError, UsageWrong
 from quarkctl.events import Event, Level, Progress
+from quarkctl.flash import edl_sources, vip
 from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.edl_device import HELLO_S, EdlDevice, forget_programmer, open_device
 from quarkctl.flash.edl_sources import Work, load_programmers
@@ -22,6 +23,7 @@ from quarkctl.flash.plan import Step
 from quarkctl.flash.progress import Meter
 from quarkctl.flash.sahara import Sahara
 from quarkctl.formats import gpt
+from quarkctl.formats import vip as digest_tables
 from quarkctl.link import Opener
 from quarkctl.link.ar1 import reopen
 from quarkctl.link.usb import UsbLink
@@ -206,7 +208,7 @@ def digest(device: EdlDevice, lun: int, first: int, sectors: int) -> str:
 
 def power(device: EdlDevice, opener: Opener, mode: str) -> None:
     """``reset``, ``off`` or ``reset_to_edl``."""
-    device.programmer.leave(mode)
+    device.programmer.leave({"value": mode, "DelayInSeconds": 1})
     forget_programmer(opener.identity)
 
 
@@ -235,6 +237,31 @@ def provision_elements(path: Path) -> list[Mapping[str, str]]:
     if not found or (commits and commits != [len(found) - 1]):
         raise InputWrong(f"{path.name} has {len(found)} <ufs> elements; only the last one may commit")
     return list(found)
+
+
+def vip_tables(
+    sources: Sequence[str], folder: Path, memory: str, payload_bytes: int, *, restart: bool
+) -> dict[str, Any]:  # fmt: skip
+    """Digest tables of a flash into a folder. Raises InputWrong."""
+    work = edl_sources.read(sources)
+    try:
+        commands = vip.commands(work, memory or work.memory or "ufs", payload_bytes, restart=restart)
+        digests = vip.digests(commands, payload_bytes)
+        files = digest_tables.build(digests).files()
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(f"{digest_tables.TO_SIGN_NAME}*"), folder.glob("ChainedTableOfDigests*.bin"):
+            for path in stale:
+                path.unlink()
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        raise HostUnfit(f"cannot write into {folder}: {error.strerror}") from error
+    finally:
+        work.close()
+    return {
+        "files": [str(folder / name) for name in files], "packets": len(digests),
+        "to_sign": str(folder / digest_tables.TO_SIGN_NAME),
+    }  # fmt: skip
 
 
 def ramdump(opener: Opener, folder: Path, names: list[str], progress: Progress) -> list[dict[str, Any]]:

@@ -10,17 +10,16 @@ from itertools import pairwise
 from pathlib import Path
 
 from quarkctl import boards
-from quarkctl.errors import InputWrong, LinkError, ProtocolError, UsageWrong, VerificationFailed
+from quarkctl.errors import InputWrong, LinkError, ProtocolError, VerificationFailed
 from quarkctl.events import Event, Level
 from quarkctl.flash import edl_sources
 from quarkctl.flash.ar1_image import Extent, Image
 from quarkctl.flash.background import Feed
 from quarkctl.flash.edl_device import EdlDevice, forget_programmer, open_device
 from quarkctl.flash.edl_sources import Work, Write
-from quarkctl.flash.fastboot_plan import SECDATA
+from quarkctl.flash.edl_vip import VipSession
 from quarkctl.flash.plan import Job, Plan, Step
 from quarkctl.flash.progress import Meter
-from quarkctl.formats.rawprogram import Patch
 
 #: A device is deaf while it computes a digest: not more than this at once.
 WINDOW_BYTES = 64 << 20
@@ -28,8 +27,6 @@ WINDOW_BYTES = 64 << 20
 _ASK_BYTES = 1 << 20
 #: More digests than that for one image cost more than what they save.
 _ASK_COUNT = 256
-#: Label of a partition that the boot ROM starts from, by LUN: it must be told after they were written.
-_BOOT_LABELS = ("xbl", "xbl_a", "sbl1")
 
 
 def accepts(sources: Sequence[str]) -> bool:
@@ -41,10 +38,10 @@ def accepts(sources: Sequence[str]) -> bool:
     return any(p.suffix in (".xml", ".json") for p in paths)
 
 
-def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
+def prepare(sources: Sequence[str]) -> Callable[[Job], Session | VipSession]:
     """Raises InputWrong for files that are missing, damaged or contradict each other."""
     work = edl_sources.read(sources)
-    return lambda job: Session(job, work)
+    return lambda job: VipSession(job, work) if job.wish.ar1.vip_tables else Session(job, work)
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ class Session:
         }
         if len(sizes) > 1:
             raise InputWrong(f"the files disagree on the size of a sector: {', '.join(map(str, sorted(sizes)))}")
-        self._check_secdata()
+        edl_sources.check_secdata(self._work, allowed=self._wish.secdata)
         images = edl_sources.load_programmers(self._work, self._wish.programmer)
         step = Step("programmer", "", sum(map(len, images.values())))
         meter = Meter(self._job.progress, self._job.opener.identity, step, step.size_bytes)
@@ -158,14 +155,6 @@ class Session:
         self._check_overlaps(found)
         self._placed = {p.name: p for p in found}
         return self._made(board.name if board else "", memory)
-
-    def _check_secdata(self) -> None:
-        for write in self._work.writes:
-            if write.label.removesuffix("_a").removesuffix("_b") in SECDATA and not self._wish.secdata:
-                raise UsageWrong(
-                    f"{write.label} holds fuses, keys or calibration: a wrong write cannot be undone",
-                    hint="--allow-secdata if you must",
-                )
 
     def _place(self, write: Write) -> Placed:
         """In numbers. Raises InputWrong for what does not fit: nothing is ever cut off."""
@@ -248,8 +237,8 @@ class Session:
         ]  # fmt: skip
         if work.patches:
             steps.append(Step("patch", f"{len(work.patches)} places"))
-        if any(p.write.label in _BOOT_LABELS for p in self._placed.values()):
-            lun = next(p.lun for p in self._placed.values() if p.write.label in _BOOT_LABELS)
+        if any(p.write.label in edl_sources.BOOT_LABELS for p in self._placed.values()):
+            lun = next(p.lun for p in self._placed.values() if p.write.label in edl_sources.BOOT_LABELS)
             steps.append(Step("bootable", f"start from LUN {lun}"))
         if self._wish.restart:
             steps.append(Step("restart", "into the system"))
@@ -326,16 +315,16 @@ class Session:
     def _patch(self) -> str:
         device = self._open()
         for patch in self._work.patches:
-            device.programmer.command("patch", _patch_attributes(patch), 30.0)
+            device.programmer.command("patch", edl_sources.patch_attributes(patch), 30.0)
         return f"{len(self._work.patches)} places"
 
     def _bootable(self) -> str:
-        lun = next(p.lun for p in self._placed.values() if p.write.label in _BOOT_LABELS)
+        lun = next(p.lun for p in self._placed.values() if p.write.label in edl_sources.BOOT_LABELS)
         self._open().programmer.command("setbootablestoragedrive", {"value": lun})
         return f"LUN {lun}"
 
     def _restart(self) -> str:
-        self._open().programmer.leave("reset")
+        self._open().programmer.leave({"value": "reset", "DelayInSeconds": 1})
         forget_programmer(self._job.opener.identity)
         return "restarts into the system"
 
@@ -455,11 +444,3 @@ def _joined(windows: Sequence[Extent]) -> list[Extent]:
         else:
             runs.append(w)
     return runs
-
-
-def _patch_attributes(patch: Patch) -> dict[str, object]:
-    return {
-        "SECTOR_SIZE_IN_BYTES": patch.sector_bytes, "byte_offset": patch.byte_offset, "filename": patch.filename,
-        "physical_partition_number": patch.lun, "size_in_bytes": patch.size_bytes, "start_sector": patch.start,
-        "value": patch.value,
-    }  # fmt: skip

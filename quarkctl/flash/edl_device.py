@@ -165,6 +165,11 @@ def _from(
         programmer = Programmer(link, told, sahara.rest, pad=pad)
         programmer.greet()
         return programmer
+    if not pad:
+        raise LinkError(
+            "the device says nothing: with digest tables a flash begins at its first packet or not at all",
+            hint=_POWER_CYCLE,
+        )
     return _silent(link, told, journal, assume_idle=assume_idle, pad=pad)
 
 

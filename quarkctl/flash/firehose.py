@@ -69,6 +69,8 @@ class Programmer:
         self._logs: list[str] = []
         self._pad = pad
         self.payload_bytes = PAYLOAD_BYTES
+        #: Called before each document and each piece of raw data: digest tables have to come before what they list.
+        self.before_packet: Callable[[], None] = lambda: None
         #: Zero-length packet after raw data of a whole number of packets: only if the programmer was told so.
         self.zero_packets = not pad
 
@@ -136,6 +138,7 @@ class Programmer:
 
     def send(self, tag: str, attributes: Mapping[str, object]) -> None:
         document = firehose.build(tag, attributes, pad=self._pad)
+        self.before_packet()
         self._link.write(document)
         if not self._pad and len(document) % self._link.packet_bytes == 0:
             self._link.end_transfer()
@@ -230,7 +233,16 @@ class Programmer:
         if not response.ok:
             raise refusal(what, response)
 
+    def give_table(self, table: bytes, silence_s: float) -> Response:
+        """A table of digests, and what the device says of it."""
+        self._put(table)
+        return self._response("a digest table", silence_s)
+
     def _write_raw(self, piece: bytes | memoryview) -> None:
+        self.before_packet()
+        self._put(piece)
+
+    def _put(self, piece: bytes | memoryview) -> None:
         self._link.write(piece)
         if self.zero_packets and len(piece) % self._link.packet_bytes == 0:
             self._link.end_transfer()
@@ -304,9 +316,18 @@ class Programmer:
         response = self.ask("getsha256digest", attributes, allowed, meanwhile)
         return firehose.parse_digest(response.logs, response.attributes) if response.ok else None
 
-    def leave(self, mode: str) -> None:
-        """``reset``, ``off`` or ``reset_to_edl``. Takes its last words: some go only when these were read."""
-        self.command("power", {"value": mode, "DelayInSeconds": 1})
+    def configure_exactly(self, attributes: Mapping[str, object]) -> None:
+        """No negotiation. Raises DeviceRefused, also where the programmer wants a smaller payload than that."""
+        response = self.command("configure", attributes)
+        offered = _size(response.attributes.get("MaxPayloadSizeToTargetInBytes"))
+        wanted = int(str(attributes["MaxPayloadSizeToTargetInBytes"]))
+        if offered and offered < wanted:
+            raise DeviceRefused(f"the device takes {offered} bytes at once, the digest tables are made for {wanted}")
+        self.payload_bytes = wanted
+
+    def leave(self, attributes: Mapping[str, object]) -> None:
+        """The ``power`` command. Takes its last words: some programmers go only when these were read."""
+        self.command("power", attributes)
         try:
             while self._next(GREETING_S) is not None:
                 continue

@@ -38,6 +38,9 @@ _HELD_MAX = 8 << 20
 TRANSFER_BYTES = 1 << 20
 TRANSFER_BYTES_MIN = 16 << 10
 
+#: The last contexts of libusb: one must not end before the devices that it has found.
+_contexts: deque[Any] = deque(maxlen=4)
+
 _GONE = frozenset({errno.ENODEV, errno.ESHUTDOWN, errno.EPROTO, errno.EIO, errno.ENOENT, errno.ECONNRESET, errno.EBADF})
 _GONE_HINT = (
     "plug it in again and repeat the command: it goes on where it can; if it happens again, change cable or port"
@@ -77,7 +80,7 @@ def scan(backend: Any = None) -> list[UsbDevice]:
     import usb.core
 
     try:
-        devices = list(usb.core.find(find_all=True, backend=backend))
+        devices = list(usb.core.find(find_all=True, backend=backend or _libusb()))
     except usb.core.NoBackendError:
         raise HostUnfit(
             "no libusb on this computer", hint="on Debian or Ubuntu: apt-get install libusb-1.0-0"
@@ -93,6 +96,19 @@ def scan(backend: Any = None) -> list[UsbDevice]:
         finally:
             usb.util.dispose_resources(device)
     return sorted(found, key=lambda d: (d.port, d.interface))
+
+
+def _libusb() -> Any:
+    """A context of libusb that has looked at the bus just now. One that is older learns of changes from a udev daemon only,
+    and containers and rescue systems have none: a device that restarted would never come back."""
+    import usb.backend.libusb1
+
+    known = usb.backend.libusb1.get_backend()
+    if known is None:
+        return None
+    fresh = type(known)(known.lib)
+    _contexts.append(fresh)
+    return fresh
 
 
 def _described(device: usb.core.Device) -> Iterator[UsbDevice]:

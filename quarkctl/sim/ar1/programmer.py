@@ -220,9 +220,13 @@ class Programmer:
     def _finish_raw(self, raw: RawPhase) -> None:
         told = bool(raw.failed)
         while raw.left_bytes:
-            piece = self._usb.incoming.read(min(raw.left_bytes, self._payload_bytes))
+            table_due = self._vip is not None and self._vip.table_due
+            piece = self._usb.incoming.read(MIB if table_due else min(raw.left_bytes, self._payload_bytes))
             if self._vip and len(piece):
                 self._vip_packet(self._vip, bytes(piece))
+                if table_due:
+                    self._respond(ok=True)
+                    continue
             if not raw.failed:
                 try:
                     self._storage.write(raw.lun, raw.offset, piece)
