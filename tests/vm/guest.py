@@ -17,7 +17,6 @@ import usb.core  # noqa: F401 - ours forks find it loaded
 from quarkctl.cli import main
 from quarkctl.flash import edl, fastboot_session  # noqa: F401 - the same
 
-ROOT = Path(__file__).resolve().parents[2]
 CONSOLE = os.open("/dev/ttyS0", os.O_RDWR | os.O_NOCTTY)
 
 
@@ -38,7 +37,7 @@ def step(name: str, *command: str | Path) -> None:
     began = time.monotonic()
     try:
         done = subprocess.run(
-            [str(c) for c in command], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, cwd=ROOT,
+            [str(c) for c in command], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
             check=False,
         )  # fmt: skip
         code, said = done.returncode, done.stdout + done.stderr
@@ -106,6 +105,7 @@ def run(folder: Path) -> None:
     ours("our EDL, again", "flash", xml, "--force", "--no-restart", *options)
     ask(do="fresh")
     wait_for("05c6:9008", address)
+    os.chdir(folder)  # where qdl looks for the files that XML names
     step("qdl", "qdl", "--storage", "ufs", programmer, xml)
 
 
