@@ -171,6 +171,15 @@ def _number(value: Any) -> int:
         return 0
 
 
+_BYTE = re.compile(r"\b0x([0-9a-fA-F]{1,2})\b")
+
+
+def parse_memory(logs: list[str]) -> bytes:
+    """Bytes that ``peek`` answers in log lines that hold nothing but them: ``0x12 0x34``."""
+    lines = (line.removeprefix("INFO: ") for line in logs)
+    return bytes(int(m[1], 16) for line in lines if not _BYTE.sub("", line).strip(" ,") for m in _BYTE.finditer(line))
+
+
 _DIGEST = re.compile(r"\b([0-9a-fA-F]{64})\b")
 
 
