@@ -28,7 +28,7 @@ from quarkctl.formats import firehose, gpt, sparse
 from quarkctl.formats import vip as digest_tables
 from quarkctl.formats.sparse import Chunk, Kind, Sparse
 from quarkctl.link import Opener
-from quarkctl.link.ar1 import reopen
+from quarkctl.link.ar1 import DUMP, EDL, FASTBOOT, expect, mode_of_link, reopen
 from quarkctl.link.usb import UsbLink
 
 #: {mode: fastboot's command}
@@ -48,6 +48,7 @@ _PEEK_BYTES = 512
 def fastboot(opener: Opener, told: Callable[[str], None] = lambda _: None) -> Iterator[Client]:
     """A client of a device in fastboot. Raises LinkError for one in emergency download."""
     link = opener.open()
+    expect(link, FASTBOOT)
     try:
         yield Client(link, told)
     finally:
@@ -65,11 +66,15 @@ def restart(opener: Opener, mode: str, *, wait: bool) -> str:
         raise UsageWrong(f"there is no mode {mode!r}", hint=f"there are {', '.join(REBOOTS)}")
     with fastboot(opener) as client:
         client.command(REBOOTS[mode], _LONG_S)
+        on_usb = isinstance(client.link, UsbLink)
     if wait and mode in ("bootloader", "fastbootd"):
         userspace = "yes" if mode == "fastbootd" else "no"
-        reopen(opener, lambda link: Client(link).variable("is-userspace") == userspace).close()
-    if wait and mode == "edl":
-        reopen(opener, lambda link: isinstance(link, UsbLink)).close()
+        reopen(
+            opener,
+            lambda link: mode_of_link(link) == FASTBOOT and Client(link).variable("is-userspace") == userspace,
+        ).close()
+    if wait and mode == "edl" and on_usb:  # a network never sees it there
+        reopen(opener, lambda link: mode_of_link(link) == EDL).close()
     return mode
 
 
@@ -222,9 +227,9 @@ def chip_info(opener: Opener) -> dict[str, object]:
 
 def _bulk(opener: Opener) -> UsbLink:
     link = opener.open()
+    expect(link, EDL, DUMP)
     if not isinstance(link, UsbLink):
-        link.close()
-        raise LinkError(f"{link.name} is in fastboot", hint="quarkctl ar1 reboot edl")
+        raise LinkError(f"{link.name} is no USB device")
     return link
 
 

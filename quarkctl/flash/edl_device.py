@@ -15,6 +15,7 @@ from quarkctl.formats import gpt
 from quarkctl.formats.firehose import StorageInfo
 from quarkctl.formats.record import Damaged
 from quarkctl.link import Opener
+from quarkctl.link.ar1 import EDL, expect
 from quarkctl.link.usb import UsbLink
 
 #: A boot ROM says HELLO by then, a fresh programmer its greeting; silence means that something was begun before.
@@ -129,9 +130,9 @@ def open_device(
     cycle helps, InputWrong without a programmer.
     """
     link = opener.open()
+    expect(link, EDL)
     if not isinstance(link, UsbLink):
-        link.close()
-        raise LinkError(f"{link.name} is not in emergency download", hint="quarkctl ar1 reboot edl, or its test points")
+        raise LinkError(f"{link.name} is no USB device")
     try:
         first = link.read(HELLO_S)
         programmer = _from(link, first, images, told, journal, moved, assume_idle=assume_idle, pad=not vip)

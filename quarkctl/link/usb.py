@@ -164,7 +164,7 @@ class UsbLink:
         self.name = identity or f"usb {found.port}"
         self.packet_bytes = found.packet_bytes
         self.transfer_bytes = TRANSFER_BYTES
-        self._found = found
+        self.found = found
         self._device = found.device
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
@@ -186,8 +186,8 @@ class UsbLink:
     def _detach(self) -> None:
         """A kernel driver on the port, such as qcserial, swallows the first packet."""
         try:
-            if self._device.is_kernel_driver_active(self._found.interface):
-                self._device.detach_kernel_driver(self._found.interface)
+            if self._device.is_kernel_driver_active(self.found.interface):
+                self._device.detach_kernel_driver(self.found.interface)
         except NotImplementedError:
             return
 
@@ -222,7 +222,7 @@ class UsbLink:
         import usb.core
 
         try:
-            count = self._device.read(self._found.endpoint_in, self._buffer, max(int(timeout_s * 1000), 1))
+            count = self._device.read(self.found.endpoint_in, self._buffer, max(int(timeout_s * 1000), 1))
         except usb.core.USBTimeoutError:
             return b""
         except usb.core.USBError as error:
@@ -276,7 +276,7 @@ class UsbLink:
                 raise self._lost
             try:
                 # Only what has not gone out is offered again: nothing is ever sent twice.
-                sent = self._device.write(self._found.endpoint_out, self._array(view), int(slice_s * 1000))
+                sent = self._device.write(self.found.endpoint_out, self._array(view), int(slice_s * 1000))
             except usb.core.USBTimeoutError:
                 sent = 0
             except usb.core.USBError as error:
@@ -284,6 +284,8 @@ class UsbLink:
                     self.transfer_bytes //= 2
                     continue
                 raise _mapped(error, self.name) from error
+            if sent < min(len(view), self.transfer_bytes) and slice_s == WRITE_SLICE_S:  # a smaller one may get through
+                self.transfer_bytes = max(self.transfer_bytes // 2, TRANSFER_BYTES_MIN)
             view = view[sent:]
             if sent:
                 deadline = time.monotonic() + WRITE_STALL_S
@@ -311,7 +313,7 @@ class UsbLink:
         import usb.core
 
         try:
-            self._device.write(self._found.endpoint_out, b"", int(WRITE_SLICE_S * 1000))
+            self._device.write(self.found.endpoint_out, b"", int(WRITE_SLICE_S * 1000))
         except usb.core.USBTimeoutError:
             return
         except usb.core.USBError as error:
@@ -326,7 +328,7 @@ class UsbLink:
             self._changed.notify_all()
         self._reader.join()
         with suppress(usb.core.USBError):  # gone already, and so is the reason to complain
-            usb.util.release_interface(self._device, self._found.interface)
+            usb.util.release_interface(self._device, self.found.interface)
         usb.util.dispose_resources(self._device)
         release_all = getattr(self._device.backend, "release_all", None)
         if release_all:

@@ -104,7 +104,7 @@ def test_a_boot_image_is_started_without_being_written(ar1: Maker, verb: Verb) -
 
 def test_the_device_restarts_into_every_mode(ar1: Maker, verb: Verb) -> None:
     b = ar1("fastboot")
-    for mode in ("bootloader", "fastbootd", "recovery"):
+    for mode in ("bootloader", "fastbootd", "recovery", "edl"):
         b.ar1.enter("fastboot")
         assert verb(b, "reboot", mode)[0] == 0
         assert b.ar1.wait_for({"bootloader": "fastboot"}.get(mode, mode))
