@@ -52,8 +52,11 @@ def test_roms_and_programmers_that_bend_the_protocol_are_flashed(ar1: Maker, qui
 EMMC = {"sector_bytes": 512, "memory": "emmc", "lun_bytes": (64 << 20,), "layout": {0: [("boot_a", 1 << 20)]}}
 
 
-@pytest.mark.parametrize("settings", [{"packet_bytes": 1024}, EMMC])
-def test_super_speed_and_emmc_are_flashed(ar1: Maker, settings: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [{"packet_bytes": 1024}, EMMC, {**EMMC, "memory": "nvme"}, {"memory": "nand"}, {"memory": "spinor"}],
+)
+def test_super_speed_and_every_kind_of_memory_are_flashed(ar1: Maker, settings: dict[str, object]) -> None:
     b = ar1("edl", **settings)
     file(b.folder, "boot.img", BOOT)
     b.edl(f"{b.folder / 'boot.img'}@boot_a", memory=str(settings.get("memory", "ufs")))
