@@ -105,7 +105,9 @@ def figures(units: Sequence[Sequence[Fault]] = UNITS) -> list[Figure]:
     print(TABLE.read_text())
     beside_it = f"{len(units)} virtual glasses, {sum(s for _, s in DAY) / 60:.0f} minutes in real time"
     return [
-        Figure("faults of a day named rightly in the real firmware", 100 * right / len(units), "%", 100.0, ">=", beside_it)
+        Figure(
+            "faults of a day named rightly in the real firmware", 100 * right / len(units), "%", 100.0, ">=", beside_it
+        )
     ]
 
 
