@@ -62,7 +62,8 @@ def run_day(folder: Path, units: Sequence[Sequence[Fault]]) -> list[set[str]]:
         for name in names:
             out = folder / f"{name}.qrec"
             command = [str(program("quarkctl")), "telemetry", "record", str(out), "-d", f"sim:{name}"]
-            recorders.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+            quiet = subprocess.DEVNULL
+            recorders.append(subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet))
         due = time.monotonic()
         for load, seconds in DAY:
             for name in names:
