@@ -25,6 +25,8 @@ from quarkctl.flash.progress import Meter
 WINDOW_BYTES = 64 << 20
 #: A piece that is smaller costs less to write than to ask about.
 _ASK_BYTES = 1 << 20
+#: Where a window differs after one that does not, it is looked at in parts.
+_FINE_BYTES = 8 << 20
 #: More digests than that for one image cost more than what they save.
 _ASK_COUNT = 256
 
@@ -381,8 +383,18 @@ class Session:
         large = [w for w in windows if w.size_bytes >= _ASK_BYTES]
         if self._job.wish.force or len(large) > _ASK_COUNT:
             return list(windows)
-        there = [w for w in large if not self._no_digest and self._digest(placed, w, ours) == ours[w]]
-        return [w for w in windows if w not in there]
+        missing: list[Extent] = []
+        there = False
+        for window in windows:
+            asked = window in large and not self._no_digest
+            before, there = there, asked and self._digest(placed, window, ours) == ours[window]
+            if before and asked and not there:  # here an earlier flash may have ended: only what it did not reach
+                end = window.offset + window.size_bytes
+                parts = [Extent(at, min(_FINE_BYTES, end - at)) for at in range(window.offset, end, _FINE_BYTES)]
+                missing += [p for p in parts if self._digest(placed, p, ours) != ours[p]]
+            elif not there:
+                missing.append(window)
+        return missing
 
     def _write(self, placed: Placed, run: Extent, ours: Expected, moved: Callable[[int], None]) -> None:
         device, image = self._open(), placed.write.image

@@ -121,6 +121,24 @@ def test_what_is_there_already_is_skipped_by_digest(ar1: Maker) -> None:
     assert b.ar1.storage.written_bytes == before
 
 
+def test_only_the_part_that_an_earlier_flash_did_not_reach_is_written(
+    ar1: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edl, "WINDOW_BYTES", 2 << 20)
+    monkeypatch.setattr(edl, "_FINE_BYTES", 1 << 20)
+    b = ar1("edl")
+    image = f"{file(b.folder, 'x.bin', noise(4 << 20))}@super"
+    b.edl(image, restart=False)
+    place = b.stored("super", 4 << 20)
+    assert place == noise(4 << 20)
+    from quarkctl.sim.ar1.partitions import Disk
+
+    where = Disk(b.ar1.storage).partitions["super"]
+    b.ar1.storage.erase(where.lun, where.offset + (3 << 20) + 4096, 8192)
+    result = b.edl(image, restart=False)
+    assert result.facts["skipped_bytes"] == 3 << 20 and b.stored("super", 4 << 20) == noise(4 << 20)
+
+
 @pytest.mark.parametrize("quirk", ["", "no_digest"])
 def test_comparing_writes_nothing(ar1: Maker, quirk: str) -> None:
     b = ar1("edl", quirks=(quirk,) if quirk else ())
