@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from quarkctl import boards
@@ -15,6 +15,7 @@ from quarkctl.boards import trust
 from quarkctl.errors import DeviceRefused, InputWrong, ProtocolError, QuarkError, UsageWrong, VerificationFailed
 from quarkctl.events import Event, Level
 from quarkctl.flash import rtos_plan, transaction
+from quarkctl.flash.background import ahead
 from quarkctl.flash.chip import Chip, Look, Pieces
 from quarkctl.flash.plan import Job, Plan, Step
 from quarkctl.flash.source import Source, is_url, open_source
@@ -28,6 +29,8 @@ from quarkctl.formats.mcuboot_image import Version
 VERIFY_FIRST_BYTES = 64 << 20
 #: The image of a microcontroller is kept in memory while the AR1 is written beside it.
 RTOS_BYTES_MAX = 64 << 20
+#: Verified before they are wanted, while the device is busy with those before them.
+CHUNKS_AHEAD = 4
 
 #: Makes the chips of a bundle; the bytes are the microcontroller's image, empty where the bundle has none.
 ChipMaker = Callable[[Job, Manifest, bytes, Callable[[int], None]], Mapping[str, Chip]]
@@ -151,10 +154,11 @@ class Incoming:
             mine = [member]
             while pending and owner[pending[0].name][0] is component:
                 mine.append(pending.popleft())
-            pieces = self._pieces([(m, owner[m.name][1].offset_bytes) for m in mine])
-            take(component, pieces)
-            for _ in pieces:  # whatever was not wanted of it
-                continue
+            verified = self._pieces([(m, owner[m.name][1].offset_bytes) for m in mine])
+            with closing(ahead(verified, CHUNKS_AHEAD)) as pieces:
+                take(component, pieces)
+                for _ in pieces:  # whatever was not wanted of it
+                    continue
         self._reader.finish()
         self._ended = True
 

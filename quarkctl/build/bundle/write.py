@@ -1,4 +1,4 @@
-"""Write a bundle in one pass: every image is read once, hashed in two ways beside each other while it is written.
+"""Write a bundle in one pass: every image is read once; two threads hash it while a third writes it.
 
 The manifest stands in front and holds the hashes of what comes after it. Its length is known before they are (hashes have
 fixed lengths), so room is left for it and it is put there at the end.
@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,10 @@ from quarkctl.formats import archive
 from quarkctl.formats.archive import Entry
 from quarkctl.formats.bundle import CHUNK_BYTES, Member
 
-#: Several chunks: hashing, checking and writing each have enough to do before they meet again.
-BLOCK_BYTES = 8 * CHUNK_BYTES
+#: Whole chunks, and enough work for each thread that handing it over does not count.
+BLOCK_BYTES = 4 * CHUNK_BYTES
+#: Read and written, not hashed yet: the threads need not keep step.
+_BLOCKS_HELD = 4
 
 
 @dataclass(frozen=True)
@@ -116,22 +119,24 @@ def payload(output: Output, at: int, contents: Sequence[Content], progress: Prog
     total = sum(c.size_bytes for c in contents)
     members: list[Member] = []
     done = 0
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1, "whole") as whole_thread, ThreadPoolExecutor(1, "chunks") as chunks_thread:
         for content in contents:
-            whole, crc, chunks, count = hashlib.sha256(), 0, bytearray(), 0
+            whole, parts = hashlib.sha256(), _Parts()
+            count = 0
             start = at + archive.local_header_bytes(content.name, content.size_bytes)
+            under_way: deque[tuple[Future[None], ...]] = deque()
             for data in content.blocks():
-                flat = pool.submit(whole.update, data)
-                parts: Future[tuple[bytes, int]] = pool.submit(_chunks_and_crc, data, crc)
+                under_way.append((whole_thread.submit(whole.update, data), chunks_thread.submit(parts.update, data)))
                 output.put(start + count, data)
                 count += len(data)
-                flat.result()
-                more, crc = parts.result()
-                chunks += more
                 progress(Event(output.path.name, "write", Level.PROGRESS, "", done + count, total))
+                if len(under_way) > _BLOCKS_HELD:
+                    _wait(under_way.popleft())
+            while under_way:
+                _wait(under_way.popleft())
             if count != content.size_bytes:
                 raise InputWrong(f"{content.name} changed its size while it was read", hint="build again")
-            member = Member(content.name, count, crc, whole.digest(), bytes(chunks))
+            member = Member(content.name, count, parts.crc, whole.digest(), bytes(parts.chunks))
             output.put(at, archive.local_header(member.entry))
             members.append(member)
             done += count
@@ -139,10 +144,23 @@ def payload(output: Output, at: int, contents: Sequence[Content], progress: Prog
     return members, at
 
 
-def _chunks_and_crc(data: bytes, crc: int) -> tuple[bytes, int]:
-    view = memoryview(data)
-    hashes = b"".join(hashlib.sha256(view[at : at + CHUNK_BYTES]).digest() for at in range(0, len(data), CHUNK_BYTES))
-    return hashes, zlib.crc32(data, crc)
+class _Parts:
+    """The hash of each chunk, and the CRC-32 of all."""
+
+    def __init__(self) -> None:
+        self.chunks = bytearray()
+        self.crc = 0
+
+    def update(self, data: bytes) -> None:
+        view = memoryview(data)
+        for at in range(0, len(data), CHUNK_BYTES):
+            self.chunks += hashlib.sha256(view[at : at + CHUNK_BYTES]).digest()
+        self.crc = zlib.crc32(data, self.crc)
+
+
+def _wait(futures: Iterable[Future[None]]) -> None:
+    for future in futures:
+        future.result()
 
 
 def head(parts: Sequence[tuple[str, bytes]]) -> tuple[bytes, list[Entry]]:
