@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import struct
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from quarkctl import state
-from quarkctl.errors import HostUnfit
+from quarkctl import files, state
 
 _VERSION = 1
 _SIZE_MAX = 1 << 20
@@ -91,28 +89,13 @@ class Journal:
         self._count_path.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
-            self._sync_folder()
+            files.sync(self._path.parent)
 
     def _store(self, entry: Entry) -> None:
         self._entry = entry
-        temporary = self._path.with_suffix(".new")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump({"version": _VERSION, **asdict(entry)}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-            self._sync_folder()
-        except OSError as error:
-            raise HostUnfit(f"cannot write {self._path}: {error.strerror}", hint="is the disk full?") from error
-
-    def _sync_folder(self) -> None:
-        """A rename is on disk only when its folder is."""
-        fd = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        text = json.dumps({"version": _VERSION, **asdict(entry)})
+        with files.replacing(self._path) as temporary:
+            temporary.write_text(text, "utf-8")
 
     def _load(self) -> Entry | None:
         """Unreadable or of another version is the same as none: the device is asked anyway."""

@@ -15,10 +15,10 @@ from quarkctl.build.bundle.write import BLOCK_BYTES, Content
 from quarkctl.errors import InputWrong
 from quarkctl.files import File
 from quarkctl.formats import canonical, rawprogram, segments, sparse
+from quarkctl.formats.bundle import FLASHMAP_NAME
 from quarkctl.formats.rawprogram import Program, Sector
 from quarkctl.formats.sparse import Kind, Sparse
 
-FLASHMAP_NAME = "flashmap.json"
 _SMALL_BYTES_MAX = 64 << 20
 #: More runs than this are no bundle but a fragmented image: as many members would follow.
 _RUNS_MAX = 2000
@@ -37,10 +37,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Storage:
-    """The parts, and small files that come with them: tables, XML, programmer, flashmap."""
+    """The parts, and small files that come with them: tables, XML, programmer, flashmap.
+
+    ``spare``: members that are part of no image for an update; only the XML names them.
+    """
 
     parts: tuple[Part, ...]
     files: tuple[tuple[str, bytes], ...] = ()
+    spare: tuple[Content, ...] = ()
+
+
+def beside(parts: tuple[Part, ...], storage: Storage) -> Storage:
+    """Images for updates beside what XML files name. A file that both name is in the bundle once."""
+    mine = {c.name for p in parts for _, c in p.pieces}
+    spare = [c for p in storage.parts for _, c in p.pieces if c.name not in mine]
+    return Storage(parts, storage.files, tuple(spare))
 
 
 def part(target: str, path: Path, name: str) -> Part:

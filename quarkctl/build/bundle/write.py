@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from quarkctl.errors import HostUnfit, InputWrong
+from quarkctl import files
+from quarkctl.errors import InputWrong
 from quarkctl.events import Event, Level, Progress
 from quarkctl.formats import archive
 from quarkctl.formats.archive import Entry
@@ -65,50 +66,35 @@ def _read(file: IO[bytes], size: int) -> bytes:
     return data
 
 
+@contextlib.contextmanager
+def output(path: Path) -> Iterator[Output]:
+    """A bundle that is being written: it appears under its name when the block ends well. Raises HostUnfit.
+
+    It is not waited for until it is on the disk: a file that lost its end in a power cut is no bundle, and is noticed.
+    """
+    with files.replacing(path, durable=False) as temporary, temporary.open("wb+", buffering=0) as file:
+        yield Output(path.name, file.fileno())
+
+
+@dataclass(frozen=True)
 class Output:
-    """A bundle that is being written: it appears under its name at `publish`, or not at all."""
+    """Written here and there; what is behind `end` is cut off."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._temporary = path.with_name(f".{path.name}.new")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._temporary.open("wb+", buffering=0)
-        except OSError as error:
-            raise HostUnfit(f"cannot write {path}: {error.strerror}") from error
-
-    def __enter__(self) -> Output:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._temporary.unlink()
+    name: str
+    fd: int
 
     def put(self, at: int, data: bytes) -> None:
-        """Raises HostUnfit, as when the disk is full."""
-        try:
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(self._file.fileno(), view, at)
-                view, at = view[written:], at + written
-        except OSError as error:
-            raise HostUnfit(f"cannot write {self.path}: {error.strerror}", hint="is the disk full?") from error
+        files.put(self.fd, data, at)
 
     def move(self, start: int, end: int, to: int) -> None:
         """Shift what lies between two offsets; the parts may overlap."""
         step = BLOCK_BYTES
         ats = list(range(start, end, step))
         for at in ats if to < start else reversed(ats):
-            self.put(at - start + to, os.pread(self._file.fileno(), min(step, end - at), at))
+            self.put(at - start + to, os.pread(self.fd, min(step, end - at), at))
 
-    def publish(self, size: int) -> None:
-        """The whole file is there: give it its name."""
-        try:
-            self._file.truncate(size)
-            self._temporary.replace(self.path)
-        except OSError as error:
-            raise HostUnfit(f"cannot write {self.path}: {error.strerror}") from error
+    def end(self, size: int) -> None:
+        os.ftruncate(self.fd, size)
 
 
 def payload(output: Output, at: int, contents: Sequence[Content], progress: Progress) -> tuple[list[Member], int]:
@@ -129,7 +115,7 @@ def payload(output: Output, at: int, contents: Sequence[Content], progress: Prog
                 under_way.append((whole_thread.submit(whole.update, data), chunks_thread.submit(parts.update, data)))
                 output.put(start + count, data)
                 count += len(data)
-                progress(Event(output.path.name, "write", Level.PROGRESS, "", done + count, total))
+                progress(Event(output.name, "write", Level.PROGRESS, "", done + count, total))
                 if len(under_way) > _BLOCKS_HELD:
                     _wait(under_way.popleft())
             while under_way:

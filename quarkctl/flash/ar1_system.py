@@ -1,0 +1,157 @@
+"""The running system of the AR1, over its serial port: what it says of itself, and what it is asked to do.
+
+Source: decision 21. Frames are those of every telemetry stream; a request is repeated under its number until it is
+answered, and is carried out once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quarkctl import schemas
+from quarkctl.errors import DeviceRefused, LinkTimeout, ProtocolError
+from quarkctl.flash.ar1_slots import DIGEST_BYTES_MIN, Slots, from_attributes
+from quarkctl.formats import frame
+from quarkctl.formats.frame import Frame, Kind, Splitter
+from quarkctl.formats.mcuboot_image import Version
+from quarkctl.formats.schema import Value
+from quarkctl.link import Link
+
+#: Both messages come once a second.
+REPORT_S = 5.0
+ANSWER_S = 10.0
+_REPEAT_S = 1.0
+#: Enum chip of protocols/stream.toml.
+_AR1 = 2
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the system said in one hello and the ar1_system message after it. ``hottest_decic``: None without sensors."""
+
+    boot_id: int
+    board: str
+    serial: str
+    slots: Slots
+    reset_reason: str
+    rollback_reason: str
+    selftest_passed: int
+    selftest_count: int
+    locked: bool
+    verity_state: str
+    verity_failed_blocks: int
+    hottest_decic: int | None = None
+
+    @property
+    def healthy(self) -> bool:
+        return self.selftest_passed == self.selftest_count and self.verity_state != "failed"
+
+
+class System:
+    """One open port. Not for two threads."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._splitter = Splitter()
+        self._find = schemas.finder()
+        self._schema = schemas.telemetry()
+        self._latest: dict[str, Mapping[str, Value]] = {}
+        self._zones: list[int] = []
+        self._seq = 0
+
+    def report(self, timeout_s: float = REPORT_S) -> Report:
+        """What it says from now on: earlier words are forgotten. Raises LinkTimeout, LinkLost, LayoutMismatch."""
+        while self._take(self.link.read(0.0)):
+            continue
+        self._latest.clear()
+        until = time.monotonic() + timeout_s
+        while not {"hello", "ar1_system"} <= self._latest.keys():
+            left = until - time.monotonic()
+            if left <= 0:
+                raise LinkTimeout(
+                    f"the AR1's system says nothing of itself on {self.link.name}",
+                    hint="does it run? `quarkctl ar1 getvar boot-failure` tells why the boot loader kept it",
+                )
+            self._take(self.link.read(left))
+        return self._made(self._latest["hello"], self._latest["ar1_system"])
+
+    def ask(self, action: str, timeout_s: float = ANSWER_S) -> None:
+        """Have it done; what comes back means that it is on the storage. Raises DeviceRefused with the system's reason."""
+        schema = self._schema
+        message = schema.messages["ar1_request"]
+        kind = message.type or 0
+        number = schema.enums["ar1_action"][action]
+        nonce = secrets.randbits(32)
+        payload = schema.pack(message, {"action": number, "nonce": nonce})
+        until = time.monotonic() + timeout_s
+        repeat = 0.0
+        self._latest.pop("ar1_answer", None)
+        while (now := time.monotonic()) < until:
+            if now >= repeat:
+                self.link.write(frame.build(Frame(kind, 0, self._seq & 0xFFFF, 0, payload), schema.crc_seed))
+                self._seq, repeat = self._seq + 1, now + _REPEAT_S
+            self._take(self.link.read(min(until, repeat) - now))
+            answer = self._latest.pop("ar1_answer", None)
+            if answer and answer["nonce"] == nonce:
+                _raise_refusal(action, answer["error"])
+                return
+        raise LinkTimeout(f"the AR1's system does not answer {action} on {self.link.name}", hint="restart the AR1")
+
+    def _take(self, data: bytes) -> bool:
+        for kind, run in self._splitter.feed(data):
+            found = frame.parse(run, self._schema.crc_seed) if kind is Kind.RUN else None
+            if found is None or found.source & 0xF != _AR1:
+                continue
+            message = self._schema.by_type.get(found.type)
+            if message is None or len(found.payload) != message.size_bytes:
+                continue
+            values = self._schema.named(message, self._schema.unpack(message, found.payload))
+            if message.name == "hello" and values["layout_hash"] != self._schema.layout_hash:
+                self._schema = self._find(int(str(values["layout_hash"])))
+            self._latest[message.name] = values
+            if message.name == "ar1_thermal":
+                self._zones = [z for z in _numbers(values["zone_decic"]) if z > -32768]
+        return bool(data)
+
+    def _made(self, hello: Mapping[str, Value], system: Mapping[str, Value]) -> Report:
+        running = "ab"[int(str(hello["slot"])) & 1]
+        version = _version(hello, "version")
+        spare = _version(system, "spare_version") if "spare_version_major" in system else None
+        digests, states = bytes(_numbers(system["vbmeta_digest"])), _numbers(system["slot_state"])
+        if len(digests) < 2 * DIGEST_BYTES_MIN or len(states) < 2:
+            raise ProtocolError("the AR1's system describes its slots in a way that is not known")
+        slots = {
+            n: from_attributes(
+                digests[k * DIGEST_BYTES_MIN : (k + 1) * DIGEST_BYTES_MIN], version if n == running else spare,
+                int(str(system["rollback_index" if n == running else "spare_rollback_index"])), states[k],
+            )
+            for k, n in enumerate("ab")
+        }  # fmt: skip
+        return Report(
+            int(str(hello["boot_id"])), str(hello["board"]), str(hello["serial"]), Slots(slots["a"], slots["b"], running),
+            str(hello["reset_reason"]), str(hello["rollback_reason"]), int(str(hello["selftest_passed"])),
+            int(str(hello["selftest_count"])), bool(int(str(system["locked"]))), str(system["verity_state"]),
+            int(str(system["verity_failed_blocks"])), max(self._zones, default=None),
+        )  # fmt: skip
+
+
+def _raise_refusal(action: str, error: Value) -> None:
+    number = int(str(error))
+    if not number:
+        return
+    why = "a self-test fails" if number == errno.EPERM and action == "confirm" else os.strerror(number)
+    raise DeviceRefused(f"the AR1's system refused to {action}: {why}")
+
+
+def _version(values: Mapping[str, Value], prefix: str) -> Version | None:
+    numbers = [int(str(values[f"{prefix}_{part}"])) for part in ("major", "minor", "revision")]
+    return Version(*numbers) if any(numbers) else None
+
+
+def _numbers(value: Value) -> list[int]:
+    return [int(v) for v in value] if isinstance(value, list) else []
