@@ -24,12 +24,12 @@ _ANSWER_TIMEOUT_S = 10.0
 class Child:
     """The process, which ends when its standard input does: with the supervisor, however that ends."""
 
-    def __init__(self, path: Path, board: str, serial: str) -> None:
-        """Raises HostUnfit when it does not start."""
+    def __init__(self, path: Path, board: str, serial: str, mode: str = "fastboot") -> None:
+        """``mode`` is the one to start in. Raises HostUnfit when it does not start."""
         self._path = path
         with (path.parent / "ar1.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "quarkctl.sim.ar1.process", str(path), board, serial],
+                [sys.executable, "-m", "quarkctl.sim.ar1.process", str(path), board, serial, mode],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
         line = self._process.stdout.readline() if self._process.stdout else b""
@@ -77,6 +77,19 @@ def state(name: str) -> dict[str, Any]:
         raise DeviceMissing(
             f"the AR1 of {name} is off", hint=f"switch it on: quarkctl sim ar1 fastboot --name {name}"
         ) from None
+
+
+def port(name: str) -> str:
+    """Path of the running system's own serial port, for telemetry and requests; another one each time its cable is
+    plugged in. Raises DeviceMissing while no system runs."""
+    now = state(name)
+    if not now["port"]:
+        raise DeviceMissing(
+            f"the AR1 of {name} is in mode {now['mode']}: no system runs that could talk"
+            if now["mode"] != "system" else f"the AR1's cable of {name} is unplugged",
+            hint=f"quarkctl sim ar1 --name {name}",
+        )  # fmt: skip
+    return str(now["port"])
 
 
 @dataclass

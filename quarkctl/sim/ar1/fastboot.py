@@ -12,14 +12,17 @@ from functools import partial
 from typing import Protocol
 
 from quarkctl.formats.fastboot import Kind, Reply, build_reply
+from quarkctl.sim.ar1 import bootloader
 from quarkctl.sim.ar1.logical import Logical, LogicalError
-from quarkctl.sim.ar1.partitions import SLOTS, Disk, Partition
+from quarkctl.sim.ar1.partitions import RETRY_MAX, SLOTS, Disk, Partition, other_slot
 from quarkctl.sim.ar1.settings import MIB, Remembered, Settings
 from quarkctl.sim.ar1.storage import MediaError, Storage
 
 _COMMAND_MAX = 4096
 _ERASE_FIRST = ("userdata", "metadata")
 _PIECE = MIB
+#: What an answer holds besides its kind and, in `getvar all`, its name.
+_TEXT_MAX = 180
 
 
 class Wire(Protocol):
@@ -42,6 +45,8 @@ class Device(Protocol):
     settings: Settings
     remembered: Remembered
     storage: Storage
+    reset_reason: str
+    boot_failure: str
 
     def remember(self) -> None: ...
 
@@ -164,16 +169,15 @@ class Fastboot:
             "snapshot-update-status": r.snapshot, "super-partition-name": "super",
             "slot-count": "2" if disk.has_slots else "0", "erase-block-size": self._number(s.sector_bytes),
             "logical-block-size": self._number(s.sector_bytes),
+            "reset-reason": self._device.reset_reason, "boot-failure": _one_word(self._device.boot_failure),
         }  # fmt: skip
         if self._userspace:
             values["max-fetch-size"] = self._number(256 * MIB)
         if disk.has_slots:
             values["current-slot"] = disk.current_slot
             for slot in SLOTS:
-                state = disk.slot(slot)
-                values[f"slot-successful:{slot}"] = yes[state.successful]
-                values[f"slot-unbootable:{slot}"] = yes[state.unbootable]
-                values[f"slot-retry-count:{slot}"] = str(state.retry_count)
+                values |= {f"{key}:{slot}": value for key, value in self._slot(disk, slot).items()}
+        values |= {f"stored-rollback-index:{k}": str(v) for k, v in r.rollback.items()}
         everything = {p.name: p.size_bytes for p in disk.partitions.values()}
         logical = self._logical_sizes(disk)
         for name, size in {**everything, **logical}.items():
@@ -183,6 +187,18 @@ class Fastboot:
             slotted = name[-2:] in ("_a", "_b") and {f"{name[:-2]}_a", f"{name[:-2]}_b"} <= {*everything, *logical}
             values[f"has-slot:{name[:-2] if slotted else name}"] = yes[slotted]
         return values
+
+    def _slot(self, disk: Disk, slot: str) -> dict[str, str]:
+        """Of the boot control, and of what lies in the slot now."""
+        yes = {True: "yes", False: "no"}
+        state, found = disk.slot(slot), bootloader.content(self._device.storage, disk, slot)
+        return {
+            "slot-successful": yes[state.successful], "slot-unbootable": yes[state.unbootable],
+            "slot-retry-count": str(state.retry_count), "slot-priority": str(state.priority),
+            "slot-active": yes[state.active], "slot-vbmeta-digest": found.digest, "slot-version": found.version,
+            "slot-rollback-index": str(found.rollback_index),
+            "slot-reason": _one_word(self._device.remembered.reasons.get(slot, "")),
+        }  # fmt: skip
 
     def _logical_sizes(self, disk: Disk) -> dict[str, int]:
         if not self._userspace or "super" not in disk.partitions:
@@ -301,13 +317,29 @@ class Fastboot:
         return ""
 
     def _set_active(self, slot: str) -> str:
-        self._require_unlocked("set_active")
+        return self._activate(slot, "set_active", RETRY_MAX)
+
+    def _activate(self, slot: str, command: str, tries: int) -> str:
+        self._require_unlocked(command)
         disk = Disk(self._device.storage)
         if not disk.has_slots or slot not in SLOTS:
             raise Refused(f"there is no slot {slot}")
         if self._device.remembered.snapshot == "merging":
             raise Refused("a snapshot is being merged")
-        disk.activate(slot)
+        disk.activate(slot, tries)
+        if self._device.remembered.reasons.pop(slot, ""):
+            self._device.remember()
+        return ""
+
+    def _untrial(self) -> str:
+        """Take back a slot that is to be tried: the one that was confirmed is the next to start again."""
+        self._require_unlocked("untrial")
+        disk = Disk(self._device.storage)
+        armed = disk.current_slot
+        there = other_slot(armed)
+        if not armed or disk.slot(armed).successful or not disk.slot(there).successful:
+            raise Refused("no slot is on trial beside one that was confirmed")
+        disk.settle(there)
         return ""
 
     def _logical(self) -> Logical:
@@ -397,6 +429,10 @@ class Fastboot:
                 digest = digest[::-1]
             self._info(digest.hex())
             return ""
+        if words[:1] == ["trial"] and len(words) == 2:
+            return self._activate(words[1], "trial", 1)
+        if words == ["untrial"]:
+            return self._untrial()
         if words == ["edl"]:
             return self._leave("edl")
         if words == ["device-info"]:
@@ -409,6 +445,12 @@ class Fastboot:
 
     def _boot(self) -> str:
         raise Refused("this boot loader starts only what is flashed")
+
+
+def _one_word(text: str) -> str:
+    """As a variable's value: clients look for its end of the name at the last colon."""
+    plain = text.replace(": ", ", ").replace(":", " ")
+    return "".join(c for c in plain if c.isascii() and c.isprintable())[:_TEXT_MAX]
 
 
 def _write_at(storage: Storage, place: Partition, offset: int, data: memoryview) -> None:
