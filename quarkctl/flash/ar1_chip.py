@@ -40,6 +40,8 @@ START_S, HEALTH_S = 90.0, 60.0
 #: Reports of one start that must be good.
 _GOOD_REPORTS = 2
 _POLL_S = 0.05
+#: Silence of a starting system after which it is looked whether the boot loader kept it.
+_REPORT_S = 3.0
 _POWER_RESETS = ("power_on", "brownout")
 
 
@@ -61,7 +63,9 @@ class Ar1Chip:
         self._vbmeta_image = vbmeta
         self._vbmeta = avb.parse(vbmeta)
         self._digest = hashlib.sha256(vbmeta[: self._vbmeta.size_bytes]).digest()
-        self._components = [c for c in manifest.components if c.chip == "ar1"]
+        self._components = [c for c in manifest.components if c.chip == "ar1" and c.target != VBMETA]
+        if not self._components:
+            raise InputWrong(f"of the AR1 the bundle has {VBMETA} and nothing that it binds")
         self._slot = ""
         self._places: dict[str, Place] = {}
         self._loader_way, self._system_way = loader, system
@@ -221,14 +225,12 @@ class Ar1Chip:
     # --- write --------------------------------------------------------------------------------------------------------
 
     def write(self, component: Component, pieces: Pieces) -> None:
+        if component.target == VBMETA:  # it is here already, and comes last
+            return
         if component is self._components[0] or not self._left:
             self._begin()
         try:
-            if component.target == VBMETA:
-                for _ in pieces:  # it is here already, and comes last
-                    continue
-            else:
-                self._flash(component, pieces)
+            self._flash(component, pieces)
             self._left.discard(component.target)
             if not self._left:
                 self._finish()
@@ -244,9 +246,10 @@ class Ar1Chip:
         fastboot_plan.check_device(fastboot_plan.read_facts(client.variable, variables))
         self._slot = ar1_slots.from_variables(variables).target(self._digest)
         self._places = {c.target: self._place(c, variables) for c in self._components}
-        if VBMETA not in self._places:
-            raise InputWrong("the AR1's images have no vbmeta: nothing would tell what a slot holds")
-        client.command(f"erase:{VBMETA}_{self._slot}", 30.0)
+        vbmeta = f"{VBMETA}_{self._slot}"
+        if len(self._vbmeta_image) > int(variables.get(f"partition-size:{vbmeta}", "0"), 0):
+            raise InputWrong(f"the device has no partition {vbmeta} of {len(self._vbmeta_image)} bytes")
+        client.command(f"erase:{vbmeta}", 30.0)
         if any(p.logical for p in self._places.values()):
             self._restart_into("reboot-fastboot", "yes")
 
@@ -353,7 +356,7 @@ class Ar1Chip:
         while time.monotonic() < until:
             try:
                 self._system = System(self._system_way.open())
-                report = self._system.report(max(until - time.monotonic(), _POLL_S))
+                report = self._system.report(_REPORT_S)
                 if report.boot_id != self._boot_id:
                     self._boot_id = report.boot_id
                     return report

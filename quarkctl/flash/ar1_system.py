@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quarkctl import schemas
-from quarkctl.errors import DeviceRefused, LinkTimeout, ProtocolError
-from quarkctl.flash.ar1_slots import DIGEST_BYTES_MIN, Slots, from_attributes
+from quarkctl.errors import DeviceRefused, LinkTimeout
+from quarkctl.flash.ar1_slots import Slots, from_attributes
 from quarkctl.formats import frame
 from quarkctl.formats.frame import Frame, Kind, Splitter
 from quarkctl.formats.mcuboot_image import Version
@@ -86,7 +86,7 @@ class System:
         message = schema.messages["ar1_request"]
         kind = message.type or 0
         number = schema.enums["ar1_action"][action]
-        nonce = secrets.randbits(32)
+        nonce = secrets.randbits(31) + 1
         payload = schema.pack(message, {"action": number, "nonce": nonce})
         until = time.monotonic() + timeout_s
         repeat = 0.0
@@ -120,20 +120,16 @@ class System:
 
     def _made(self, hello: Mapping[str, Value], system: Mapping[str, Value]) -> Report:
         running = "ab"[int(str(hello["slot"])) & 1]
-        version = _version(hello, "version")
-        spare = _version(system, "spare_version") if "spare_version_major" in system else None
-        digests, states = bytes(_numbers(system["vbmeta_digest"])), _numbers(system["slot_state"])
-        if len(digests) < 2 * DIGEST_BYTES_MIN or len(states) < 2:
-            raise ProtocolError("the AR1's system describes its slots in a way that is not known")
-        slots = {
-            n: from_attributes(
-                digests[k * DIGEST_BYTES_MIN : (k + 1) * DIGEST_BYTES_MIN], version if n == running else spare,
-                int(str(system["rollback_index" if n == running else "spare_rollback_index"])), states[k],
+        states, versions = _numbers(system["slot_state"]), _numbers(system["slot_version"])
+        slots = [
+            from_attributes(
+                bytes(_numbers(system[f"vbmeta_{n}_digest"])), _unpacked(versions[k]), _numbers(system["rollback_index"])[k],
+                states[k],
             )
             for k, n in enumerate("ab")
-        }  # fmt: skip
+        ]  # fmt: skip
         return Report(
-            int(str(hello["boot_id"])), str(hello["board"]), str(hello["serial"]), Slots(slots["a"], slots["b"], running),
+            int(str(hello["boot_id"])), str(hello["board"]), str(hello["serial"]), Slots(slots[0], slots[1], running),
             str(hello["reset_reason"]), str(hello["rollback_reason"]), int(str(hello["selftest_passed"])),
             int(str(hello["selftest_count"])), bool(int(str(system["locked"]))), str(system["verity_state"]),
             int(str(system["verity_failed_blocks"])), max(self._zones, default=None),
@@ -148,9 +144,8 @@ def _raise_refusal(action: str, error: Value) -> None:
     raise DeviceRefused(f"the AR1's system refused to {action}: {why}")
 
 
-def _version(values: Mapping[str, Value], prefix: str) -> Version | None:
-    numbers = [int(str(values[f"{prefix}_{part}"])) for part in ("major", "minor", "revision")]
-    return Version(*numbers) if any(numbers) else None
+def _unpacked(version: int) -> Version | None:
+    return Version(version >> 24, version >> 16 & 0xFF, version & 0xFFFF) if version else None
 
 
 def _numbers(value: Value) -> list[int]:
