@@ -37,6 +37,8 @@ from quarkctl.link import Opener
 
 #: From a reset to the boot loader or the system, and from there to self-tests that all pass, where the profile does not say.
 START_S, HEALTH_S = 90.0, 60.0
+#: One that does not answer may be starting by itself; it is told as missing after that time.
+APPEAR_S = 30.0
 #: Reports of one start that must be good.
 _GOOD_REPORTS = 2
 _POLL_S = 0.05
@@ -123,16 +125,24 @@ class Ar1Chip:
         self._job.progress(Event(self._job.opener.identity, "ar1", Level.NOTE, text))
 
     def look(self) -> Look:
-        try:
-            found = self._find()
-            return self._loader_look(found) if isinstance(found, Client) else self._system_look(found.report())
-        except (LinkLost, LinkTimeout):  # what was open is no more; another mode may be there by now
-            self._drop()
-            found = self._find()
-            return self._loader_look(found) if isinstance(found, Client) else self._system_look(found.report())
-        except ProtocolError:
-            self._drop()
-            raise
+        """A device that is just starting is waited for."""
+        began = time.monotonic()
+        until, told = began + APPEAR_S, False
+        while True:
+            try:
+                found = self._find()
+                return self._loader_look(found) if isinstance(found, Client) else self._system_look(found.report())
+            except LinkError:  # what was open is no more; another mode may be there soon
+                self._drop()
+                if time.monotonic() > until:
+                    raise
+            except ProtocolError:
+                self._drop()
+                raise
+            if not told and time.monotonic() - began > 1.0:
+                self._note("waiting for the AR1")
+                told = True
+            time.sleep(_POLL_S)  # nothing to wait on while there is no port
 
     def _system_look(self, report: Report) -> Look:
         if report.locked:
@@ -189,7 +199,7 @@ class Ar1Chip:
         found = self._find()
         if isinstance(found, System):
             self._took_from_system = True
-            found.ask("reboot_bootloader")
+            found.restart("reboot_bootloader")
             self._drop()
             self._client = self._wait(lambda variables: True)
         elif found.variable("is-userspace") == "yes":
@@ -340,7 +350,7 @@ class Ar1Chip:
                 found.command("reboot")
             else:
                 self._boot_id = found.report().boot_id
-                found.ask("reboot")
+                found.restart()
         self._drop()
         self._took_from_system = False
         report = self._wait_for_system()
@@ -437,8 +447,7 @@ class Ar1Chip:
             found.ask("untrial")
         elif state is State.TRIAL:
             self._boot_id = report.boot_id
-            with suppress(LinkLost, LinkTimeout):
-                found.ask("reboot")
+            found.restart()
             self._drop()
             report = self._wait_for_system()
             if report.slots.state(self._digest) is State.TRIAL:

@@ -11,10 +11,11 @@ import os
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from quarkctl import schemas
-from quarkctl.errors import DeviceRefused, LinkTimeout
+from quarkctl.errors import DeviceRefused, LinkLost, LinkTimeout
 from quarkctl.flash.ar1_slots import Slots, from_attributes
 from quarkctl.formats import frame
 from quarkctl.formats.frame import Frame, Kind, Splitter
@@ -80,27 +81,39 @@ class System:
             self._take(self.link.read(left))
         return self._made(self._latest["hello"], self._latest["ar1_system"])
 
-    def ask(self, action: str, timeout_s: float = ANSWER_S) -> None:
+    def ask(self, action: str) -> None:
         """Have it done; what comes back means that it is on the storage. Raises DeviceRefused with the system's reason."""
+        request, nonce = self._request(action)
+        until = time.monotonic() + ANSWER_S
+        while time.monotonic() < until:
+            self.link.write(request)
+            if self._answered(action, nonce, min(_REPEAT_S, until - time.monotonic())):
+                return
+        raise LinkTimeout(f"the AR1's system does not answer {action} on {self.link.name}", hint="restart the AR1")
+
+    def restart(self, action: str = "reboot") -> None:
+        """Ask once: the same words must not meet the system that starts next. The answer may be lost with this one."""
+        request, nonce = self._request(action)
+        with suppress(LinkLost):
+            self.link.write(request)
+            self._answered(action, nonce, _REPEAT_S)
+
+    def _request(self, action: str) -> tuple[bytes, int]:
         schema = self._schema
-        message = schema.messages["ar1_request"]
-        kind = message.type or 0
-        number = schema.enums["ar1_action"][action]
-        nonce = secrets.randbits(31) + 1
-        payload = schema.pack(message, {"action": number, "nonce": nonce})
+        message, nonce = schema.messages["ar1_request"], secrets.randbits(31) + 1
+        payload = schema.pack(message, {"action": schema.enums["ar1_action"][action], "nonce": nonce})
+        self._seq += 1
+        return frame.build(Frame(message.type or 0, 0, self._seq & 0xFFFF, 0, payload), schema.crc_seed), nonce
+
+    def _answered(self, action: str, nonce: int, timeout_s: float) -> bool:
         until = time.monotonic() + timeout_s
-        repeat = 0.0
-        self._latest.pop("ar1_answer", None)
-        while (now := time.monotonic()) < until:
-            if now >= repeat:
-                self.link.write(frame.build(Frame(kind, 0, self._seq & 0xFFFF, 0, payload), schema.crc_seed))
-                self._seq, repeat = self._seq + 1, now + _REPEAT_S
-            self._take(self.link.read(min(until, repeat) - now))
+        while (left := until - time.monotonic()) > 0:
+            self._take(self.link.read(left))
             answer = self._latest.pop("ar1_answer", None)
             if answer and answer["nonce"] == nonce:
                 _raise_refusal(action, answer["error"])
-                return
-        raise LinkTimeout(f"the AR1's system does not answer {action} on {self.link.name}", hint="restart the AR1")
+                return True
+        return False
 
     def _take(self, data: bytes) -> bool:
         for kind, run in self._splitter.feed(data):

@@ -373,8 +373,6 @@ class Session:
     def interrupted(self, step: Step) -> str:
         if self._committed:
             return "one chip has the new version for good: flash again, and the other one follows"
-        with suppress(QuarkError):
-            self._look_again()
         return self._undo()
 
     def _act(self, act: Act, who: Who) -> str:
@@ -490,8 +488,12 @@ class Session:
         return "at the second attempt"
 
     def _undo(self) -> str:
-        """Both chips back to what they ran before. Returns what came of it; raises nothing."""
+        """Both chips back to what they ran before. Returns what came of it; raises nothing.
+
+        Where one does not answer, the other is left alone: which of them is armed decides who goes back first.
+        """
         try:
+            self._look_again()
             while todo := transaction.UNDO[self._pair()]:
                 for act, who in todo:
                     self._act(act, who)
