@@ -20,6 +20,7 @@ COMMANDS = {
     b"bootonce-bootloader": "fastboot", b"boot-fastboot": "fastbootd", b"boot-recovery": "recovery", b"bootonce-edl": "edl",
 }  # fmt: skip
 _COMMAND_BYTES = 32
+_NEVER_CONFIRMED = "it was started and never confirmed"
 VERSION_PROPERTY = "quark.version"
 Say = Callable[[str], None]
 
@@ -103,12 +104,17 @@ class Bootloader:
                 if verdict.problems and not self.remembered.unlocked:
                     raise Unbootable(verdict.problems[0])
                 images = android_boot.take(partitions, slot)
-                start = self._start(slot, verdict, images, reset_reason)
+                start = self._start(disk, slot, verdict, images, reset_reason)
             except Unbootable as error:
                 self._refuse(disk, slot, str(error))
                 continue
             for problem in verdict.problems:
                 self.say(f"warning: {problem}; the device is unlocked, so it is started all the same")
+            if not disk.slot(slot).successful:
+                self.remembered.reasons[slot] = _NEVER_CONFIRMED
+            elif self.remembered.reasons.pop(slot, ""):
+                self.say(f"slot {slot} was confirmed")
+            self.remember()
             self.say(f"starting slot {slot}, {start.color}")
             return start
 
@@ -145,7 +151,7 @@ class Bootloader:
         return ""
 
     def _give_up(self, disk: Disk, slot: str) -> None:
-        reason = self.remembered.reasons.setdefault(slot, "it was started and never confirmed")
+        reason = self.remembered.reasons.setdefault(slot, "it has no tries")
         there = other_slot(slot)
         changed = {slot: replace(disk.slot(slot), unbootable=True, active=False, priority=0)}
         if not disk.slot(there).unbootable:
@@ -162,7 +168,7 @@ class Bootloader:
         if state.successful:
             disk.set_slots(**{slot: replace(state, successful=False, retry_count=RETRY_MAX)})
 
-    def _start(self, slot: str, verdict: Verdict, images: Images, reset_reason: str) -> Start:
+    def _start(self, disk: Disk, slot: str, verdict: Verdict, images: Images, reset_reason: str) -> Start:
         color = "orange" if self.remembered.unlocked else "green"
         ours = {
             "slot_suffix": f"_{slot}",
@@ -177,9 +183,9 @@ class Bootloader:
             "veritymode": "eio",
         }
         other = other_slot(slot)
-        given_up = self.remembered.reasons.get(other)
-        if given_up:
-            ours["quark.given_up"] = "not_confirmed" if "never confirmed" in given_up else "bad_image"
+        if disk.slot(other).unbootable:
+            never = self.remembered.reasons.get(other) == _NEVER_CONFIRMED
+            ours["quark.given_up"] = "not_confirmed" if never else "bad_image"
         words = [f"androidboot.{k}={v}" for k, v in ours.items() if v]
         known = {w.partition("=")[0] for w in words}
         # A word that the boot loader says is not said by an image.

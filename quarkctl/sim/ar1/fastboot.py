@@ -5,9 +5,10 @@ Source: AOSP ``system/core/fastboot/README.md`` and the behaviour of fastbootd a
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -192,12 +193,13 @@ class Fastboot:
         """Of the boot control, and of what lies in the slot now."""
         yes = {True: "yes", False: "no"}
         state, found = disk.slot(slot), bootloader.content(self._device.storage, disk, slot)
+        reason = self._device.remembered.reasons.get(slot, "") if state.unbootable else ""
         return {
             "slot-successful": yes[state.successful], "slot-unbootable": yes[state.unbootable],
             "slot-retry-count": str(state.retry_count), "slot-priority": str(state.priority),
             "slot-active": yes[state.active], "slot-vbmeta-digest": found.digest, "slot-version": found.version,
             "slot-rollback-index": str(found.rollback_index),
-            "slot-reason": _one_word(self._device.remembered.reasons.get(slot, "")),
+            "slot-reason": _one_word(reason),
         }  # fmt: skip
 
     def _logical_sizes(self, disk: Disk) -> dict[str, int]:
@@ -417,14 +419,7 @@ class Fastboot:
     def _oem(self, text: str) -> str:
         words = text.split()
         if words[:1] == ["digest"] and len(words) in (2, 4) and "no_digest" not in self._settings.quirks:
-            place = self._place(words[1])
-            try:
-                offset, size = (int(w, 0) for w in words[2:]) if len(words) == 4 else (0, place.size_bytes)
-            except ValueError:
-                raise Refused("malformed range") from None
-            if offset < 0 or size < 0 or offset + size > place.size_bytes:
-                raise Refused("outside the partition")
-            digest = self._device.storage.digest(place.lun, place.offset + offset, size)
+            digest = self._digest(words[1], words[2:])
             if "digest_lies" in self._settings.quirks:
                 digest = digest[::-1]
             self._info(digest.hex())
@@ -442,6 +437,31 @@ class Fastboot:
             self._staged = b" ".join(w.encode() for w in words[1:]) or bytes(self._download or b"")
             return ""
         raise Refused("unknown oem command")
+
+    def _digest(self, name: str, words: Sequence[str]) -> bytes:
+        """Of a range of a partition, physical or logical; of all of it without ``words``."""
+        storage, disk = self._device.storage, Disk(self._device.storage)
+        logical = self._logical_sizes(disk)
+        if name in logical and name not in disk.partitions:
+            total, lun = logical[name], disk.partitions["super"].lun
+            pieces = Logical.read(storage, disk.partitions["super"]).extents(name)
+        else:
+            place = self._place(name)
+            total, lun, pieces = place.size_bytes, place.lun, [(place.offset, place.size_bytes)]
+        try:
+            offset, size = (int(w, 0) for w in words) if words else (0, total)
+        except ValueError:
+            raise Refused("malformed range") from None
+        if offset < 0 or size < 0 or offset + size > total:
+            raise Refused("outside the partition")
+        found = hashlib.sha256()
+        for start, length in pieces:
+            end = start + min(length, offset + size)
+            for at in range(start + offset, end, _PIECE):
+                found.update(storage.read(lun, at, min(_PIECE, end - at)))
+            size -= max(min(length - offset, size), 0)
+            offset = max(offset - length, 0)
+        return found.digest()
 
     def _boot(self) -> str:
         raise Refused("this boot loader starts only what is flashed")

@@ -30,6 +30,7 @@ STARTING = "starting"
 _DUMP_USB_ID = (EDL_USB_ID[0], 0x900E)
 _FASTBOOT_USB_ID = (0x18D1, 0x4EE0)
 
+
 class Running(Protocol):
     """A started system."""
 

@@ -83,11 +83,11 @@ class Process:
 
     def _slots(self) -> dict[str, Any]:
         """What the partition table says of the slots; they change under a running system."""
-        disk = Disk(self.ar1.storage)
-        reasons = self.ar1.remembered.reasons
-        return {
-            s: {**asdict(disk.slot(s)), "reason": reasons.get(s, "")} for s in SLOTS if disk.has_slots
-        }  # fmt: skip
+        disk, reasons, out = Disk(self.ar1.storage), self.ar1.remembered.reasons, {}
+        for slot in SLOTS if disk.has_slots else ():
+            state = disk.slot(slot)
+            out[slot] = {**asdict(state), "reason": reasons.get(slot, "") if state.unbootable else ""}
+        return out
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         command = self._commands.get(str(request.get("command")))

@@ -201,9 +201,7 @@ def check(partitions: Partitions, slot: str, root_key_digest: str, stored: Mappi
         verdict.problems.append(f"{name}: {top.problem}")
     elif root_key_digest and hashlib.sha256(top.key).hexdigest() != root_key_digest:
         found = hashlib.sha256(top.key).hexdigest()[:16]
-        verdict.problems.append(
-            f"{name}: it is signed by the key {found}, this board trusts {root_key_digest[:16]}"
-        )
+        verdict.problems.append(f"{name}: it is signed by the key {found}, this board trusts {root_key_digest[:16]}")
     if top.flags:
         verdict.problems.append(f"{name}: it switches verification off (flags {top.flags:#x})")
     whole = hashlib.sha256(top.raw)
