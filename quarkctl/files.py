@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +25,17 @@ class File:
         """Raises InputWrong when the file cannot be opened or has no fixed size."""
         self.path = path
         try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._size = os.lseek(self.fd, 0, os.SEEK_END)
+            # not to wait for whoever writes into a pipe
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+            kind = os.fstat(self.fd).st_mode
+            self._size = os.lseek(self.fd, 0, os.SEEK_END) if stat.S_ISREG(kind) or stat.S_ISBLK(kind) else -1
         except OSError as error:
             raise InputWrong(f"cannot read {path}: {error.strerror}") from error
+        if self._size < 0:
+            os.close(self.fd)
+            raise InputWrong(
+                f"cannot read {path}: it is no file but a {_kind_of(kind)}", hint="write it into a file first"
+            )
 
     def __len__(self) -> int:
         return self._size
@@ -60,6 +68,14 @@ class File:
         status = os.fstat(self.fd)
         return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
+    def __reduce__(self) -> tuple[Callable[..., File], tuple[Path, tuple[int, int, int]]]:
+        """Another process opens it again, if it is still the same file."""
+        return _again, (self.path.absolute(), self._identity())
+
+    def _identity(self) -> tuple[int, int, int]:
+        st = os.fstat(self.fd)
+        return st.st_dev, st.st_ino, st.st_size
+
     def close(self) -> None:
         os.close(self.fd)
 
@@ -70,6 +86,36 @@ class File:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _kind_of(mode: int) -> str:
+    names = {stat.S_ISFIFO: "pipe", stat.S_ISSOCK: "socket", stat.S_ISDIR: "folder", stat.S_ISCHR: "character device"}
+    return next((name for holds, name in names.items() if holds(mode)), "thing without a size")
+
+
+def _again(path: Path, identity: tuple[int, int, int]) -> File:
+    file = File(path)
+    if file._identity() != identity:
+        file.close()
+        raise InputWrong(f"{path} was replaced while it was read", hint="again, when nobody writes it")
+    return file
+
+
+class Into:
+    """A file that pieces are put into at their offsets, from any process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+    def __call__(self, at: int, piece: bytes, /) -> None:
+        put(self._fd, piece, at)
+
+    def __reduce__(self) -> tuple[type[Into], tuple[Path]]:
+        return Into, (self._path.absolute(),)
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 @contextmanager
@@ -112,6 +158,14 @@ def write(path: Path, segments: Iterable[Segment]) -> int:
         at = append(file.fileno(), 0, segments, holes=True)
         os.ftruncate(file.fileno(), at)
     return at
+
+
+def write_at(path: Path, pieces_at: Iterable[tuple[int, bytes | memoryview]]) -> None:
+    """Write pieces into a new file, each at its offset."""
+    path.unlink(missing_ok=True)
+    with path.open("xb", buffering=0) as file:
+        for at, piece in pieces_at:
+            put(file.fileno(), piece, at)
 
 
 def append(fd: int, at: int, segments: Iterable[Segment], *, holes: bool = False) -> int:

@@ -113,11 +113,13 @@ def _name_keys(tree: Any, known: dict[str, str]) -> None:
 
 def _of_the_application_processor(file: File) -> dict[str, Any] | None:
     from quarkctl.build.ar1.compress import expand, kind_of
+    from quarkctl.build.processors import Processors
     from quarkctl.formats.explain import explain
 
     how = kind_of(file[:8])
     if how == "none":
-        return explain(file)
+        with Processors() as processors:
+            return explain(file, processors.map)
     inner = explain(expand(_small(file), _SMALL_BYTES_MAX))
     return {"kind": f"{how} file", "bytes": len(file), "content": inner or "of no known kind"}
 

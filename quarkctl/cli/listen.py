@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from quarkctl.diag.product import Product
     from quarkctl.formats.stream import Sample
 
-#: A removal whose takeover has not come after this long will not come.
+#: What is judged at once, so long after a pack came or went: a takeover that has not come by then will not come, and what
+#: hardware held has arrived.
+_JUDGED = {"pack_removed": ("takeover", "droop"), "pack_inserted": ("inrush", "inrush_energy")}
 _VERDICT_AFTER_S = 0.5
 _ACTUATOR_TIMEOUT_S = 30.0
-_SWAP_EVENTS = ("pack_removed", "pack_inserted")
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ class _Live:
 
         batch = self.decoder.batch(data, [len(data)], [host_ns])
         self.columns.add(batch)
-        new = columns.events(batch, _SWAP_EVENTS)
+        new = columns.events(batch, _JUDGED)
         for text in swaps(new):
             self.note(text)
         now = time.monotonic()
-        self._due += [(now + _VERDICT_AFTER_S, s) for s in new if s.message.name == "pack_removed"]
+        self._due += [(now + _VERDICT_AFTER_S, s) for s in new]
         while self._due and self._due[0][0] <= now:
             self._tell(self._due.pop(0)[1])
         return new
@@ -98,14 +99,14 @@ class _Live:
     def board(self) -> str:
         return self.columns.board
 
-    def _tell(self, removal: Sample) -> None:
-        """The verdict on one swap, within a second of it. The whole record is judged at the end."""
+    def _tell(self, event: Sample) -> None:
+        """The verdict on one removal or insertion, within a second of it. The whole record is judged at the end."""
         from quarkctl.diag import check, columns
 
-        chosen = [c for c in self.how.chosen if c.name in ("takeover", "droop")]
+        chosen = [c for c in self.how.chosen if c.name in _JUDGED[event.message.name]]
         if not self.board or not chosen:
             return
-        recent = columns.since(self.evidence(), removal.boot, removal.time_us - 1_500_000)
+        recent = columns.since(self.evidence(), event.boot, event.time_us - 1_500_000)
         limits = self.how.limits_of(self.board)
         for c in chosen:
             for f in check.run(c, recent, limits):

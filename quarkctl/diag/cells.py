@@ -14,7 +14,7 @@ from quarkctl.diag.product import SIDES
 
 if TYPE_CHECKING:
     from quarkctl.diag.charge_state import Rest
-    from quarkctl.diag.evidence import Flags, Floats, Table
+    from quarkctl.diag.evidence import Evidence, Flags, Floats, Table
 
 #: Least share of the charge between two rests that shows a capacity, and least charge that shows a gauge's gain.
 _SOC_SPAN_MIN = 0.15
@@ -273,9 +273,17 @@ def balance(case: Case) -> list[Finding]:
     if said[0] is None or said[1] is None:
         return [case.invalid("nothing in the record says a state of charge")]
     (left, how), (right, _) = said[0], said[1]
-    u = 1.0 if how == "gauge" else 10.0
+    u = _gauge_u_pct(e, int(at["boot"])) if how == "gauge" else 10.0
     return [case.judged(Estimate(abs(left - right), u, 1), f"left {left:.0f} %, right {right:.0f} % by the {how}",
                         span=span("battery", t, int(rows[-1]), int(rows[-1])), floor=0.0)]  # fmt: skip
+
+
+def _gauge_u_pct(evidence: Evidence, boot: int) -> float:
+    """Of the difference of two gauges: what each says of its own error (MaxError, 0x0C), and whole percents."""
+    t = evidence.of("gauge")
+    t = t[t["boot"] == boot]
+    errors = t["max_error_pct"].max(axis=0) if len(t) and "max_error_pct" in (t.dtype.names or ()) else (5.0, 5.0)
+    return combined(float(errors[0]), float(errors[1]), 0.6, 0.6)
 
 
 def _both(t: Table) -> Flags:
@@ -354,8 +362,8 @@ CHECKS = (
         "PWR-014", "battery", "balance", "balance", "pack balance", "uneven packs leave one alone at the end",
         "Difference of the two states of charge when both were last present.",
         "project",
-        "After a swap for a full pack an imbalance is right. An estimate from voltage is good to 10 % only, which leaves no "
-        "room for a verdict.",
+        "After a swap for a full pack an imbalance is right. Each gauge is believed as far as its MaxError register says. "
+        "An estimate from voltage is good to 10 % only, which leaves no room for a verdict.",
         balance, "imbalance_pct", "%",
     ),
     Check(

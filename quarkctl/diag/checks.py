@@ -18,7 +18,7 @@ _ALL = [*swap.CHECKS, *cells.CHECKS, *pack.CHECKS, *thermal.CHECKS, *sensors.CHE
 
 #: By code, in the order of areas and codes.
 CHECKS: Mapping[str, Check] = {
-    c.code: c for c in sorted(_ALL, key=lambda c: (_ORDER.index(c.area), c.code != "DSP-001", c.code))
+    c.code: c for c in sorted(_ALL, key=lambda c: (_ORDER.index(c.area), c.code not in ("CAM-001", "DSP-001"), c.code))
 }
 #: Unit of every measurement that a limits file may name.
 UNITS: Mapping[str, str] = {c.measure: c.unit for c in CHECKS.values() if c.measure}

@@ -11,6 +11,7 @@ from quarkctl.errors import InputWrong
 from quarkctl.formats.account import Account, Counts, Loss
 from quarkctl.formats.schema import Schema
 from quarkctl.formats.stream import Batch, Sample
+from quarkctl.formats.stream import Table as Messages
 
 if TYPE_CHECKING:
     from quarkctl.diag.evidence import Table
@@ -18,19 +19,21 @@ if TYPE_CHECKING:
 
 #: What checks look at. All else, such as blocks of motion at some kHz, passes by without staying in memory.
 WANTED = frozenset({
-    "power", "battery", "thermal", "bus", "gauge", "charger", "pack_auth", "ar1_link", "display", "pack_removed",
+    "power", "battery", "thermal", "bus", "gauge", "charger", "pack_auth", "ar1_link", "display", "camera", "pack_removed",
     "pack_inserted", "pack_rejected", "takeover", "undervoltage", "samples_lost", "throttle_changed",
 })  # fmt: skip
-_RTOS = 1
+_RTOS, _AR1 = 1, 2
 
 
 class Columns:
-    """Collects batches of one line; only what the microcontroller sent."""
+    """Collects batches of one pair of glasses: what the microcontroller sent, and what the AR1 says that it is."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[Table]] = {}
         self.schema: Schema | None = None
         self.hello: Sample | None = None
+        self.ar1_hello: Sample | None = None
+        self.ar1_starts = 0
         self.frames = 0
 
     def add(self, batch: Batch) -> None:
@@ -40,7 +43,10 @@ class Columns:
         for t in batch.tables:
             self.schema = t.schema
             if t.message.name == "hello":
-                self.hello = list(t.samples())[-1][1]
+                self._identify(t)
+            of_ar1 = t.chip == _AR1
+            if of_ar1.any():
+                self.ar1_starts = max(self.ar1_starts, int(t.boot[of_ar1].max()) + 1)
             if t.message.name not in WANTED:
                 continue
             out = np.zeros(len(t.rows), dtype(t.schema, t.message.name))
@@ -49,6 +55,14 @@ class Columns:
             for name in out.dtype.names[4:]:
                 out[name] = t.rows[f"={name}"]
             self._parts.setdefault(t.message.name, []).append(out[t.chip == _RTOS])
+
+    def _identify(self, hellos: Messages) -> None:
+        """The newest of each chip."""
+        for _, said in hellos.samples():
+            if said.chip == _RTOS:
+                self.hello = said
+            elif said.chip == _AR1:
+                self.ar1_hello = said
 
     @property
     def board(self) -> str:
@@ -77,9 +91,11 @@ class Columns:
     ) -> Evidence:  # fmt: skip
         gone = [x for x in losses if x.kind == "lost" and x.count and x.chip in (0, _RTOS)]
         hello: dict[str, Any] = dict(self.hello.values) if self.hello else {}
+        ar1: dict[str, Any] = dict(self.ar1_hello.values) if self.ar1_hello else {}
         return Evidence(
-            self.schema or schema, self.tables(), counts, gone, product, source, sha256, ending, hello, self.frames
-        )
+            self.schema or schema, self.tables(), counts, gone, product, source, sha256, ending, hello, self.frames, ar1,
+            self.ar1_starts,
+        )  # fmt: skip
 
 
 class Piece(Protocol):
@@ -90,6 +106,9 @@ class Piece(Protocol):
 class Line(Protocol):
     @property
     def account(self) -> Account: ...
+
+    @property
+    def counts(self) -> Counts: ...
 
 
 class Recorded(Protocol):
@@ -126,13 +145,14 @@ def recorded(
         told(columns.frames)
     if not columns.frames:
         raise InputWrong(f"{recording.path} holds no samples ({recording.ending}, {recording.wire_bytes} wire bytes)")
-    if len(recording.decoders) > 1:
-        lines = len(recording.decoders)
-        raise InputWrong(f"{recording.path} holds {lines} lines", hint="record one device for a diagnosis")
-    losses = [x for d in recording.decoders.values() for x in d.account.losses]
+    # The microcontroller has one line, the AR1 may have another; two microcontrollers are two devices.
+    of_rtos = [d for d in recording.decoders.values() if _RTOS in d.account.chips] or list(recording.decoders.values())
+    if len(of_rtos) > 1:
+        told_of = f"{recording.path} holds {len(of_rtos)} lines of microcontrollers"
+        raise InputWrong(told_of, hint="record one device for a diagnosis")
     return columns.evidence(
-        recording.schema, recording.counts, losses, product_of(columns.board), str(recording.path), recording.sha256,
-        recording.ending,
+        recording.schema, of_rtos[0].counts, of_rtos[0].account.losses, product_of(columns.board),
+        str(recording.path), recording.sha256, recording.ending,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Table = npt.NDArray[np.void]
     Floats = npt.NDArray[np.float64]
     Flags = npt.NDArray[np.bool_]
+    Ints = npt.NDArray[np.int_]
 
 #: A sensor that shows less or more than this is not there: no thermistor reads so, and firmware sends its extremes.
 ZONE_DECIC = (-500, 1500)
@@ -33,7 +34,8 @@ class Evidence:
     ``time_us`` (device time since that start), ``host_ns`` (arrival, 0 unknown), then the message's own fields as raw
     numbers in the units of the schema. Rows are in device time within a boot; ``losses`` are
     those of the sequence. ``frames``: all that were received, also of messages that no check looks at.
-    ``source`` names a recording or a device,
+    ``hello`` is the microcontroller's, ``ar1_hello`` that of the AR1, empty where it has said nothing; ``ar1_starts`` are
+    its starts in this record. ``source`` names a recording or a device,
     ``sha256`` the recording's hash (empty for a live device).
     """
 
@@ -47,6 +49,8 @@ class Evidence:
     ending: str = "complete"
     hello: Mapping[str, object] = field(default_factory=dict)
     frames: int = 0
+    ar1_hello: Mapping[str, object] = field(default_factory=dict)
+    ar1_starts: int = 0
 
     def of(self, message: str) -> Table:
         """All rows; an empty array with the right fields when there are none."""
@@ -108,21 +112,34 @@ class Evidence:
                 total += (int(max(e.max() for e in ends)) - int(min(e.min() for e in ends))) / 1e6
         return total
 
+    def _ar1_heard(self) -> str:
+        """Version that the microcontroller last heard from the AR1; empty where it has heard nothing."""
+        if not self.has("ar1_link", "ar1_version"):
+            return ""
+        said = int(self.of("ar1_link")["ar1_version"][-1])
+        return f"{said >> 24}.{said >> 16 & 255}.{said & 0xFFFF}" if said else ""
+
     def identity(self) -> dict[str, str]:
         """Device, firmware of both chips and layout, as the stream itself states them."""
         h = self.hello
         if not h:
             return {"source": self.source}
         out = {"source": self.source, "board": str(h["board"]), "serial": str(h["serial"]), "rtos": version_of(h)}
-        build = h["build_id"]
-        out["rtos_build_id"] = bytes(build).hex() if isinstance(build, list) else ""
-        out["ar1"] = str(h.get("ar1") or "not reported")
+        out["rtos_build_id"] = build_of(h)
+        out["ar1"] = (version_of(self.ar1_hello) if self.ar1_hello else self._ar1_heard()) or "not reported"
+        out["ar1_build_id"] = build_of(self.ar1_hello) or "not reported"
         out["layout"] = f"{h['layout_hash']:#06x}"
         return out
 
 
 def version_of(hello: Mapping[str, object]) -> str:
     return ".".join(str(hello[f"version_{k}"]) for k in ("major", "minor", "revision"))
+
+
+def build_of(hello: Mapping[str, object]) -> str:
+    """Build id in hex; empty where there is none."""
+    build = hello.get("build_id")
+    return bytes(build).hex() if isinstance(build, list) and any(build) else ""
 
 
 def span(message: str, table: Table, first: int = 0, last: int = -1) -> Span | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quarkctl.diag.estimate import CONFIDENCE, Estimate, expansion
+from quarkctl.diag.estimate import Estimate, expansion
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,6 +21,8 @@ _APART = 3
 _ALIKE = 0.3
 #: A record must be so many slow time constants long for a prediction, and for letting BIC choose one term.
 PREDICT_TAUS, CHOOSE_TAUS = 1.0, 3.0
+#: And so many for a third term.
+THIRD_TAUS = 2.0
 
 
 @dataclass(frozen=True)
@@ -73,28 +75,28 @@ class Model:
         variance = float(gradient @ self.covariance @ gradient)
         return Estimate(value, expansion(self.df) * math.sqrt(max(variance, 0.0)), self.bin_count)
 
-    def time_to(self, limit_c: float, watts: float, start_c: float, *, draws: int = 400) -> tuple[float, float, float]:
-        """Seconds from ``start_c`` in balance until ``limit_c`` at constant power, with its 95 % interval by a
-        parametric bootstrap; infinity where it is never reached."""
-        rng = np.random.default_rng(1)
+    def time_to(self, limit_c: float, watts: float, start_c: float) -> tuple[float, float, float]:
+        """Seconds from ``start_c`` in balance until ``limit_c`` at constant power, and where the fit's 95 % confidence band
+        reaches it first and last; infinity where that is never."""
         n = self.order
-        mean = np.array([*self.k_per_w, *np.log(self.tau_s)])
+        t = np.concatenate(([0.0], np.geomspace(0.5, 40 * self.tau_s[-1], 2000)))[:, None]
+        r, tau = np.array(self.k_per_w), np.array(self.tau_s)
+        left = np.exp(-t / tau)
+        rise = watts * ((1 - left) @ r)
+        gradient = watts * np.concatenate((1 - left, -r * (t / tau) * left), axis=1)
         part = self.covariance[1 : 1 + 2 * n, 1 : 1 + 2 * n]
-        sets = np.vstack((mean, rng.multivariate_normal(mean, part, size=draws, method="svd")))
-        t = np.concatenate(([0.0], np.geomspace(0.5, 40 * self.tau_s[-1], 800)))
-        r, tau = sets[:, :n, None], np.exp(np.clip(sets[:, n:, None], -2, 12))
-        rise = watts * np.sum(r * (1 - np.exp(-t / tau)), axis=1)
-        need = limit_c - start_c
-        over = rise >= need
-        first = np.argmax(over, axis=1)
-        rows = np.arange(len(sets))
-        before = np.maximum(first - 1, 0)
-        gap = rise[rows, first] - rise[rows, before]
-        part_of = np.where(gap > 0, (need - rise[rows, before]) / np.where(gap > 0, gap, 1), 0.0)
-        times = np.where(over.any(axis=1), t[before] + np.clip(part_of, 0, 1) * (t[first] - t[before]), math.inf)
-        tail = (1 - CONFIDENCE) / 2
-        low, high = np.quantile(times[1:], [tail, 1 - tail], method="nearest")
-        return float(times[0]), float(low), float(high)
+        variance = np.maximum(np.einsum("ki,ij,kj->k", gradient, part, gradient), 0.0)
+        band = expansion(self.df) * np.sqrt(variance)
+        took, first, last = (_reaches(t[:, 0], rise + k * band, limit_c - start_c) for k in (0, 1, -1))
+        return took, first, last
+
+
+def _reaches(t: Floats, course: Floats, need: float) -> float:
+    over = course >= need
+    if not over.any():
+        return math.inf
+    k = int(over.argmax())
+    return float(np.interp(need, course[k - 1 : k + 1], t[k - 1 : k + 1])) if k else 0.0
 
 
 @dataclass(frozen=True)
@@ -143,18 +145,16 @@ def responses(watts: Floats, step_s: float, taus: Floats, moment: Floats | None 
     with ``moment``, to first order for any."""
     a = np.exp(-step_s / taus)
     share = (1 - a) * taus / step_s
-    out = np.empty((len(watts), len(taus)))
-    y = np.zeros(len(taus))
-    if moment is None or not moment.any():
-        for k, p in enumerate(watts):
-            out[k] = p + (y - p) * share
-            y = p + (y - p) * a
-        return out
-    late, ahead = 1 - a, (1 - a) ** 2
-    for k, (p, m) in enumerate(zip(watts, moment, strict=True)):
-        out[k] = p + (y - p) * share - m * late
-        y = p + (y - p) * a + m * ahead
-    return out
+    p = watts[:, None]
+    m = np.zeros_like(p) if moment is None else moment[:, None]
+    # what is stored at the start of each bin: y[k + 1] = a y[k] + (1 - a) p[k] + (1 - a)^2 m[k], for all k by doubling
+    y = np.zeros((len(watts), len(taus)))
+    y[1:] = ((1 - a) * p + (1 - a) ** 2 * m)[:-1]
+    reach, power = 1, a
+    while reach < len(y):
+        y[reach:] += power * y[:-reach]
+        reach, power = 2 * reach, power * power
+    return np.asarray(p + (y - p) * share - m * (1 - a))
 
 
 def decays(count: int, step_s: float, taus: Floats) -> Floats:
@@ -188,7 +188,8 @@ def fit(record: Binned, *, order: int = 2, signed: bool = False, settled: bool =
 def choose(record: Binned, *, golden_tau_s: float = 0.0, signed: bool = False) -> Model | None:
     """Two terms, beginning in balance, unless the data say otherwise.
 
-    One term only where the record is longer than three slow time constants and BIC prefers it (one is biased on shorter
+    A third where BIC gains more than 10 by it and the record is longer than two of its slowest time constants. One term
+    only where the record is longer than three slow time constants and BIC prefers it (one is biased on shorter
     ones). Heat stored before the record only where BIC gains more than 10 by it: beside a step at the start of the
     record both explain the same, and the interval would tell nothing.
     """
@@ -199,9 +200,25 @@ def choose(record: Binned, *, golden_tau_s: float = 0.0, signed: bool = False) -
         if best is None or (one is not None and long and one.bic < best.bic):
             best = one
     if best is not None and best.rho < _ALIKE:
-        return best  # nothing is left that stored heat could explain
+        return best  # nothing is left that stored heat or another term could explain
+    third = _third(record, best, signed=signed) if best is not None and best.order == 2 else None
+    if third is not None and best is not None and third.bic < best.bic - 10:
+        return third
     stored = fit(record, order=2, signed=signed, settled=False)
     return stored if stored and (best is None or stored.bic < best.bic - 10) else best
+
+
+def _third(record: Binned, two: Model, *, signed: bool) -> Model | None:
+    """A third term below, between and above the two that were found, where the record is long enough to tell its slowest:
+    the glasses are more than two lumps, and what two terms leave out shows in the sum of theirs."""
+    good = np.isfinite(record.temp_c)
+    fast, slow = two.tau_s
+    tried = [
+        _refine(record, good, np.sort(np.array([fast, slow, extra])), signed=signed, settled=True)
+        for extra in (fast / 4, math.sqrt(fast * slow), 2.5 * slow)
+    ]
+    told = [m for m in tried if m is not None and record.span_s >= THIRD_TAUS * m.tau_s[-1]]
+    return min(told, key=lambda m: m.bic, default=None)
 
 
 def _grid(grid: Floats, y: Floats, f: Floats, e: Floats, order: int, *, signed: bool, settled: bool) -> Floats | None:

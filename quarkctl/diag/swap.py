@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quarkctl.diag.check import Case, Check
-from quarkctl.diag.estimate import Estimate
+from quarkctl.diag.estimate import Estimate, combined
 from quarkctl.diag.evidence import Evidence, span
 from quarkctl.diag.finding import Finding, Span, Verdict, judge
 from quarkctl.diag.product import SIDES
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NO_SWAP = "no pack was removed: pull one while this records"
 PULL = "remove one battery, wait 5 s, put it back"
 _ETA = 0.9
+_MA2S_FULL = 0xFFFF
 _CLOCK_WINDOW_US = 1_000_000
 
 
@@ -281,6 +282,22 @@ def inrush(case: Case) -> list[Finding]:
     ]
 
 
+def inrush_energy(case: Case) -> list[Finding]:
+    e = case.evidence
+    t = e.of("pack_inserted")
+    if not len(t):
+        return [case.absent("no pack was inserted: put one in while this records")]
+    if not e.has("pack_inserted", "inrush_ma2s"):
+        return [case.invalid("the firmware does not hold the squared current of an insertion")]
+    k = int(t["inrush_ma2s"].argmax())
+    value, where = float(t["inrush_ma2s"][k]), span("pack_inserted", t, k, k)
+    note = f"{SIDES[int(t['pack'][k]) & 1]} pack"
+    if t["inrush_ma2s"][k] == _MA2S_FULL:
+        return [case.finding(Verdict.FAIL, f"{note}; the hold was full: as much or more", value=value, span=where)]
+    # held in whole mA2s, and 5 % is what the shunt and its amplifier are good for over so short a pulse
+    return [case.judged(Estimate(value, combined(1.0, 0.05 * value), len(t)), note, span=where, floor=0.0)]
+
+
 def state_kept(case: Case) -> list[Finding]:
     e = case.evidence
     if not e.hello:
@@ -290,7 +307,10 @@ def state_kept(case: Case) -> list[Finding]:
     if resets:
         number = e.hello["reset_reason"]
         reason = f"last reset: {e.schema.enum_name('reset_reason', int(str(number)))}".replace("_", " ")
-    return [case.judged(float(resets), reason)]
+    out = [case.judged(float(resets), reason)]
+    if e.ar1_starts:
+        out.append(case.judged(float(e.ar1_starts - 1), "by its own stream", subject="ar1"))
+    return out
 
 
 def telemetry_whole(case: Case) -> list[Finding]:
@@ -375,13 +395,26 @@ def display(case: Case) -> list[Finding]:
         return [case.skip("this product has no displays")]
     if not e.has("display", "frame_count", "dropped_count"):
         return [case.invalid("the firmware sends no display messages")]
-    t = e.steady("display")
-    frames = int(t["frame_count"][-1]) - int(t["frame_count"][0])
-    if frames <= 0:
-        return [case.absent("the displays were off: record with a load that shows something")]
-    dropped = int(t["dropped_count"][-1]) - int(t["dropped_count"][0])
-    k = int((t["dropped_count"] > t["dropped_count"][0]).argmax())
-    return [case.judged(float(dropped), f"{frames} frames", span=span("display", t, max(k - 1, 0), k))]
+    return _frames(case, "display", "", "the displays were off: record with a load that shows something")
+
+
+def camera(case: Case) -> list[Finding]:
+    if not case.evidence.has("camera", "camera_frame_count", "camera_dropped_count"):
+        return [case.invalid("the firmware sends no camera messages")]
+    return _frames(case, "camera", "camera_", "the camera was off: start it while this records")
+
+
+def _frames(case: Case, message: str, prefix: str, off: str) -> list[Finding]:
+    """Frames that a stream dropped over the longest start; ``prefix`` of its two counters."""
+    t = case.evidence.steady(message)
+    shown, gone = t[f"{prefix}frame_count"].astype(int), t[f"{prefix}dropped_count"].astype(int)
+    frames, dropped = int(shown[-1] - shown[0]), int(gone[-1] - gone[0])
+    if frames <= 0 and dropped <= 0:
+        return [case.absent(off)]
+    if dropped < 0 or frames < 0:
+        return [case.invalid("its counters run back")]
+    k = int((gone > gone[0]).argmax())
+    return [case.judged(float(dropped), f"{frames} frames", span=span(message, t, max(k - 1, 0), k))]
 
 
 CHECKS = (
@@ -414,9 +447,10 @@ CHECKS = (
     ),
     Check(
         "PWR-004", "battery", "swap", "state_kept", "no reset", "a swap must keep the state of both chips",
-        "Starts of the microcontroller between the first and the last sample, minus one.",
+        "Starts of the microcontroller between the first and the last sample, minus one; those of the AR1 likewise where "
+        "its stream is in the record.",
         "project: a swap keeps the state of both chips",
-        "A reset of the AR1 alone does not show here; the link checks see it.",
+        "Without the AR1's stream its reset does not show here; the link checks see that it did not answer.",
         state_kept, "reset_count", "1",
     ),
     Check(
@@ -455,8 +489,16 @@ CHECKS = (
         "PWR-012", "battery", "swap", "inrush", "inrush", "too much current at insertion trips the pack's protection",
         "Largest peak current held by hardware over the bounce of an insertion.",
         "project: over-current protection of the pack",
-        "The peak of a few microseconds is what the hold sees, not its I^2t.",
+        "The peak alone: how long it lasts is PWR-021.",
         inrush, "inrush_ma", "mA", PULL,
+    ),
+    Check(
+        "PWR-021", "battery", "swap", "inrush_energy", "inrush I2t", "an inrush that lasts trips the pack's protection too",
+        "Largest integral of the squared current of an insertion, (mA)^2 s, held by hardware from the first contact until "
+        "the pack counts as inserted.",
+        "project: a part of what the pack's over-current protection lets pass",
+        "The hold ends with the bounce: a load that is switched on later is not part of it.",
+        inrush_energy, "inrush_ma2s", "mA2s", PULL,
     ),
     Check(
         "PWR-013", "battery", "swap", "clock", "clock kept", "a jump of the clock makes alarms late and logs lie",
@@ -474,5 +516,12 @@ CHECKS = (
         "project: a swap keeps the picture",
         "Only products with displays. A display that was off tells nothing.",
         display, "display_dropped_count", "1",
+    ),
+    Check(
+        "CAM-001", "battery", "swap", "camera", "camera kept", "a swap must not end what is being filmed",
+        "Frames that the camera dropped in the record.",
+        "project: a swap keeps the stream",
+        "A camera that was off tells nothing. Frames that arrive late, but arrive, are not counted.",
+        camera, "camera_dropped_count", "1", "start the camera, then pull one battery",
     ),
 )  # fmt: skip

@@ -127,17 +127,17 @@ class Fitter:
 
 def _edge(t: NDArray[np.int64], d: NDArray[np.int64]) -> tuple[int, int]:
     """Ends of the edge of the lower convex hull (Andrew's monotone chain) under the middle of the span."""
-    hull: list[int] = []
-    for i in range(t.size):
+    at, delay, hull = t.tolist(), d.tolist(), [0]
+    for i in range(1, t.size):
         while len(hull) >= 2:
             a, b = hull[-2], hull[-1]
-            if int(d[b] - d[a]) * int(t[i] - t[a]) >= int(d[i] - d[a]) * int(t[b] - t[a]):
+            if (delay[b] - delay[a]) * (at[i] - at[a]) >= (delay[i] - delay[a]) * (at[b] - at[a]):
                 hull.pop()
             else:
                 break
         hull.append(i)
-    middle = (int(t[0]) + int(t[-1])) / 2
+    middle = (at[0] + at[-1]) / 2
     for a, b in pairwise(hull):
-        if int(t[b]) >= middle:
+        if at[b] >= middle:
             return a, b
     return hull[0], hull[-1]

@@ -16,13 +16,16 @@ Tree = dict[str, Any]
 _LISTED_MAX = 1000
 
 
-def explain(data: Source) -> Tree | None:
-    """The tree of an image, None for a kind that is not known. Raises InputWrong (Damaged) with offset and field."""
+def explain(data: Source, run: verity.Run = verity.here) -> Tree | None:
+    """The tree of an image, None for a kind that is not known. Raises InputWrong (Damaged) with offset and field.
+
+    ``run`` spreads the checking of hash trees, see `verity.Run`.
+    """
     for looks_like, describe in _KINDS:
         if looks_like(data):
-            tree = describe(data)
-            return tree if tree["kind"] == "vbmeta structure" else {**tree, **_footer(data)}
-    footer = _footer(data)
+            tree = describe(data, run)
+            return tree if tree["kind"] == "vbmeta structure" else {**tree, **_footer(data, run)}
+    footer = _footer(data, run)
     return {"kind": "partition image", "bytes": len(data), **footer} if footer else None
 
 
@@ -30,18 +33,18 @@ def _digest(part: Segment) -> str:
     return digest([part]).hex() if len(part) else "-"
 
 
-def _sparse(data: Source) -> Tree:
+def _sparse(data: Source, run: verity.Run) -> Tree:
     image = sparse.parse(data)
     counts = {k.name.lower(): sum(c.blocks for c in image.chunks if c.kind is k) for k in sparse.Kind}
     tree: Tree = {
         "kind": "Android sparse image", "block_bytes": image.block_bytes, "expanded_bytes": image.size_bytes,
         "chunks": len(image.chunks), "blocks": {k: n for k, n in counts.items() if n},
     }  # fmt: skip
-    inner = explain(sparse.Expanded(image))
+    inner = explain(sparse.Expanded(image), run)
     return {**tree, "content": inner} if inner else tree
 
 
-def _gpt(data: Source) -> Tree:
+def _gpt(data: Source, _: verity.Run) -> Tree:
     backup_alone = not gpt.sector_bytes_of(data)
     table = gpt.parse_backup(data) if backup_alone else gpt.parse(data)
     return {
@@ -58,7 +61,7 @@ def _gpt(data: Source) -> Tree:
     }  # fmt: skip
 
 
-def _xml(data: Source) -> Tree:
+def _xml(data: Source, _: verity.Run) -> Tree:
     raw = bytes(data[: len(data)])
     if rawprogram.kind_of(raw) == "data":
         programs = rawprogram.parse_programs(raw)
@@ -123,11 +126,11 @@ def _descriptor(d: avb.Descriptor) -> Tree:
     }  # fmt: skip
 
 
-def _vbmeta(data: Source) -> Tree:
+def _vbmeta(data: Source, _: verity.Run) -> Tree:
     return {"kind": "vbmeta structure", **_vbmeta_tree(avb.parse(data))}
 
 
-def _footer(data: Source) -> Tree:
+def _footer(data: Source, run: verity.Run) -> Tree:
     """What a footer binds, and whether the bytes are those."""
     found = avb.of_partition(data)
     if found is None:
@@ -138,7 +141,7 @@ def _footer(data: Source) -> Tree:
         if isinstance(d, avb.Hash):
             tree["content_check"] = _check_hash(data, d)
         elif isinstance(d, avb.Hashtree):
-            tree["content_check"] = _check_tree(data, d)
+            tree["content_check"] = _check_tree(data, d, run)
     return {"verified_boot": {"original_bytes": footer.original_size, "vbmeta_offset": footer.vbmeta_offset, **tree}}
 
 
@@ -151,7 +154,7 @@ def _check_hash(data: Source, d: avb.Hash) -> str:
     return "matches the descriptor" if h.digest() == d.digest else "does not match the descriptor"
 
 
-def _check_tree(data: Source, d: avb.Hashtree) -> str:
+def _check_tree(data: Source, d: avb.Hashtree, run: verity.Run) -> str:
     end = max(d.image_size, d.tree_offset + d.tree_size, d.fec_offset + d.fec_size)
     if end > len(data):
         return f"tree and codes end at {end}, the image has {len(data)} bytes"
@@ -161,23 +164,23 @@ def _check_tree(data: Source, d: avb.Hashtree) -> str:
         return f"{d.image_size} bytes of data are no whole blocks"
     part = Joined([Span(data, 0, d.image_size)])
     try:
-        if d.fec_roots == 2:
-            made = verity.protect(part, d.salt, 2, d.hash_algorithm)
+        if d.fec_roots:
+            made = verity.protect(part, d.salt, d.fec_roots, d.hash_algorithm, run=run)
             tree, fec = made.tree, made.fec
         else:
-            tree, fec = verity.tree(part, d.salt, d.hash_algorithm), b""
+            tree, fec = verity.tree(part, d.salt, d.hash_algorithm, run=run), b""
     except InputWrong as error:
         return f"not checked: {error.message}"
     if tree.root != d.root_digest:
         return "data do not match the root digest"
     if tree.levels != bytes(data[d.tree_offset : d.tree_offset + d.tree_size]):
         return "the stored hash tree is not that of the data"
-    if d.fec_roots == 2 and fec != bytes(data[d.fec_offset : d.fec_offset + d.fec_size]):
+    if fec != bytes(data[d.fec_offset : d.fec_offset + d.fec_size]):
         return "the stored codes are not those of the data"
-    return "data, tree and codes match" if d.fec_roots == 2 else "data and tree match"
+    return "data, tree and codes match" if d.fec_roots else "data and tree match"
 
 
-def _boot(data: Source) -> Tree:
+def _boot(data: Source, _: verity.Run) -> Tree:
     if bytes(data[:8]) == b"VNDRBOOT":
         v = bootimg.parse_vendor(data)
         return {
@@ -197,7 +200,7 @@ def _boot(data: Source) -> Tree:
     }  # fmt: skip
 
 
-def _dtbo(data: Source) -> Tree:
+def _dtbo(data: Source, _: verity.Run) -> Tree:
     return {
         "kind": "dtbo image",
         "trees": [
@@ -207,7 +210,7 @@ def _dtbo(data: Source) -> Tree:
     }
 
 
-def _super(data: Source) -> Tree:
+def _super(data: Source, run: verity.Run) -> Tree:
     m = lp.parse(data)
     return {
         "kind": "super image", "metadata_version": f"10.{m.minor}",
@@ -220,7 +223,7 @@ def _super(data: Source) -> Tree:
                 "kind": p.name, "group": m.groups[p.group].name, "bytes": p.size_bytes,
                 "extents": ", ".join(_extent(e) for e in p.extents) or "-",
                 "attributes": ", ".join(n for n, bit in lp.PARTITION_ATTRIBUTES.items() if p.attributes & bit) or "-",
-                **_member(m, data, p),
+                **_member(m, data, p, run),
             }
             for p in m.partitions
         ],
@@ -231,14 +234,14 @@ def _extent(e: lp.Extent) -> str:
     return f"{e.sectors}@{e.start}" if e.kind == lp.LINEAR else f"{e.sectors} zeros"
 
 
-def _member(m: lp.Metadata, data: Source, p: lp.Partition) -> Tree:
+def _member(m: lp.Metadata, data: Source, p: lp.Partition, run: verity.Run) -> Tree:
     if not p.extents or len(m.devices) != 1:
         return {}
-    inner = _footer(Joined(m.read(data, p))).get("verified_boot")
+    inner = _footer(Joined(m.read(data, p)), run).get("verified_boot")
     return {"verified_boot": f"{inner['signature']}; {inner.get('content_check', 'no content')}"} if inner else {}
 
 
-def _ramdisk(data: Source) -> Tree:
+def _ramdisk(data: Source, _: verity.Run) -> Tree:
     entries = list(cpio.parse(data))
     return {
         "kind": "ramdisk (cpio)", "entries": len(entries),
@@ -249,7 +252,7 @@ def _ramdisk(data: Source) -> Tree:
     }  # fmt: skip
 
 
-def _ext4(data: Source) -> Tree:
+def _ext4(data: Source, _: verity.Run) -> Tree:
     head = bytes(data[1024 : 1024 + 136])
     block = 1024 << min(int.from_bytes(head[24:28], "little"), 6)
     return {
@@ -259,7 +262,7 @@ def _ext4(data: Source) -> Tree:
     }  # fmt: skip
 
 
-def _erofs(data: Source) -> Tree:
+def _erofs(data: Source, _: verity.Run) -> Tree:
     head = bytes(data[1024 : 1024 + 128])
     return {
         "kind": "erofs file system", "block_bytes": 1 << head[12], "blocks": int.from_bytes(head[36:40], "little"),
@@ -268,7 +271,7 @@ def _erofs(data: Source) -> Tree:
     }  # fmt: skip
 
 
-_KINDS: list[tuple[Callable[[Source], bool], Callable[[Source], Tree]]] = [
+_KINDS: list[tuple[Callable[[Source], bool], Callable[[Source, verity.Run], Tree]]] = [
     (sparse.looks_like, _sparse),
     (avb.looks_like, _vbmeta),
     (bootimg.looks_like, _boot),

@@ -24,6 +24,8 @@ HEADER = Record(
 )  # fmt: skip
 ENTRY = Record("GPT entry", "<", "type_guid:16s guid:16s first_lba:Q last_lba:Q attributes:Q name:72s")
 ENTRY_COUNT = 128
+#: Where the protective MBR says how many sectors follow it.
+MBR_SECTORS_AT = 446 + 12
 #: More entries than any table has; bounds what a hostile header can ask for.
 _ENTRY_COUNT_MAX = 4096
 SECTOR_BYTES = (512, 4096)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quarkctl.errors import InputWrong
-from quarkctl.formats.gpt import ENTRY, ENTRY_COUNT, HEADER, Table
+from quarkctl.formats.gpt import ENTRY, ENTRY_COUNT, HEADER, MBR_SECTORS_AT, Table
 
 #: Longer than any such file; bounds what is given to the XML parser.
 XML_BYTES_MAX = 16 << 20
@@ -116,8 +116,8 @@ def build_patches(patches: Sequence[Patch]) -> bytes:
     return _document("patches", rows)
 
 
-def grow_patches(table: Table, lun: int, entry: int) -> list[Patch]:
-    """What makes a table fit a disk of unknown size: entry number ``entry`` grows to its end, and the CRCs follow.
+def grow_patches(table: Table, lun: int, entry: int | None) -> list[Patch]:
+    """What makes a table fit a disk of unknown size: entry number ``entry``, if any, grows to its end; the CRCs follow.
 
     The order matters: every CRC is taken after what it covers.
     """
@@ -128,13 +128,18 @@ def grow_patches(table: Table, lun: int, entry: int) -> list[Patch]:
     def of(field: str) -> int:
         return HEADER.offset(field)
 
-    per_sector = size // ENTRY.size
-    at, byte = divmod(entry, per_sector)
-    last_lba = byte * ENTRY.size + ENTRY.offset("last_lba")
     usable = f"NUM_DISK_SECTORS-{array + 2}."
     rows: list[tuple[Sector, int, int, str, str]] = [
-        (Sector(2 + at), last_lba, 8, usable, "last sector of the partition that grows"),
-        (Sector(array + 1 - at, from_end=True), last_lba, 8, usable, "the same in the backup"),
+        (Sector(0), MBR_SECTORS_AT, 4, "NUM_DISK_SECTORS-1.", "sectors that the protective MBR covers"),
+    ]
+    if entry is not None:
+        at, byte = divmod(entry, size // ENTRY.size)
+        last_lba = byte * ENTRY.size + ENTRY.offset("last_lba")
+        rows += [
+            (Sector(2 + at), last_lba, 8, usable, "last sector of the partition that grows"),
+            (Sector(array + 1 - at, from_end=True), last_lba, 8, usable, "the same in the backup"),
+        ]
+    rows += [
         (header, of("last_usable_lba"), 8, usable, "last usable sector"),
         (backup, of("last_usable_lba"), 8, usable, "the same in the backup"),
         (header, of("alternate_lba"), 8, "NUM_DISK_SECTORS-1.", "where the backup header is"),

@@ -32,6 +32,8 @@ KINDS = (META, DATA, END, NOTE)
 #: No block is larger; the recorder's are far smaller.
 BLOCK_MAX = 2 << 20
 #: Read from a file at a time.
+READ_BYTES = 1 << 20
+#: What memory is counted in: reading, decoding and exporting take at most three of these, however large the file.
 CHUNK_BYTES = 8 << 20
 #: Damaged places that are listed; more are only counted.
 _DAMAGE_MAX = 1000
@@ -198,7 +200,7 @@ class Reader:
         while len(self._buffer) - self._at < size and not self._ended:
             self._base += self._at
             self._buffer, self._at = self._buffer[self._at :], 0  # first let go of what was read
-            data = self.read(CHUNK_BYTES)
+            data = self.read(READ_BYTES)
             self._ended = not data
             self._buffer += data
         return len(self._buffer) - self._at >= size

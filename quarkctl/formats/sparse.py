@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from itertools import pairwise
 from typing import Any
 
 from quarkctl.errors import InputWrong
@@ -29,7 +28,7 @@ CHUNK = Record("sparse chunk", "<", "chunk_type:H reserved1:H chunk_sz:I total_s
 #: ``total_sz`` has 32 bits.
 _RAW_BYTES_MAX = (1 << 32) - 1 - CHUNK.size
 #: How much of a raw image is looked at in one go.
-_WINDOW_BYTES = 4 << 20
+_WINDOW_BYTES = 256 << 10
 #: A chunk header and the first word after it; and how much is read for many of them.
 _PLAIN = struct.Struct("<2H3I")
 _AHEAD_BYTES = 1 << 16
@@ -219,54 +218,87 @@ def scan(source: Source, block_bytes: int = BLOCK_BYTES) -> Sparse:
 
     The same chunks as AOSP's img2simg. Zeros are FILL 0, never DONT_CARE: what lies on the target is not known.
     """
-    import numpy as np
+    total, tail = -(-len(source) // block_bytes), -len(source) % block_bytes
+    chunks = [chunk for chunk, _ in _chunks(source, block_bytes) if chunk]
+    return Sparse(source, block_bytes, total, tuple(chunks), tail)
 
+
+def stream(source: Source, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, bytes | memoryview]]:
+    """The sparse file of a raw image, read once: (offset in the file, bytes) in no order, headers last.
+
+    The same bytes as ``build(scan(source))``.
+    """
+    at = HEADER.size  # where the next chunk goes: its header is known when it ends
+    body = at + CHUNK.size
+    count = 0
+    for chunk, piece in _chunks(source, block_bytes):
+        if piece is not None:
+            yield body, piece
+            body += len(piece)
+        if chunk is None:
+            continue
+        count += 1
+        fill = chunk.fill.to_bytes(4, "little") if chunk.kind is Kind.FILL else b""
+        yield at, _chunk_header(chunk, block_bytes) + fill
+        at += _chunk_bytes(chunk, block_bytes)
+        body = at + CHUNK.size
+    yield 0, _file_header(block_bytes, -(-len(source) // block_bytes), count)
+
+
+def _chunks(source: Source, block_bytes: int) -> Iterator[tuple[Chunk | None, bytes | memoryview | None]]:
+    """Chunks when they are complete, and before that, each alone, the pieces that a RAW chunk consists of."""
     if block_bytes < 16 or block_bytes % 16:
         raise InputWrong(f"a sparse image of blocks of {block_bytes} bytes is not possible", hint="a multiple of 16")
-    whole, tail = divmod(len(source), block_bytes)
-    window = max(_WINDOW_BYTES // block_bytes, 1)
-    runs: list[Chunk] = []
-    for first in range(0, whole, window):
-        count = min(window, whole - first)
-        words = np.frombuffer(source[first * block_bytes : (first + count) * block_bytes], "<u4")
-        words = words.reshape(count, block_bytes // 4)
-        constant = constant_rows(words)
-        key = np.where(constant, words[:, 0].astype(np.int64), -1)
-        edges = [0, *(np.flatnonzero(np.diff(key)) + 1).tolist(), count]
-        for low, high in pairwise(edges):
-            _append(runs, int(key[low]), first + low, high - low, block_bytes)
-    if tail:
-        _append(runs, -1, whole, 1, block_bytes)
-    return Sparse(source, block_bytes, whole + bool(tail), tuple(runs), block_bytes - tail if tail else 0)
+    last: Chunk | None = None
+    for first, fill, piece in _runs(source, block_bytes):
+        kind, blocks = (Kind.RAW if fill < 0 else Kind.FILL), len(piece) // block_bytes
+        if last and last.kind is kind and (
+            (last.blocks + blocks) * block_bytes <= _RAW_BYTES_MAX if kind is Kind.RAW else last.fill == fill
+        ):  # fmt: skip
+            last = replace(last, blocks=last.blocks + blocks)
+        else:
+            if last:
+                yield last, None
+            last = Chunk(kind, first, blocks, first * block_bytes if kind is Kind.RAW else 0, max(fill, 0))
+        if kind is Kind.RAW:
+            yield None, piece
+    if last:
+        yield last, None
 
 
-def constant_rows(words: Any) -> Any:
-    """Which rows of a 2-D array of words hold one repeated word: probes three words, then compares what is left."""
-    import numpy as np
+def _runs(source: Source, block_bytes: int) -> Iterator[tuple[int, int, memoryview]]:
+    """Neighbouring blocks of one kind: (first block, the repeated word or -1, their bytes). A part of a block is RAW."""
+    step = max(_WINDOW_BYTES // block_bytes, 1) * block_bytes
+    nothing = bytes(step)
+    for begin in range(0, len(source), step):
+        window = bytes(source[begin : min(begin + step, len(source))])
+        tail = len(window) % block_bytes
+        view, first = memoryview(window), begin // block_bytes
+        if window == nothing[: len(window) - tail]:
+            yield first, 0, view
+            continue
+        low, kind = 0, -2
+        for at in range(0, len(window) - tail, block_bytes):
+            found = _word(window, at, block_bytes)
+            if found != kind:
+                if at:
+                    yield first + low // block_bytes, kind, view[low:at]
+                low, kind = at, found
+        if low < len(window) - tail:
+            yield first + low // block_bytes, kind, view[low : len(window) - tail]
+        if tail:
+            padded = window[-tail:] + bytes(block_bytes - tail)
+            yield first + len(window) // block_bytes, -1, memoryview(padded)
 
-    width = words.shape[1]
-    probe = (words[:, 0] == words[:, width // 2 - 1]) & (words[:, 0] == words[:, width - 1])
-    found = np.zeros(len(words), bool)
-    candidates = np.flatnonzero(probe)
-    if not len(candidates):
-        return found
-    for run in np.split(candidates, np.flatnonzero(np.diff(candidates) != 1) + 1):
-        for at in range(int(run[0]), int(run[-1]) + 1, 32):
-            rows = words[at : min(at + 32, int(run[-1]) + 1)]
-            found[at : at + len(rows)] = (rows == rows[:, :1]).all(axis=1)
-    return found
 
-
-def _append(runs: list[Chunk], key: int, first: int, blocks: int, block_bytes: int) -> None:
-    kind = Kind.RAW if key < 0 else Kind.FILL
-    fill = max(key, 0)
-    last = runs[-1] if runs else None
-    if last and (last.kind, last.fill) == (kind, fill) and (
-        kind is not Kind.RAW or (last.blocks + blocks) * block_bytes <= _RAW_BYTES_MAX
-    ):  # fmt: skip
-        runs[-1] = replace(last, blocks=last.blocks + blocks)
-    else:
-        runs.append(Chunk(kind, first, blocks, first * block_bytes if kind is Kind.RAW else 0, fill))
+def _word(window: bytes, at: int, block_bytes: int) -> int:
+    """The word that a block repeats, -1 if it does not."""
+    # comparing three bytes tells nearly all blocks of many words; only then is it worth to look at all of it
+    if window[at] == window[at + block_bytes // 2 - 4] == window[at + block_bytes - 4]:
+        word = window[at : at + 4]
+        if window.startswith(word * (block_bytes // 4), at):
+            return int.from_bytes(word, "little")
+    return -1
 
 
 def without_holes(image: Sparse) -> Sparse:
@@ -286,9 +318,13 @@ def build(image: Sparse) -> Iterator[Segment]:
 
 
 def build_header(image: Sparse) -> bytes:
+    return _file_header(image.block_bytes, image.total_blocks, len(image.chunks))
+
+
+def _file_header(block_bytes: int, blocks: int, chunks: int) -> bytes:
     return HEADER.build(
-        magic=MAGIC, major_version=1, file_hdr_sz=HEADER.size, chunk_hdr_sz=CHUNK.size, blk_sz=image.block_bytes,
-        total_blks=image.total_blocks, total_chunks=len(image.chunks),
+        magic=MAGIC, major_version=1, file_hdr_sz=HEADER.size, chunk_hdr_sz=CHUNK.size, blk_sz=block_bytes,
+        total_blks=blocks, total_chunks=chunks,
     )  # fmt: skip
 
 
@@ -296,9 +332,7 @@ def build_chunks(image: Sparse, chunks: Sequence[Chunk]) -> Iterator[Segment]:
     """Some chunks of an image, segment by segment."""
     head = b""
     for chunk in chunks:
-        head += CHUNK.build(
-            chunk_type=chunk.kind, chunk_sz=chunk.blocks, total_sz=_chunk_bytes(chunk, image.block_bytes)
-        )
+        head += _chunk_header(chunk, image.block_bytes)
         if chunk.kind is Kind.RAW:
             yield head
             yield from image.read(chunk)
@@ -307,6 +341,10 @@ def build_chunks(image: Sparse, chunks: Sequence[Chunk]) -> Iterator[Segment]:
             head += chunk.fill.to_bytes(4, "little")
     if head:
         yield head
+
+
+def _chunk_header(chunk: Chunk, block_bytes: int) -> bytes:
+    return CHUNK.build(chunk_type=chunk.kind, chunk_sz=chunk.blocks, total_sz=_chunk_bytes(chunk, block_bytes))
 
 
 def _chunk_bytes(chunk: Chunk, block_bytes: int) -> int:

@@ -77,6 +77,10 @@ class Table:
         """Every field, contiguous, under its name; bit words also by their parts (``pack_state.left_present``)."""
         return plan.columns(self.message, self.rows)
 
+    def without_arrival(self) -> Table:
+        """The same in less memory: the order and the times of coming are left out."""
+        return Table(self.schema, self.message, self.rows, self.order[:0], self.chip, self.boot, self.host_ns[:0])
+
     def samples(self) -> Iterator[tuple[int, Sample]]:
         """(order, sample), one object a message: for few."""
         names = [f.name for f in self.message.fields]

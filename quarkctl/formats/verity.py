@@ -12,24 +12,23 @@ is read once.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from quarkctl.errors import InputWrong
 from quarkctl.formats.record import Source, rounded
-from quarkctl.formats.sparse import constant_rows
 
 BLOCK_BYTES = 4096
 #: Bytes of a code word; the roots are part of them.
 CODE_WORD = 255
-#: Columns that one step works on: the sums fit the cache, and threads wait for each other less than with shorter ones.
-_COLUMNS = 256 * 1024
-#: Blocks hashed by one task of a tree without codes.
-_TREE_WINDOW = 2 << 20
+#: Columns that one task works on: the sums fit the cache.
+_COLUMNS = 128 * 1024
+#: Bytes that one task of a tree without codes hashes, and how many of them are read at a time.
+_TASK_BYTES = 4 << 20
+_WINDOW_BYTES = 256 << 10
+_NOTHING = bytes(_WINDOW_BYTES)
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,30 @@ class Protected:
 
 
 Told = Callable[[int], None]
-#: Hears of every piece that is not all zeros: its offset and its bytes.
-Seen = Callable[[int, bytes], None]
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Job(Protocol[Result_co]):
+    """A part of the work, by its number. It can be pickled: another process may do it."""
+
+    def __call__(self, task: int, /) -> Result_co: ...
+
+
+class Run(Protocol):
+    """What spreads a job over processors: as ``map``, results in the order of the tasks."""
+
+    def __call__(self, job: Job[Result_co], tasks: Sequence[int], /) -> Iterator[Result_co]: ...
+
+
+class Seen(Protocol):
+    """Hears of every piece that is not all zeros: its offset and its bytes. It can be pickled, as a `Job`."""
+
+    def __call__(self, at: int, piece: bytes, /) -> None: ...
+
+
+def here(job: Job[Result_co], tasks: Sequence[int], /) -> Iterator[Result_co]:
+    """One after the other."""
+    return map(job, tasks)
 
 
 def tree_bytes(size: int, algorithm: str = "sha256") -> int:
@@ -73,52 +94,43 @@ def fec_rounds(size: int, roots: int) -> int:
     return rounded(blocks, CODE_WORD - roots) // (CODE_WORD - roots)
 
 
-def workers() -> int:
-    """Threads worth having: hashing lets other threads run."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def tree(
-    data: Source, salt: bytes, algorithm: str = "sha256", told: Told | None = None, seen: Seen | None = None
+    data: Source,
+    salt: bytes,
+    algorithm: str = "sha256",
+    told: Told | None = None,
+    seen: Seen | None = None,
+    run: Run = here,
 ) -> Tree:
     """The hash tree of data whose size is a multiple of 4096 and not 0. ``told`` hears the bytes done so far.
 
-    ``seen`` is called, from several threads, with every piece read that is not all zeros: whoever writes the data
-    elsewhere need not read it again. Blocks of one repeated word are hashed once for each word. Raises InputWrong for a
-    wrong size.
+    ``seen`` is called with every piece read that is not all zeros: whoever writes the data elsewhere need not read it
+    again. Blocks of one repeated word are hashed once for each word. Raises InputWrong for a wrong size.
     """
     size = _checked(data)
-    hasher = _Blocks(salt, algorithm)
-    done = 0
+    hasher = Blocks(salt, algorithm)
     out: list[bytes] = []
-
-    nothing = bytes(_TREE_WINDOW)
-
-    def window(at: int) -> bytes:
-        piece = data[at : min(at + _TREE_WINDOW, size)]
-        if piece == nothing[: len(piece)]:
-            return hasher.nothing(len(piece))
-        if seen:
-            seen(at, bytes(piece))
-        return hasher(piece)
-
-    with ThreadPoolExecutor(workers()) as pool:
-        for part in pool.map(window, range(0, size, _TREE_WINDOW)):
-            out.append(part)
-            done += _TREE_WINDOW
-            if told:
-                told(min(done, size))
+    for n, slots in enumerate(run(_Leaves(data, hasher, seen), range(0, size, _TASK_BYTES))):
+        out.append(slots)
+        if told:
+            told(min((n + 1) * _TASK_BYTES, size))
     return _levels(b"".join(out), hasher)
 
 
 def protect(
-    data: Source, salt: bytes, roots: int, algorithm: str = "sha256", told: Told | None = None, seen: Seen | None = None
+    data: Source,
+    salt: bytes,
+    roots: int,
+    algorithm: str = "sha256",
+    told: Told | None = None,
+    seen: Seen | None = None,
+    run: Run = here,
 ) -> Protected:
     """Tree and parity of data in one pass. ``roots`` 2 to 24; only 2 is fast. See `tree`."""
     if roots != 2:
-        made = tree(data, salt, algorithm, told, seen)
-        return Protected(made, fec_of(data, made.levels, roots))
-    return _protect_fast(data, salt, algorithm, told, seen)
+        made = tree(data, salt, algorithm, told, seen, run)
+        return Protected(made, fec_of(data, made.levels, roots, run))
+    return _protect_fast(data, salt, algorithm, told, seen, run)
 
 
 def _checked(data: Source) -> int:
@@ -145,14 +157,18 @@ def _new(algorithm: str, data: bytes = b"") -> Any:
     return hashlib.new(algorithm, data, usedforsecurity=False)
 
 
-class _Blocks:
+class Blocks:
     """Digests of blocks: H(salt || block), each padded to its slot."""
 
     def __init__(self, salt: bytes, algorithm: str) -> None:
+        self._made_of = salt, algorithm
         self.base = _new(algorithm, salt)
         self.slot = _slot_bytes(algorithm)
         self.padding = bytes(self.slot - self.base.digest_size)
-        self._constant: dict[int, bytes] = {}
+        self._constant: dict[bytes, bytes] = {}
+
+    def __reduce__(self) -> tuple[type[Blocks], tuple[bytes, str]]:
+        return Blocks, self._made_of
 
     def one(self, block: bytes | memoryview) -> bytes:
         h = self.base.copy()
@@ -160,45 +176,54 @@ class _Blocks:
         digest: bytes = h.digest()
         return digest
 
-    def __call__(self, data: bytes | memoryview) -> bytes:
+    def __call__(self, data: bytes) -> bytes:
         """Slots of all blocks of ``data``, in order."""
-        import numpy as np
-
-        words = np.frombuffer(data, "<u4").reshape(-1, BLOCK_BYTES // 4)
-        constant = constant_rows(words)
         view, copy, padding = memoryview(data), self.base.copy, self.padding
         out: list[bytes] = []
         add = out.append
-        if not constant.any():
-            for at in range(0, len(view), BLOCK_BYTES):
-                h = copy()
-                h.update(view[at : at + BLOCK_BYTES])
-                add(h.digest())
-            return padding.join(out) + padding
-        values = words[:, 0].tolist()
-        for n, same in enumerate(constant.tolist()):
-            if same:
-                add(self._of_word(values[n]))
+        for at in range(0, len(data), BLOCK_BYTES):
+            # two comparisons tell nearly all blocks of many words; only then is it worth to look at all of it
+            if data[at] == data[at + 4] == data[at + 4092] and data.startswith(data[at : at + 4] * 1024, at):
+                add(self._of_word(data[at : at + 4]))
             else:
                 h = copy()
-                h.update(view[n * BLOCK_BYTES : (n + 1) * BLOCK_BYTES])
+                h.update(view[at : at + BLOCK_BYTES])
                 add(h.digest())
         return padding.join(out) + padding
 
     def nothing(self, size: int) -> bytes:
         """Slots of ``size`` bytes of zeros."""
-        return (self._of_word(0) + self.padding) * (size // BLOCK_BYTES)
+        return (self._of_word(bytes(4)) + self.padding) * (size // BLOCK_BYTES)
 
-    def _of_word(self, word: int) -> bytes:
+    def _of_word(self, word: bytes) -> bytes:
         found = self._constant.get(word)
         if found is None:
-            found = self.one(word.to_bytes(4, "little") * (BLOCK_BYTES // 4))
+            found = self.one(word * (BLOCK_BYTES // 4))
             if len(self._constant) < 256:
                 self._constant[word] = found
         return found
 
 
-def _levels(leaves: bytes, hasher: _Blocks) -> Tree:
+class _Leaves:
+    """Slots of the blocks from a task's offset on."""
+
+    def __init__(self, data: Source, hasher: Blocks, seen: Seen | None) -> None:
+        self._data, self._hasher, self._seen = data, hasher, seen
+
+    def __call__(self, task: int, /) -> bytes:
+        end = min(task + _TASK_BYTES, len(self._data))
+        return b"".join(self._window(at, min(at + _WINDOW_BYTES, end)) for at in range(task, end, _WINDOW_BYTES))
+
+    def _window(self, at: int, end: int) -> bytes:
+        piece = bytes(self._data[at:end])
+        if piece == _NOTHING[: len(piece)]:
+            return self._hasher.nothing(len(piece))
+        if self._seen:
+            self._seen(at, piece)
+        return self._hasher(piece)
+
+
+def _levels(leaves: bytes, hasher: Blocks) -> Tree:
     """The upper levels over the slots of all data blocks."""
     if len(leaves) == hasher.slot:
         return Tree(leaves[: hasher.base.digest_size], b"")
@@ -314,44 +339,49 @@ def _parity(s0: Any, s1: Any) -> bytes:
     return out.tobytes()
 
 
-def _protect_fast(data: Source, salt: bytes, algorithm: str, told: Told | None, seen: Seen | None) -> Protected:
+class _Column:
+    """From a task's column on: slots of the blocks of every row, and both sums over the rows."""
+
+    def __init__(self, data: Source, hasher: Blocks, row_bytes: int, seen: Seen | None) -> None:
+        self._data, self._hasher, self._row_bytes, self._seen = data, hasher, row_bytes, seen
+
+    def __call__(self, task: int, /) -> tuple[list[bytes], Any, Any]:
+        size = len(self._data)
+        width = min(_COLUMNS, self._row_bytes - task)
+        sums = _Sums(width)
+        slots: list[bytes] = []
+        for n, begin in enumerate(range(task, size, self._row_bytes)):
+            piece = bytes(self._data[begin : min(begin + width, size)])
+            if piece == _NOTHING[: len(piece)]:
+                slots.append(self._hasher.nothing(len(piece)))
+                continue
+            slots.append(self._hasher(piece))
+            sums.add(n, piece)
+            if self._seen:
+                self._seen(begin, piece)
+        return slots, *sums.done()
+
+
+def _protect_fast(
+    data: Source, salt: bytes, algorithm: str, told: Told | None, seen: Seen | None, run: Run
+) -> Protected:
     import numpy as np
 
     size = _checked(data)
-    hasher = _Blocks(salt, algorithm)
+    hasher = Blocks(salt, algorithm)
     total = size + tree_bytes(size, algorithm)
     row_bytes = fec_rounds(total, 2) * BLOCK_BYTES
     full = -(-size // row_bytes)  # rows that hold data; the tree goes on in the last of them
     starts = range(0, row_bytes, _COLUMNS)
     slots: list[bytes] = [b""] * (full * len(starts))
-    nothing = bytes(_COLUMNS)
-
-    def column(at: int) -> tuple[Any, Any]:
-        width = min(_COLUMNS, row_bytes - at)
-        run = _Sums(width)
-        for n in range(full):
-            begin = n * row_bytes + at
-            piece = data[begin : min(begin + width, size)] if begin < size else b""
-            if not piece:
-                continue
-            slot = n * len(starts) + at // _COLUMNS
-            if piece == nothing[: len(piece)]:
-                slots[slot] = hasher.nothing(len(piece))
-                continue
-            slots[slot] = hasher(piece)
-            run.add(n, piece)
-            if seen:
-                seen(begin, bytes(piece))
-        return run.done()
-
     done = 0
     sums: list[tuple[Any, Any]] = []
-    with ThreadPoolExecutor(workers()) as pool:
-        for found in pool.map(column, starts):
-            sums.append(found)
-            done += len(found[0]) * full
-            if told:
-                told(min(done, size))
+    for k, (found, s0, s1) in enumerate(run(_Column(data, hasher, row_bytes, seen), starts)):
+        slots[k :: len(starts)] = found + [b""] * (full - len(found))
+        sums.append((s0, s1))
+        done += len(s0) * full
+        if told:
+            told(min(done, size))
     made = _levels(b"".join(slots), hasher)
     levels = np.frombuffer(made.levels, np.uint8)
     for at, (s0, s1) in zip(starts, sums, strict=True):
@@ -364,26 +394,31 @@ def _protect_fast(data: Source, salt: bytes, algorithm: str, told: Told | None, 
     return Protected(made, b"".join(_parity(s0, s1) for s0, s1 in sums))
 
 
-def fec_of(data: Source, levels: bytes, roots: int) -> bytes:
-    """The parity over data and tree, for any number of roots from 2 to 24, by polynomial division."""
-    import numpy as np
+class _Division:
+    """The parity of the code words from a task's column on, by polynomial division."""
 
-    if not 2 <= roots <= 24:
-        raise InputWrong(f"FEC with {roots} roots", hint="2 to 24; 2 is what is made fast")
-    size = len(data)
-    total = size + len(levels)
-    rows, row_bytes = CODE_WORD - roots, fec_rounds(total, roots) * BLOCK_BYTES
-    tables = [_times(g) for g in _generator(roots)]
-    out: list[bytes] = []
-    for at in range(0, row_bytes, _COLUMNS):
-        width = min(_COLUMNS, row_bytes - at)
-        parity = [np.zeros(width, np.uint8) for _ in range(roots)]
-        for n in range(rows):
-            row = np.frombuffer(_piece(data, levels, n * row_bytes + at, width), np.uint8)
+    def __init__(self, data: Source, levels: bytes, roots: int, row_bytes: int) -> None:
+        self._data, self._levels, self._roots, self._row_bytes = data, levels, roots, row_bytes
+
+    def __call__(self, task: int, /) -> bytes:
+        import numpy as np
+
+        width = min(_COLUMNS, self._row_bytes - task)
+        tables = [_times(g) for g in _generator(self._roots)]
+        parity = [np.zeros(width, np.uint8) for _ in tables]
+        for n in range(CODE_WORD - self._roots):
+            row = np.frombuffer(_piece(self._data, self._levels, n * self._row_bytes + task, width), np.uint8)
             feedback = row ^ parity[0]
             parity = [p ^ t[feedback] for p, t in zip([*parity[1:], np.uint8(0)], tables, strict=True)]
-        out.append(np.stack(parity, axis=1).tobytes())
-    return b"".join(out)
+        return np.stack(parity, axis=1).tobytes()
+
+
+def fec_of(data: Source, levels: bytes, roots: int, run: Run = here) -> bytes:
+    """The parity over data and tree, for any number of roots from 2 to 24, by polynomial division."""
+    if not 2 <= roots <= 24:
+        raise InputWrong(f"FEC with {roots} roots", hint="2 to 24; 2 is what is made fast")
+    row_bytes = fec_rounds(len(data) + len(levels), roots) * BLOCK_BYTES
+    return b"".join(run(_Division(data, levels, roots, row_bytes), range(0, row_bytes, _COLUMNS)))
 
 
 def _piece(data: Source, levels: bytes, at: int, width: int) -> bytes:

@@ -20,7 +20,7 @@ SLOW_OFFSET = 0xB000
 SIZE = SLOW_OFFSET + 0x100
 NO_VALUE = 0xFFFF_FFFF
 
-_SAMPLE = struct.Struct("<QHHhhHHhhhhhBBhhHH")
+_SAMPLE = struct.Struct("<QHHhhHHhhhhhBBhhHHH")
 _WORD = struct.Struct("<I")
 
 
@@ -79,6 +79,7 @@ class Mailbox:
             _SAMPLE.pack_into(
                 self._map, at, r.time_us, *r.pack_mv, *r.pack_ma, r.bus_mv, r.bus_mv_min, *r.zone_decic, r.present,
                 r.authentic, *r.pack_ma_min, r.switch_us, r.inrush_ma,
+                r.inrush_ma2s,
             )  # fmt: skip
             index = (index + 1) & 0xFFFF_FFFF
         self._index[0] = index
@@ -99,7 +100,9 @@ class Mailbox:
             "accepted": r.accepted, "pack_present": r.present[0] | r.present[1] << 1, "charger_state": r.charger_state,
             "charge_ma_max": r.charge_ma_max, "sent_count": r.sent_count, "lost_count": r.lost_count,
             "latency_us_max": r.latency_us_max, "wake_us_max": r.wake_us_max, "hand_over_us_max": r.hand_over_us_max,
-            "frame_count": r.frame_count, "dropped_count": r.dropped_count, "version_end": self._slow_version,
+            "frame_count": r.frame_count, "dropped_count": r.dropped_count,
+            "camera_frame_count": r.camera_frame_count, "camera_dropped_count": r.camera_dropped_count,
+            "version_end": self._slow_version,
         }  # fmt: skip
         raw = self._schema.pack(self._schema.messages["plant_slow"], fields)
         _WORD.pack_into(self._map, SLOW_OFFSET, self._slow_version)

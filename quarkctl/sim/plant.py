@@ -48,6 +48,10 @@ SWAPS = {1: (0, 4), 2: (0, 1), 3: (0, 2)}
 OPEN_DECIC = -550.0
 #: Least bus voltage at which the displays keep their picture.
 DISPLAY_MV = 3000.0
+#: Least bus voltage at which the camera keeps its stream.
+CAMERA_MV = 3000.0
+#: Time constant with which an inrush dies away: what an inserted pack charges (100 uF through 0.25 ohm).
+INRUSH_US = 25.0
 _SECRET = b"quark virtual pack"
 
 
@@ -105,6 +109,7 @@ class Reading:
     pack_ma_min: tuple[int, int] = (0, 0)
     switch_us: int = 0
     inrush_ma: int = 0
+    inrush_ma2s: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,8 @@ class Registers:
     hand_over_us_max: int
     frame_count: int
     dropped_count: int
+    camera_frame_count: int
+    camera_dropped_count: int
 
 
 @dataclass
@@ -157,9 +164,11 @@ class Plant:
     _dip_mv: float | None = None
     _switch_us: float = 0.0
     _inrush_ma: float = 0.0
+    _inrush_ma2s: float = 0.0
     _lagging_c: float = 25.0
     _link: dict[str, float] = field(default_factory=lambda: dict.fromkeys(
-        ("sent", "lost", "latency_us", "wake_us", "hand_over_us", "frames", "dropped"), 0.0))  # fmt: skip
+        ("sent", "lost", "latency_us", "wake_us", "hand_over_us", "frames", "dropped", "camera_frames",
+         "camera_dropped"), 0.0))  # fmt: skip
     _temps: list[float] = field(default_factory=list)
     _random: random.Random = field(default_factory=random.Random)
 
@@ -189,6 +198,10 @@ class Plant:
         if lowest < DISPLAY_MV:
             self._link["dropped"] += 1 + (DISPLAY_MV - lowest) // 100
         self._link["dropped"] += self._fault("display_glitch", 0.0)
+        if self.load == "camera":
+            self._link["camera_dropped"] += self._fault("camera_glitch", 0.0)
+            if lowest < CAMERA_MV:
+                self._link["camera_dropped"] += 1 + (CAMERA_MV - lowest) // 100
         if lowest < self.uvlo_mv:
             self.brown_out = True
 
@@ -200,6 +213,7 @@ class Plant:
         cell.present, cell.sag_mv = True, 0.0
         step_mv = abs(cell.ocv_mv - self.bus_mv) if self.bus_mv > 0 else 200.0
         self._inrush_ma = self._fault("hard_insertion", 250.0 + step_mv / self._resistance(side) * 100.0)
+        self._inrush_ma2s = self._inrush_ma**2 * self._fault("long_inrush", INRUSH_US) / 2e6
         self._solve()
 
     def set_load(self, load: str) -> None:
@@ -279,7 +293,7 @@ class Plant:
             of(ids), of(charge), of(answers), of(right),
             2 if any(c.ma < -1 for c in self.cells) and self.charger else int(self.charger), round(CHARGE_MA),
             int(k["sent"]), int(k["lost"]), int(k["latency_us"]), int(k["wake_us"]), int(k["hand_over_us"]),
-            int(k["frames"]), int(k["dropped"]),
+            int(k["frames"]), int(k["dropped"]), int(k["camera_frames"]), int(k["camera_dropped"]),
         )  # fmt: skip
         k["latency_us"] = k["wake_us"] = k["hand_over_us"] = 0.0
         return out
@@ -300,8 +314,8 @@ class Plant:
     @property
     def load_ma(self) -> float:
         ar1 = LOADS_MA[self.load] - _RTOS_MA
-        share = 1.0 if "missing_throttle" in self.faults else THROTTLE_SHARE[min(self.throttle_level, 3)]
-        return _RTOS_MA + ar1 * share
+        saved = (1 - THROTTLE_SHARE[min(self.throttle_level, 3)]) * (1 - self._fault("missing_throttle", 0.0))
+        return _RTOS_MA + ar1 * (1 - saved)
 
     def temperatures(self) -> list[float]:
         """Of the zones, in degC."""
@@ -368,6 +382,8 @@ class Plant:
             k["latency_us"] = max(k["latency_us"], slow * self._random.uniform(0.6, 1.4))
         if self.load in ("display", "camera") and self.displays:
             k["frames"] += 90 * span_s
+        if self.load == "camera":
+            k["camera_frames"] += 30 * span_s
 
     def _move_cells(self, span_s: float) -> None:
         for c in self.cells:
@@ -416,10 +432,10 @@ class Plant:
             *self._captured(),
         )  # fmt: skip
 
-    def _captured(self) -> tuple[int, int]:
-        """What the power path's timer and peak hold caught since the reading before."""
-        out = _u16(self._switch_us), _u16(self._inrush_ma)
-        self._switch_us = self._inrush_ma = 0.0
+    def _captured(self) -> tuple[int, int, int]:
+        """What the power path's timer and holds caught since the reading before."""
+        out = _u16(self._switch_us), _u16(self._inrush_ma), _u16(self._inrush_ma2s)
+        self._switch_us = self._inrush_ma = self._inrush_ma2s = 0.0
         return out
 
     def _sensed(self, time_us: int) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from quarkctl.formats.account import Loss, Start
 from quarkctl.formats.clock import TIME_US_MAX, Clock, Fitter
 from quarkctl.formats.schema import BLOCK_FIELDS, Kind, Message, Schema
-from quarkctl.formats.stream import Decoder, Table
+from quarkctl.formats.stream import Batch, Decoder, Table
 from quarkctl.telemetry.store import Clocks, Piece, Recording, open_all, pieces_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Rows of short recordings stay in memory between the passes, up to this.
-_KEEP_BYTES = 32 << 20
+_KEEP_BYTES = 10 << 20
 _HEADS = {f.name for f in BLOCK_FIELDS}
 
 
@@ -62,19 +62,22 @@ class Timeline:
     sources: list[Source]
     keys: dict[tuple[int, int], int]
     """{(session, line): source}"""
-    kept: list[list[Piece]] = field(default_factory=list)
-    """What the first pass decoded, a list a session, when it is little."""
+    kept: list[tuple[int, Piece]] | None = None
+    """(session, what the first pass decoded), when it is little."""
 
     def rows(self) -> Iterator[Rows]:
         """All samples; those of one source and message ascend in time, as far as they came in order."""
+        converters: dict[tuple[int, int, int, int], Fitter] = {}
+        for number, piece in self._pieces() if self.kept is None else self.kept:
+            for table in piece.batch.tables:
+                yield self._rows(table, number, piece.line, self.keys[number, piece.line], converters)
+
+    def _pieces(self) -> Iterator[tuple[int, Piece]]:
         for number, parts in enumerate(self.sessions):
-            converter: dict[tuple[int, int, int], Fitter] = {}
-            for piece in self.kept[number] if self.kept else pieces_of(parts):
-                for table in piece.batch.tables:
-                    yield self._rows(table, number, piece.line, self.keys[number, piece.line], converter)
+            yield from ((number, piece) for piece in pieces_of(parts))
 
     def _rows(
-        self, table: Table, session: int, line: int, source: int, converter: dict[tuple[int, int, int], Fitter]
+        self, table: Table, session: int, line: int, source: int, converters: dict[tuple[int, int, int, int], Fitter]
     ) -> Rows:
         import numpy as np
 
@@ -90,7 +93,7 @@ class Timeline:
             t = time_us[low:high]
             if sampled:
                 t = begin[low:high] = _begin(
-                    table, low, high, converter.setdefault((line, chip, boot), Fitter(1_000_000))
+                    table, low, high, converters.setdefault((session, line, chip, boot), Fitter(1_000_000))
                 )
             time_ns[low:high] = clock.host_ns(t) if clock else np.clip(t, 0, TIME_US_MAX) * 1000
         if sampled:
@@ -123,26 +126,38 @@ def open_timeline(paths: Sequence[Path], folders: Sequence[Path] = ()) -> Timeli
     Raises InputWrong, LayoutMismatch.
     """
     sessions = open_all(paths, folders)
+    memory = _Memory()
     clocks: dict[tuple[int, int, int, int], Clock] = {}
     sources: list[Source] = []
     keys: dict[tuple[int, int], int] = {}
-    kept: list[list[Piece]] = []
-    size = 0
     for number, parts in enumerate(sessions):
         seen = Clocks()
-        pieces: list[Piece] = []
         for piece in pieces_of(parts):
             seen.add(piece)
-            size += sum(t.rows.nbytes for t in piece.batch.tables)
-            if size <= _KEEP_BYTES:
-                pieces.append(piece)
-        kept.append(pieces)
+            memory.keep(number, piece)
         clocks |= {(number, *key): clock for key, clock in seen.clocks().items()}
         for line, decoder in parts[-1].decoders.items():
             names = parts[-1].lines
             keys[number, line] = len(sources)
             sources.append(Source(len(sources), names[line] if line < len(names) else f"line {line}", decoder))
-    return Timeline(sessions, clocks, sources, keys, kept if size <= _KEEP_BYTES else [])
+    return Timeline(sessions, clocks, sources, keys, memory.pieces)
+
+
+class _Memory:
+    """What the first pass decoded, while it is little."""
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[int, Piece]] | None = []
+        self._size = 0
+
+    def keep(self, session: int, piece: Piece) -> None:
+        if self.pieces is None:
+            return
+        tables = [t.without_arrival() for t in piece.batch.tables]
+        self._size += sum(t.rows.nbytes + t.chip.nbytes + t.boot.nbytes for t in tables)
+        self.pieces.append((session, Piece(piece.line, Batch(tables))))
+        if self._size > _KEEP_BYTES:
+            self.pieces = None
 
 
 def _begin(table: Table, low: int, high: int, fitter: Fitter) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -129,3 +130,9 @@ def test_a_cut_image_ends_in_six_with_field_and_offset(tmp_path: Path, quarkctl:
 def test_equal_trees_have_no_differences() -> None:
     tree = explain(SAMPLES["super"][0]()) or {}
     assert differences(tree, tree) == [] and differences({"a": [1]}, {"a": [2]}) == [("a[0]", 1, 2)]
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path, quarkctl: Quarkctl) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = quarkctl("inspect", tmp_path / "pipe")
+    assert done.code == 6 and "it is no file but a pipe" in done.err

@@ -27,22 +27,26 @@ class Story:
         return FAULTS[self.fault].codes
 
 
+#: What a dip that deep takes along.
+_SHOWN = ("DSP-001", "CAM-001")
 _HOT = ("THM-007", "THM-003", "THM-002")
 STORIES = (
     Story(
-        "late_switchover", swap_run, (150, 300, 900), ("PWR-010", "PWR-002", "PWR-009", "PWR-011", "DSP-001", "PWR-004")
+        "late_switchover", swap_run, (150, 300, 900), ("PWR-010", "PWR-002", "PWR-009", "PWR-011", *_SHOWN, "PWR-004")
     ),
-    Story("aged_capacitor", swap_run, (70, 80, 90), ("PWR-001", "PWR-009", "PWR-002", "PWR-011", "DSP-001", "PWR-004")),
-    Story("hard_insertion", swap_run, (2500, 4000, 9000)),
+    Story("aged_capacitor", swap_run, (70, 80, 90), ("PWR-001", "PWR-009", "PWR-002", "PWR-011", *_SHOWN, "PWR-004")),
+    Story("hard_insertion", swap_run, (2500, 4000, 9000), ("PWR-021",)),
+    Story("long_inrush", swap_run, (15000, 30000, 60000)),
     Story("display_glitch", swap_run, (1, 3, 20)),
+    Story("camera_glitch", swap_run, (1, 3, 20)),
     Story("high_resistance", swap_run, (130, 200, 400)),
     Story("weak_cell", swap_run, (22, 30, 50)),
     Story("drifting_gauge", day_run, (5, 10, 20), ("PWR-007", "PWR-014")),
     Story("wrong_capacity", day_run, (25, 35, 50), ("PWR-007", "PWR-014")),
     Story("cross_charging", swap_run, (15, 50, 150)),
-    Story("counterfeit_pack", swap_run, (1, 2, 3), ("PWR-003", "PWR-001", "PWR-002", "PWR-004", "PWR-011", "DSP-001")),
+    Story("counterfeit_pack", swap_run, (1, 2, 3), ("PWR-003", "PWR-001", "PWR-002", "PWR-004", "PWR-011", *_SHOWN)),
     Story("hot_charging", charge_run, (0.4, 0.7, 1.0)),
-    Story("missing_throttle", hot_day_run, (1, 1, 1), (*_HOT, "THM-004")),
+    Story("missing_throttle", hot_day_run, (0.75, 0.9, 1), (*_HOT, "THM-004")),
     Story("detached_spreader", day_run, (45, 60, 80), (*_HOT, "SEN-004", "SEN-006", "THM-005")),
     Story("stuck_thermistor", day_run, (240, 280, 330), ("SEN-004", "SEN-005", "SEN-006", "THM-002", "THM-003")),
     Story("lagging_thermistor", day_run, (40, 90, 240), ("THM-002", "SEN-006")),

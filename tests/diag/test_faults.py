@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from quarkctl.diag.evidence import Evidence
 from quarkctl.diag.finding import Finding, Verdict
 from quarkctl.formats.account import Counts, Loss
 from quarkctl.sim.faults import FAULTS
-from tests.diag import matrix
+from tests.diag import kept, matrix, truths
 from tests.diag.virtual import Unit, charge_run, day_run, judge, profile, swap_run
 
 
@@ -163,3 +164,25 @@ def test_no_damage_to_the_columns_makes_a_check_crash(data: st.DataObject) -> No
     assert checks.verdict(found) in Verdict
     for f in found:
         assert f.verdict is Verdict.PASS or f.note or f.value is not None
+
+
+@pytest.mark.parametrize("sweep", truths.SWEEPS, ids=lambda s: f"{s.code}-{s.tested}")
+def test_no_verdict_is_pass_where_the_truth_is_beyond_the_limit_by_more_than_the_guard_band(
+    sweep: truths.Sweep,
+) -> None:
+    out = truths.sweep(sweep, [1, 2])
+    assert out.runs == 2 and not out.wrong
+
+
+def test_every_limit_has_truths_around_it_or_says_why_not() -> None:
+    assert {s.code for s in truths.SWEEPS} | set(truths.WITHOUT) == set(checks.CHECKS)
+
+
+def test_simulations_that_were_stopped_go_on_where_they_were(tmp_path: Path) -> None:
+    store = kept.Kept(tmp_path)
+    assert list(store.all([("a", 1)], len, 1)) == [(("a", 1), 2)]
+    with store.path.open("a") as file:
+        file.write('{"job": ["b", 2], "resu')  # killed while it wrote
+    again = kept.Kept(tmp_path)
+    assert sorted(again.all([("a", 1), ("b", 2)], len, 1)) == [(("a", 1), 2), (("b", 2), 2)]
+    assert again.results == {'["a", 1]': 2}

@@ -40,7 +40,7 @@ def test_every_report_names_what_a_signature_needs() -> None:
     for text in texts:
         for needed in (
             "V000003",
-            "s1-virtual rev a v2",
+            "s1-virtual rev a v3",
             "ab" * 32,
             "cd" * 32,
             "quarkctl 0",

@@ -64,16 +64,19 @@ def test_a_swap_on_healthy_glasses_passes(quarkctl: Quarkctl, glasses: Start) ->
     ("fault", "size", "code", "verdict"),
     [("late_switchover", 900, "PWR-004", "FAIL"), ("counterfeit_pack", None, "PWR-003", "FAIL"),
      ("reset_on_swap", None, "PWR-004", "FAIL"), ("late_switchover", 360, "PWR-001", "FAIL"),
-     ("hard_insertion", None, "PWR-012", "FAIL"),
+     ("hard_insertion", None, "PWR-012", "FAIL"), ("long_inrush", None, "PWR-021", "FAIL"),
+     ("camera_glitch", None, "CAM-001", "FAIL"), ("cross_charging", None, "PWR-016", "FAIL"),
      ("weak_cell", None, "PWR-019", "FAIL"), ("display_glitch", None, "DSP-001", "FAIL"),
      ("open_thermistor", None, "SEN-002", "FAIL"), ("lost_telemetry", 20, "PWR-005", "FAIL"),
      ("lossy_link", 20, "LNK-002", "FAIL"), ("slow_link", None, "LNK-001", "FAIL")],
-    ids=["brown-out", "fake", "reset", "late", "inrush", "worn", "display", "open", "lost", "lossy", "slow"],
+    ids=["brown-out", "fake", "reset", "late", "inrush", "long", "film", "back",
+         "worn", "display", "open", "lost", "lossy", "slow"],
 )  # fmt: skip
 def test_a_fault_is_found_and_named(
     quarkctl: Quarkctl, glasses: Start, fault: str, size: float | None, code: str, verdict: str
 ) -> None:
-    g = glasses()
+    # a switch that leaks shows while one pack rests: the fuller one feeds a small load alone
+    g = glasses(load="idle" if fault == "cross_charging" else "camera")
     g.tell("fault", fault=fault, on=True, size=size)
     path = quarkctl.folder / "swap.qrec"
     record_swap(quarkctl, g, path)

@@ -47,6 +47,14 @@ def profile(board: str) -> tuple[Product, Limits]:
     return product(boards.load(board)), limits.parse(*boards.limits_text(board), checks.UNITS)
 
 
+@cache
+def trips(board: str) -> list[tuple[int, int, int]]:
+    """(zone, level, trip in 0.1 degC), levels ascending."""
+    of = profile(board)[0].trip_c
+    rows = [(i, k, round(10 * t)) for i, z in enumerate(ZONES) for k, t in enumerate(of.get(z, ()), 1) if t is not None]
+    return sorted(rows, key=lambda row: row[1])
+
+
 @dataclass
 class Unit:
     """One virtual unit and what it told so far."""
@@ -79,6 +87,7 @@ class Unit:
         self.boot, self.boot_us, self.level, self.changed_us, self.changes = 0, 0, 0, 0, 0
         self.swaps, self.switch, self.slow_us, self.hot_us, self.auth_us = [0, 0], None, 0, 0, 0
         self.low, self.back, self.last = 1e9, [0, 0], {"power": 0, "battery": 0}
+        self.rose_us, self.latencies = 0, list[float]()
         self.seq = 0
         self.removed: tuple[int, int] | None = None
 
@@ -123,7 +132,11 @@ class Unit:
             p.insert(side)
             self.swaps[side] += 1
             self._add(
-                "pack_inserted", pack=side, sample_us=p.time_us + 20_000, inrush_ma=min(round(p._inrush_ma), 65535)
+                "pack_inserted",
+                pack=side,
+                sample_us=p.time_us + 20_000,
+                inrush_ma=min(round(p._inrush_ma), 65535),
+                inrush_ma2s=min(round(p._inrush_ma2s), 65535),
             )
 
     def _reset(self) -> None:
@@ -166,18 +179,23 @@ class Unit:
             self._slow()
 
     def _govern(self, readings: Sequence[Any]) -> None:
-        trips, hysteresis = profile(self.board)[0].trip_c, 20
+        hysteresis = 20
         if "throttle_without_hysteresis" in self.machine:
             hysteresis = int(self.machine["throttle_without_hysteresis"])
         for r in readings:
-
-            def wanted(relief: int, zones: Sequence[int] = r.zone_decic) -> int:
-                return max(
-                    (k for i, z in enumerate(ZONES) for k, t in enumerate(trips.get(z, ()), 1)
-                     if t is not None and zones[i] + relief >= round(10 * t)), default=0,
-                )  # fmt: skip
-
-            rise, hold = wanted(0), wanted(hysteresis)
+            rise = hold = 0
+            for zone, level, trip in trips(self.board):  # levels ascend
+                if r.zone_decic[zone] >= trip:
+                    rise = level
+                if r.zone_decic[zone] + hysteresis >= trip:
+                    hold = level
+            if rise > self.level:
+                self.rose_us = self.rose_us or r.time_us
+                if r.time_us - self.rose_us < 1e6 * self.machine.get("slow_governor", 0.0):
+                    rise = self.level
+                else:
+                    self.latencies.append((r.time_us - self.rose_us) / 1e6)
+                    self.rose_us = 0
             if rise > self.level:
                 self.level, self.changed_us, self.changes = rise, r.time_us, self.changes + 1
             elif hold < self.level and r.time_us - self.changed_us >= 5_000_000:
@@ -198,6 +216,7 @@ class Unit:
                   wake_us_max=g.wake_us_max, hand_over_us_max=g.hand_over_us_max)  # fmt: skip
         if p.displays:
             self._add("display", frame_count=g.frame_count, dropped_count=g.dropped_count)
+        self._add("camera", camera_frame_count=g.camera_frame_count, camera_dropped_count=g.camera_dropped_count)
         if p.time_us - self.auth_us >= 5_000_000:
             self.auth_us = p.time_us
             for i in (0, 1):

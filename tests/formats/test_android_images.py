@@ -53,6 +53,15 @@ def test_unpack_bootimg_reads_a_vendor_boot_image(page: int, tmp_path: Path) -> 
     assert "a=b c" in told and re.search(r"product name: s1", told)
 
 
+def test_unpack_bootimg_finds_the_parts_of_a_vendor_boot_4_that_it_knows(tmp_path: Path) -> None:
+    """Its version 29 reads ramdisks as one, and the device tree; table and bootconfig it passes over."""
+    v = bootimg.parse_vendor(vendor_boot())
+    told, out = unpack(vendor_boot(), tmp_path)
+    assert "vendor boot image header version: 4" in told and f"product name: {v.product}" in told
+    assert (out / "vendor_ramdisk").read_bytes() == b"".join(joined([f.data]) for f in v.fragments)
+    assert (out / "dtb").read_bytes() == joined([v.dtb])
+
+
 def test_fragments_and_bootconfig_are_read_back() -> None:
     v = bootimg.parse_vendor(vendor_boot())
     assert [(f.name, f.type, joined([f.data])) for f in v.fragments] == [

@@ -47,6 +47,10 @@ def test_what_is_scanned_and_built_is_parsed_and_expands_to_the_same(runs: list[
     parsed = sparse.parse(built)
     assert expand(parsed) == raw.ljust(-(-len(raw) // 4096) * 4096, b"\0")
     assert joined(sparse.build(parsed)) == built
+    streamed = bytearray(len(built))
+    for at, piece in sparse.stream(raw):
+        streamed[at : at + len(piece)] = piece
+    assert streamed == built
 
 
 @settings(max_examples=60)

@@ -108,8 +108,10 @@ static void tell(const struct qk_power_event *event)
 		break;
 	}
 	case QK_POWER_PACK_INSERTED: {
-		struct qk_wire_pack_inserted out = {
-		    .pack = event->pack, .sample_us = event->time_us, .inrush_ma = (uint16_t)event->value};
+		struct qk_wire_pack_inserted out = {.pack = event->pack,
+		                                    .sample_us = event->time_us,
+		                                    .inrush_ma = (uint16_t)event->value,
+		                                    .inrush_ma2s = event->inrush_ma2s};
 
 		qk_report_event(QK_WIRE_PACK_INSERTED_TYPE, &out, sizeof out);
 		break;
@@ -179,6 +181,7 @@ static void take_sample(const struct qk_wire_plant_sample *raw)
 	                                 .bus_mv_min = raw->bus_mv_min,
 	                                 .switch_us = raw->switch_us,
 	                                 .inrush_ma = raw->inrush_ma,
+	                                 .inrush_ma2s = raw->inrush_ma2s,
 	                                 .present = raw->present,
 	                                 .authentic = raw->authentic};
 	int16_t zone_decic[QK_ZONE_COUNT], ma_min[QK_PACK_COUNT];

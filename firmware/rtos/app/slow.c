@@ -57,6 +57,7 @@ void qk_slow_report(void)
 	struct qk_wire_charger charger;
 	struct qk_wire_ar1_link link;
 	struct qk_wire_display display;
+	struct qk_wire_camera camera;
 	uint16_t seq;
 
 	if (!read(&slow)) {
@@ -76,8 +77,11 @@ void qk_slow_report(void)
 	    .latency_us_max = slow.latency_us_max,
 	    .wake_us_max = slow.wake_us_max,
 	    .hand_over_us_max = slow.hand_over_us_max,
+	    .ar1_version = qk_identity_ar1_version(),
 	};
 	display = (struct qk_wire_display){.frame_count = slow.frame_count, .dropped_count = slow.dropped_count};
+	camera = (struct qk_wire_camera){.camera_frame_count = slow.camera_frame_count,
+	                                 .camera_dropped_count = slow.camera_dropped_count};
 	(void)qk_stream_send(QK_WIRE_GAUGE_TYPE, &gauge, sizeof gauge, &seq);
 	(void)qk_stream_send(QK_WIRE_CHARGER_TYPE, &charger, sizeof charger, &seq);
 	/* what is held starts anew only when its report has left */
@@ -89,6 +93,7 @@ void qk_slow_report(void)
 	if (qk_board.display_count) {
 		(void)qk_stream_send(QK_WIRE_DISPLAY_TYPE, &display, sizeof display, &seq);
 	}
+	(void)qk_stream_send(QK_WIRE_CAMERA_TYPE, &camera, sizeof camera, &seq);
 	if (reads++ % AUTH_EVERY == 0) {
 		send_auth(&slow);
 	}

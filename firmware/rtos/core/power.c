@@ -38,11 +38,11 @@ static void watch_presence(struct qk_power *power, const struct qk_power_sample 
 		if (power->present[pack]) {
 			continue;
 		}
-		if (!power->seen_samples[pack]) {
-			power->inrush_ma = 0;
-		}
 		if (sample->inrush_ma > power->inrush_ma) {
 			power->inrush_ma = sample->inrush_ma;
+		}
+		if (power->inrush_ma2s < UINT16_MAX) {
+			power->inrush_ma2s += sample->inrush_ma2s;
 		}
 		if (power->seen_samples[pack] < power->limits.debounce_samples) {
 			power->seen_samples[pack]++;
@@ -56,7 +56,11 @@ static void watch_presence(struct qk_power *power, const struct qk_power_sample 
 		if (power->started) {
 			power->swap_count[pack]++;
 			emit(events, count, QK_POWER_PACK_INSERTED, pack, sample->time_us, power->inrush_ma);
+			events[*count - 1].inrush_ma2s =
+			    power->inrush_ma2s < UINT16_MAX ? (uint16_t)power->inrush_ma2s : UINT16_MAX;
 		}
+		power->inrush_ma = 0;
+		power->inrush_ma2s = 0;
 	}
 }
 

@@ -25,10 +25,11 @@ struct qk_power_sample {
 	int16_t pack_ma[QK_PACK_COUNT]; /* positive discharges */
 	uint16_t bus_mv;
 	uint16_t bus_mv_min;
-	uint16_t switch_us; /* how long the last switchover took, by the power path's capture timer; 0: none */
-	uint16_t inrush_ma; /* peak of an insertion, held by hardware; 0: none */
-	uint8_t present;    /* bit per pack */
-	uint8_t authentic;  /* bit per pack */
+	uint16_t switch_us;   /* how long the last switchover took, by the power path's capture timer; 0: none */
+	uint16_t inrush_ma;   /* peak of an insertion, held by hardware; 0: none */
+	uint16_t inrush_ma2s; /* integral of its square since the sample before, held by hardware */
+	uint8_t present;      /* bit per pack */
+	uint8_t authentic;    /* bit per pack */
 };
 
 enum qk_power_event_kind {
@@ -43,8 +44,9 @@ struct qk_power_event {
 	enum qk_power_event_kind kind;
 	uint8_t pack;
 	uint64_t time_us;
-	int32_t value;      /* mV of the bus minimum for TAKEOVER and UNDERVOLTAGE, mA of the inrush for PACK_INSERTED */
-	uint16_t switch_us; /* captured switchover time for TAKEOVER */
+	int32_t value;        /* mV of the bus minimum for TAKEOVER and UNDERVOLTAGE, mA of the inrush for PACK_INSERTED */
+	uint16_t switch_us;   /* captured switchover time for TAKEOVER */
+	uint16_t inrush_ma2s; /* of PACK_INSERTED; UINT16_MAX: as much or more */
 };
 
 #define QK_POWER_EVENTS_MAX 6u /* a sample cannot cause more */
@@ -59,7 +61,8 @@ struct qk_power {
 	bool started;
 	uint8_t takeover_pending; /* bit per pack that should take over */
 	uint16_t switch_us;       /* longest captured since the removal that is pending */
-	uint16_t inrush_ma;       /* highest while a pack bounces in */
+	uint16_t inrush_ma;       /* highest since the first contact of a pack that bounces in */
+	uint32_t inrush_ma2s;     /* integral of its square since then */
 	uint16_t swap_count[QK_PACK_COUNT];
 	uint8_t undervoltage_count;
 	uint8_t enabled; /* bit per pack: the decision */

@@ -98,10 +98,41 @@ static void an_insertion_tells_its_highest_inrush(void)
 	sample.present = 3;
 	for (unsigned i = 0; i + 1 < limits.debounce_samples; i++) {
 		sample.inrush_ma = i < 3 ? inrush_ma[i] : 0;
+		sample.inrush_ma2s = i < 3 ? 40 : 0;
 		CHECK(step() == 0);
 	}
 	CHECK(step() == 1);
-	CHECK(events[0].kind == QK_POWER_PACK_INSERTED && events[0].value == 315);
+	CHECK(events[0].kind == QK_POWER_PACK_INSERTED && events[0].value == 315 && events[0].inrush_ma2s == 120);
+}
+
+static void an_inrush_of_the_first_touch_is_kept_over_bounces_and_does_not_overflow(void)
+{
+	start();
+	sample.present = 1;
+	(void)step();
+	for (unsigned i = 0; i < 4; i++) { /* touches, and bounces off */
+		sample.present = 3;
+		sample.inrush_ma = i ? 10 : 900;
+		sample.inrush_ma2s = 30000;
+		CHECK(step() == 0);
+		sample.present = 1;
+		CHECK(step() == 0);
+	}
+	sample.present = 3;
+	sample.inrush_ma = 0;
+	sample.inrush_ma2s = 0;
+	for (unsigned i = 0; i + 1 < limits.debounce_samples; i++) {
+		CHECK(step() == 0);
+	}
+	CHECK(step() == 1);
+	CHECK(events[0].kind == QK_POWER_PACK_INSERTED && events[0].value == 900 && events[0].inrush_ma2s == UINT16_MAX);
+	sample.present = 1; /* the next insertion begins anew */
+	CHECK(step() >= 1);
+	sample.present = 3;
+	for (unsigned i = 0; i + 1 < limits.debounce_samples; i++) {
+		(void)step();
+	}
+	CHECK(step() == 1 && events[0].value == 0 && events[0].inrush_ma2s == 0);
 }
 
 static void the_lowest_currents_of_both_packs_are_held_until_they_are_taken(void)
@@ -259,6 +290,7 @@ int main(void)
 	RUN(a_takeover_counts_only_when_the_load_has_moved);
 	RUN(a_takeover_tells_how_long_hardware_took_and_not_how_long_another_one_did);
 	RUN(an_insertion_tells_its_highest_inrush);
+	RUN(an_inrush_of_the_first_touch_is_kept_over_bounces_and_does_not_overflow);
 	RUN(the_lowest_currents_of_both_packs_are_held_until_they_are_taken);
 	RUN(an_insertion_bounces_before_it_counts);
 	RUN(a_counterfeit_pack_is_told_once_and_never_enabled);

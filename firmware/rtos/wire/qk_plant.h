@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_PLANT_LAYOUT_HASH 0x8cc2u
+#define QK_PLANT_LAYOUT_HASH 0x9be2u
 
 /* Written by the plant model. */
 struct qk_wire_plant_control {
@@ -56,8 +56,9 @@ struct qk_wire_plant_sample {
 	int16_t pack_ma_min[2]; /* mA; Lowest since the previous sample, held by hardware. */
 	uint16_t switch_us; /* us; Capture timer of the power path: how long the last switchover took; 0 without one since the previous sample. */
 	uint16_t inrush_ma; /* mA; Peak current of an insertion since the previous sample, held by hardware. */
+	uint16_t inrush_ma2s; /* mA2s; Integral of the squared current of an insertion since the previous sample, held by hardware. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_plant_sample) == 40, "qk_wire_plant_sample");
+_Static_assert(sizeof(struct qk_wire_plant_sample) == 42, "qk_wire_plant_sample");
 _Static_assert(offsetof(struct qk_wire_plant_sample, time_us) == 0, "qk_wire_plant_sample.time_us");
 _Static_assert(offsetof(struct qk_wire_plant_sample, pack_mv) == 8, "qk_wire_plant_sample.pack_mv");
 _Static_assert(offsetof(struct qk_wire_plant_sample, pack_ma) == 12, "qk_wire_plant_sample.pack_ma");
@@ -69,6 +70,7 @@ _Static_assert(offsetof(struct qk_wire_plant_sample, authentic) == 31, "qk_wire_
 _Static_assert(offsetof(struct qk_wire_plant_sample, pack_ma_min) == 32, "qk_wire_plant_sample.pack_ma_min");
 _Static_assert(offsetof(struct qk_wire_plant_sample, switch_us) == 36, "qk_wire_plant_sample.switch_us");
 _Static_assert(offsetof(struct qk_wire_plant_sample, inrush_ma) == 38, "qk_wire_plant_sample.inrush_ma");
+_Static_assert(offsetof(struct qk_wire_plant_sample, inrush_ma2s) == 40, "qk_wire_plant_sample.inrush_ma2s");
 
 /* What is read over slow buses: gauges, authenticators, charger, and the AR1's lines. Index 0 left, 1 right. */
 struct qk_wire_plant_slow {
@@ -94,9 +96,11 @@ struct qk_wire_plant_slow {
 	uint32_t hand_over_us_max; /* us */
 	uint32_t frame_count;
 	uint32_t dropped_count;
+	uint32_t camera_frame_count;
+	uint32_t camera_dropped_count;
 	uint32_t version_end; /* Raised after the rest is written: differs from version while it is being written. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_plant_slow) == 88, "qk_wire_plant_slow");
+_Static_assert(sizeof(struct qk_wire_plant_slow) == 96, "qk_wire_plant_slow");
 _Static_assert(offsetof(struct qk_wire_plant_slow, version) == 0, "qk_wire_plant_slow.version");
 _Static_assert(offsetof(struct qk_wire_plant_slow, gauge_soc_pct) == 4, "qk_wire_plant_slow.gauge_soc_pct");
 _Static_assert(offsetof(struct qk_wire_plant_slow, max_error_pct) == 6, "qk_wire_plant_slow.max_error_pct");
@@ -119,6 +123,8 @@ _Static_assert(offsetof(struct qk_wire_plant_slow, wake_us_max) == 68, "qk_wire_
 _Static_assert(offsetof(struct qk_wire_plant_slow, hand_over_us_max) == 72, "qk_wire_plant_slow.hand_over_us_max");
 _Static_assert(offsetof(struct qk_wire_plant_slow, frame_count) == 76, "qk_wire_plant_slow.frame_count");
 _Static_assert(offsetof(struct qk_wire_plant_slow, dropped_count) == 80, "qk_wire_plant_slow.dropped_count");
-_Static_assert(offsetof(struct qk_wire_plant_slow, version_end) == 84, "qk_wire_plant_slow.version_end");
+_Static_assert(offsetof(struct qk_wire_plant_slow, camera_frame_count) == 84, "qk_wire_plant_slow.camera_frame_count");
+_Static_assert(offsetof(struct qk_wire_plant_slow, camera_dropped_count) == 88, "qk_wire_plant_slow.camera_dropped_count");
+_Static_assert(offsetof(struct qk_wire_plant_slow, version_end) == 92, "qk_wire_plant_slow.version_end");
 
 #endif /* QK_PLANT_H */

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_TELEMETRY_LAYOUT_HASH 0x911cu
+#define QK_TELEMETRY_LAYOUT_HASH 0x88aau
 
 enum qk_ar1_zone {
 	QK_AR1_ZONE_CPU = 0,
@@ -216,13 +216,15 @@ struct qk_wire_ar1_link {
 	uint32_t latency_us_max; /* us; Latched: from a request to its answer; 0 without one. */
 	uint32_t wake_us_max; /* us; Latched: from the wake line to the first answer; 0 without one. */
 	uint32_t hand_over_us_max; /* us; Latched: from one chip's release of a job to the other's first act; 0 without one. */
+	uint32_t ar1_version; /* What the AR1 said that it runs: major << 24 | minor << 16 | revision; 0 while it has said nothing. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_ar1_link) == 20, "qk_wire_ar1_link");
+_Static_assert(sizeof(struct qk_wire_ar1_link) == 24, "qk_wire_ar1_link");
 _Static_assert(offsetof(struct qk_wire_ar1_link, sent_count) == 0, "qk_wire_ar1_link.sent_count");
 _Static_assert(offsetof(struct qk_wire_ar1_link, lost_count) == 4, "qk_wire_ar1_link.lost_count");
 _Static_assert(offsetof(struct qk_wire_ar1_link, latency_us_max) == 8, "qk_wire_ar1_link.latency_us_max");
 _Static_assert(offsetof(struct qk_wire_ar1_link, wake_us_max) == 12, "qk_wire_ar1_link.wake_us_max");
 _Static_assert(offsetof(struct qk_wire_ar1_link, hand_over_us_max) == 16, "qk_wire_ar1_link.hand_over_us_max");
+_Static_assert(offsetof(struct qk_wire_ar1_link, ar1_version) == 20, "qk_wire_ar1_link.ar1_version");
 
 #define QK_WIRE_DISPLAY_TYPE 0x41u
 /* Frames of all displays, 1 Hz, counted at their sync lines; not sent by products without displays. */
@@ -257,6 +259,16 @@ _Static_assert(offsetof(struct qk_wire_link_answer, nonce) == 0, "qk_wire_link_a
 _Static_assert(offsetof(struct qk_wire_link_answer, version) == 4, "qk_wire_link_answer.version");
 _Static_assert(offsetof(struct qk_wire_link_answer, slot) == 8, "qk_wire_link_answer.slot");
 _Static_assert(offsetof(struct qk_wire_link_answer, healthy) == 9, "qk_wire_link_answer.healthy");
+
+#define QK_WIRE_CAMERA_TYPE 0x44u
+/* Frames of the camera, 1 Hz, counted at its sync line. */
+struct qk_wire_camera {
+	uint32_t camera_frame_count; /* Since reset. */
+	uint32_t camera_dropped_count; /* Sync pulses that never came while it ran, since reset. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_camera) == 8, "qk_wire_camera");
+_Static_assert(offsetof(struct qk_wire_camera, camera_frame_count) == 0, "qk_wire_camera.camera_frame_count");
+_Static_assert(offsetof(struct qk_wire_camera, camera_dropped_count) == 4, "qk_wire_camera.camera_dropped_count");
 
 #define QK_WIRE_IMU_TYPE 0x30u
 #define QK_WIRE_IMU_SAMPLES 16u
@@ -377,11 +389,13 @@ struct qk_wire_pack_inserted {
 	uint8_t pack;
 	uint64_t sample_us; /* us */
 	uint16_t inrush_ma; /* mA; Peak held by hardware since the first contact. */
+	uint16_t inrush_ma2s; /* mA2s; Integral of the squared current of the insertion, (mA)^2 s, held by hardware since the first contact; 65535 or more. */
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_pack_inserted) == 11, "qk_wire_pack_inserted");
+_Static_assert(sizeof(struct qk_wire_pack_inserted) == 13, "qk_wire_pack_inserted");
 _Static_assert(offsetof(struct qk_wire_pack_inserted, pack) == 0, "qk_wire_pack_inserted.pack");
 _Static_assert(offsetof(struct qk_wire_pack_inserted, sample_us) == 1, "qk_wire_pack_inserted.sample_us");
 _Static_assert(offsetof(struct qk_wire_pack_inserted, inrush_ma) == 9, "qk_wire_pack_inserted.inrush_ma");
+_Static_assert(offsetof(struct qk_wire_pack_inserted, inrush_ma2s) == 11, "qk_wire_pack_inserted.inrush_ma2s");
 
 #define QK_WIRE_PACK_REJECTED_TYPE 0x15u
 /* A pack is present but did not prove what it is. */

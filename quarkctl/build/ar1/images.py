@@ -210,8 +210,9 @@ def bind(
     p: Protection,
     told: Callable[[int], None] | None = None,
     seen: verity.Seen | None = None,
+    run: verity.Run = verity.here,
 ) -> Bound:
-    """Hash, or hash tree and codes, of a content; ``seen`` hears of what a hash tree covers, see `verity.tree`.
+    """Hash, or hash tree and codes, of a content; ``seen`` and ``run`` are those of `verity.tree`.
 
     Raises InputWrong when it does not fit its partition.
     """
@@ -230,10 +231,10 @@ def bind(
         padded[0].source
     ) else Joined(padded)  # fmt: skip
     if p.fec_roots:
-        made = verity.protect(data, p.salt, p.fec_roots, p.hash_algorithm, told, seen)
+        made = verity.protect(data, p.salt, p.fec_roots, p.hash_algorithm, told, seen, run)
         tree, fec = made.tree, made.fec
     else:
-        tree, fec = verity.tree(data, p.salt, p.hash_algorithm, told, seen), b""
+        tree, fec = verity.tree(data, p.salt, p.hash_algorithm, told, seen, run), b""
     descriptor = avb.Hashtree(
         p.partition, length, length, len(tree.levels), tree.root, p.salt, p.hash_algorithm, p.fec_roots,
         length + len(tree.levels) if fec else 0, len(fec),

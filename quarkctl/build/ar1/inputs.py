@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from quarkctl.build import processors
 from quarkctl.build.ar1.manifest import Owned
 from quarkctl.build.ar1.untouched import Signature, folder_signature, signature
 from quarkctl.errors import InputWrong
@@ -22,8 +23,9 @@ LARGE_BYTES = 64 << 20
 class Inputs:
     """Content ids of files, kept between builds with the signatures of the files."""
 
-    def __init__(self, known: dict[str, tuple[Signature, str]]) -> None:
+    def __init__(self, known: dict[str, tuple[Signature, str]], run: verity.Run) -> None:
         self._known = known
+        self._run = run
         self.used: dict[str, tuple[Signature, str]] = {}
         self.folders: dict[str, str] = {}
 
@@ -34,7 +36,7 @@ class Inputs:
     def files(self, paths: Iterable[Path]) -> list[str]:
         wanted = [(p, str(p.absolute()), signature(p)) for p in paths]
         missing = [(p, key, sig) for p, key, sig in wanted if not self._has(key, sig)]
-        with ThreadPoolExecutor(verity.workers()) as pool:
+        with ThreadPoolExecutor(processors.count()) as pool:
             for (_, key, sig), digest in zip(missing, pool.map(sha256_of, (p for p, _, _ in missing)), strict=True):
                 self._known[key] = (sig, digest)
         out = []
@@ -56,7 +58,8 @@ class Inputs:
         if old[0] != sig:
             with File(path) as data:
                 padding = bytes(-len(data) % verity.BLOCK_BYTES)
-                found = prefix + verity.tree(Joined([whole(data), padding]), salt, algorithm).root.hex()
+                made = verity.tree(Joined([whole(data), padding]), salt, algorithm, run=self._run)
+            found = prefix + made.root.hex()
             if found != old[1]:
                 return ""
             self._known[key] = (sig, found)

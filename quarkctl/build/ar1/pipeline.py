@@ -6,14 +6,14 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from quarkctl import files
-from quarkctl.build import sign
+from quarkctl.build import processors, sign
 from quarkctl.build.ar1 import images, kernel, lint, spec, stamp, storage, verify
 from quarkctl.build.ar1.inputs import Inputs, sha256_of
 from quarkctl.build.ar1.request import Built, Request
@@ -66,7 +66,11 @@ class _Build:
         self.request, self.asked, self.progress = request, asked, progress
         self.spec: Spec = spec.load(request.spec, version=request.version, key=request.key)
         self.old: dict[str, Any] = record.get("cache", {}).get("steps", {})
-        self.inputs = Inputs({k: (v[0], v[1]) for k, v in record.get("cache", {}).get("inputs", {}).items()})
+        self.processors = processors.Processors()
+        self.inputs = Inputs(
+            {k: (v[0], v[1]) for k, v in record.get("cache", {}).get("inputs", {}).items()},
+            self.processors.map,
+        )
         self.tool = stamp.tool_id()
         self.work = request.out / ".work"
         self.staged = self.work / "new"
@@ -75,7 +79,7 @@ class _Build:
         self.steps: dict[str, Any] = {}
         self.fresh: list[str] = []
         self.sources: images.Sources
-        self._open: list[File] = []
+        self._open: list[File | files.Into] = []
         self.members = {m.image for i in self.spec.images.values() for m in i.members if m.image}
 
     def run(self) -> Built:
@@ -105,6 +109,7 @@ class _Build:
             self.verify(keys, luns)
             return self.publish()
         finally:
+            self.processors.close()
             for file in self._open:
                 file.close()
             shutil.rmtree(self.staged, ignore_errors=True)
@@ -200,7 +205,7 @@ class _Build:
             return [(target, self.request.out / target.name)], *made, length
         bound, vbmeta, rest = None, b"", []
         if image.protection:
-            bound = images.bind(segments, image.protection, self.told(image.name, length))
+            bound = self.bind(image, image.protection, segments)
             vbmeta = self._own_vbmeta(image.name, image.protection, bound.descriptor)
             rest = [*bound.tail, *images.footed(bound, length, vbmeta)]
         if member and image.file:
@@ -214,9 +219,9 @@ class _Build:
         """Protect a content and write it on the way, so that it is read once; zeros stay holes."""
         length = size(segments)
         with target.open("xb", buffering=0) as file:
-            bound = images.bind(
-                segments, p, self.told(image.name, length), lambda at, piece: files.put(file.fileno(), piece, at)
-            )
+            into = files.Into(target)
+            self._open.append(into)
+            bound = self.bind(image, p, segments, into)
             vbmeta = self._own_vbmeta(image.name, p, bound.descriptor)
             end = files.append(file.fileno(), length, [*bound.tail, *images.footed(bound, length, vbmeta)])
             file.truncate(end)
@@ -229,7 +234,7 @@ class _Build:
         content = self.open(raw)
         length, bound, vbmeta = len(content), None, b""
         if image.protection:
-            bound = images.bind([Span(content, 0, length)], image.protection, self.told(image.name, length))
+            bound = self.bind(image, image.protection, [Span(content, 0, length)])
             vbmeta = self._own_vbmeta(image.name, image.protection, bound.descriptor)
             with raw.open("r+b") as file:
                 end = files.append(file.fileno(), length, [*bound.tail, *images.footed(bound, length, vbmeta)])
@@ -239,6 +244,11 @@ class _Build:
             self._write(target, [Span(self.open(raw), 0, raw.stat().st_size)], sparse_file=True)
             return [(target, self.request.out / target.name)], bound, vbmeta, length
         return [(raw, raw if member else self.request.out / raw.name)], bound, vbmeta, length
+
+    def bind(
+        self, image: Image, p: Protection, segments: Sequence[Segment], seen: files.Into | None = None
+    ) -> images.Bound:
+        return images.bind(segments, p, self.told(image.name, size(segments)), seen, self.processors.map)
 
     def _own_vbmeta(self, name: str, p: Protection, descriptor: avb.Hash | avb.Hashtree) -> bytes:
         properties = [avb.Property(k, v.encode()) for k, v in p.properties.items()]
@@ -254,7 +264,7 @@ class _Build:
                 raise InputWrong(
                     f"{target.name}: a sparse image needs whole blocks of 4096 bytes, here are {len(source)} bytes"
                 )
-            files.write(target, sparse.build(sparse.scan(source)))
+            files.write_at(target, sparse.stream(source))
         else:
             files.write(target, segments)
 
@@ -397,7 +407,10 @@ class _Build:
                 self._verify_super(image, keys, bound, changed=image.name in fresh)
             elif image.protection and image.name not in self.members and image.name in fresh:
                 with self._reader(image) as source:
-                    bound[image.name] = verify.partition(image.name, source, self._modulus(image, keys))
+                    told = self.told("verify", len(source))
+                    bound[image.name] = verify.partition(
+                        image.name, source, self._modulus(image, keys), told, self.processors.map
+                    )
         for image in self.spec.images.values():
             if image.kind == "vbmeta":
                 data = self.now(f"{image.name}.img").read_bytes()
@@ -438,7 +451,7 @@ class _Build:
                 if self.spec.images[m.image].protection:
                     told = self.told("verify", len(part))
                     bound[m.image] = verify.partition(
-                        m.image, part, self._modulus(self.spec.images[m.image], keys), told
+                        m.image, part, self._modulus(self.spec.images[m.image], keys), told, self.processors.map
                     )
 
     def _verify_included(

@@ -102,7 +102,8 @@ def _patches(lun: Lun, table: gpt.Table) -> list[Patch]:
     """None for a LUN whose size is known: its table is final."""
     if lun.size_bytes:
         return []
-    return rawprogram.grow_patches(table, lun.number, len(lun.partitions) - 1)
+    grows = bool(lun.partitions) and not lun.partitions[-1].size_bytes
+    return rawprogram.grow_patches(table, lun.number, len(lun.partitions) - 1 if grows else None)
 
 
 def _check_fit(name: str, image: Written, room: int) -> None:

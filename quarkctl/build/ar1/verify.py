@@ -2,8 +2,7 @@
 
 They share nothing with the writers but the definitions of the formats: numbers are taken out of the files by offset, RSA is
 a power, hash trees are hashed block by block, and code words are tested by their syndromes. Every block of a hash tree is
-checked, and every code word with two roots; of other codes, evenly spread samples. What the file system knows as a hole
-is not read: it cannot be anything but zeros.
+checked, and every code word. What the file system knows as a hole is not read: it cannot be anything but zeros.
 """
 
 from __future__ import annotations
@@ -11,18 +10,19 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from quarkctl.errors import VerificationFailed
 from quarkctl.files import File
 from quarkctl.formats.record import Source
-from quarkctl.formats.verity import workers
+from quarkctl.formats.verity import Run, here
 
 _BLOCK = 4096
-_FEC_SAMPLES = 32
 #: Columns of code words that are read at a time.
-_COLUMNS = 256 * 1024
+_COLUMNS = 128 * 1024
+#: What is read at a time where there are no code words.
+_RUN_BYTES = 1 << 20
 Told = Callable[[int], None]
 
 
@@ -73,7 +73,7 @@ def vbmeta(what: str, data: bytes, modulus: int | None) -> list[tuple[int, bytes
     return found
 
 
-def partition(what: str, image: Source, modulus: int | None, told: Told | None = None) -> bytes:
+def partition(what: str, image: Source, modulus: int | None, told: Told | None = None, run: Run = here) -> bytes:
     """Footer, vbmeta structure and every byte that its descriptor binds. Returns the bytes of the descriptor."""
     footer = bytes(image[len(image) - 64 : len(image)])
     _need(footer[:4] == b"AVBf", what, "no footer in the last 64 bytes")
@@ -91,7 +91,7 @@ def partition(what: str, image: Source, modulus: int | None, told: Told | None =
             h.update(image[begin : min(begin + (1 << 20), length)])
         _need(h.digest() == digest, what, "the hash in its descriptor is another")
     else:
-        _hashtree(what, image, d, told)
+        _hashtree(what, image, d, told, run)
     return d
 
 
@@ -100,7 +100,7 @@ def _tail(d: bytes, at: int, sizes: int) -> tuple[bytes, bytes, bytes]:
     return d[at : at + n], d[at + n : at + n + s], d[at + n + s : at + n + s + r]
 
 
-def _hashtree(what: str, image: Source, d: bytes, told: Told | None) -> None:
+def _hashtree(what: str, image: Source, d: bytes, told: Told | None, run: Run) -> None:
     size, tree_at, tree_bytes, roots = _be(d, 20, 8), _be(d, 28, 8), _be(d, 36, 8), _be(d, 52, 4)
     fec_at, fec_bytes = _be(d, 56, 8), _be(d, 64, 8)
     algorithm = d[72:104].rstrip(b"\0").decode()
@@ -113,18 +113,7 @@ def _hashtree(what: str, image: Source, d: bytes, told: Told | None) -> None:
         blocks = -(-blocks * slot // _BLOCK)
         sizes.append(blocks * _BLOCK)
     _need(sum(sizes) == tree_bytes, what, f"a tree of {tree_bytes} bytes for {size} bytes of data")
-    base = hashlib.new(algorithm, salt)
-    gap = bytes(slot - base.digest_size)
-
-    def hashed(data: bytes) -> bytes:
-        view, copy, out = memoryview(data), base.copy, []
-        for at in range(0, len(data), _BLOCK):
-            h = copy()
-            h.update(view[at : at + _BLOCK])
-            out.append(h.digest())
-            out.append(gap)
-        return b"".join(out)
-
+    hashed = _Hashed(algorithm, salt)
     end = tree_bytes - sizes[0] if sizes else 0
     leaves = levels[end:] if sizes else root.ljust(slot, b"\0")
     below = leaves
@@ -139,94 +128,127 @@ def _hashtree(what: str, image: Source, d: bytes, told: Told | None) -> None:
     _need(not leaves[size // _BLOCK * slot :].strip(b"\0"), what, "its hash tree is not padded with zeros")
 
     covered = tree_at + tree_bytes
-    rows = 255 - roots
-    row_bytes = -(-(covered // _BLOCK) // rows) * _BLOCK if roots else 0
+    row_bytes = -(-(covered // _BLOCK) // (255 - roots)) * _BLOCK if roots else covered
     if roots:
         _need(fec_bytes == row_bytes * roots, what, f"{fec_bytes} bytes of codes for {covered} bytes")
-        _samples(what, image, covered, roots, row_bytes, fec_at)
-    stride = row_bytes if roots == 2 else covered  # other codes are only sampled: one row takes it all
-    nothing = bytes(_COLUMNS)
-    of_nothing = hashed(nothing)
+    step = _COLUMNS if roots else _RUN_BYTES
+    column = _Column(what, image, size, covered, row_bytes, step, leaves, (algorithm, salt), roots, fec_at)
+    done = 0
+    for read in run(column, range(0, row_bytes, step)):
+        done += read
+        if told:
+            told(min(done, size))
 
-    def column(at: int) -> int:
-        """Every block in these columns against its leaf, and with two roots every code word by its syndromes."""
-        width = min(_COLUMNS, stride - at)
-        sums = _Syndromes(width) if roots == 2 else None
-        done = 0
-        for row, begin in enumerate(range(at, covered, stride)):
-            stop = min(begin + width, covered)
-            known = leaves[begin // _BLOCK * slot : min(stop, size) // _BLOCK * slot] if begin < size else b""
-            done += max(min(stop, size) - begin, 0)
+
+class _Column:
+    """Every block in ``step`` columns of the rows against its leaf, and every code word by its syndromes.
+
+    Without codes all is one row. Returns how many bytes there are in these columns.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        image: Source,
+        size: int,
+        covered: int,
+        row_bytes: int,
+        step: int,
+        leaves: bytes,
+        hashed_with: tuple[str, bytes],
+        roots: int,
+        fec_at: int,
+    ) -> None:
+        self._what, self._image, self._size, self._covered = what, image, size, covered
+        self._row_bytes, self._step = row_bytes, step
+        self._leaves, self._hashed_with, self._roots, self._fec_at = leaves, hashed_with, roots, fec_at
+
+    def __call__(self, at: int, /) -> int:
+        image, size, roots, leaves = self._image, self._size, self._roots, self._leaves
+        width = min(self._step, self._row_bytes - at)
+        hashed = _Hashed(*self._hashed_with)
+        nothing, of_nothing = bytes(width), hashed(bytes(_BLOCK)) * (width // _BLOCK)
+        sums = _Syndromes(width, roots) if roots else None
+        begins = range(at, self._covered, self._row_bytes)
+        for row, begin in enumerate(begins):
+            stop = min(begin + width, self._covered)
+            slots = (begin // _BLOCK * hashed.slot, min(stop, size) // _BLOCK * hashed.slot)
+            known = leaves[slots[0] : slots[1]] if begin < size else b""
             piece = b"" if isinstance(image, File) and image.is_hole(begin, stop) else bytes(image[begin:stop])
             if piece == nothing[: len(piece)]:
-                _need(known == of_nothing[: len(known)], what, "its hash tree is not that of its data")
+                _need(known == of_nothing[: len(known)], self._what, "its hash tree is not that of its data")
                 continue
-            _need(known == hashed(piece[: max(size - begin, 0)]), what, "its hash tree is not that of its data")
+            _need(known == hashed(piece[: max(size - begin, 0)]), self._what, "its hash tree is not that of its data")
             if sums:
                 sums.add(254 - row, piece)
         if sums:
-            pairs = bytes(image[fec_at + 2 * at : fec_at + 2 * (at + width)])
-            sums.add(1, pairs[0::2])
-            sums.add(0, pairs[1::2])
-            _need(sums.zero(), what, f"its codes do not fit at columns {at} to {at + width - 1}")
-        return done
+            words = bytes(image[self._fec_at + roots * at : self._fec_at + roots * (at + width)])
+            for n in range(roots):
+                sums.add(roots - 1 - n, words[n::roots])
+            _need(sums.zero(), self._what, f"its codes do not fit at columns {at} to {at + width - 1}")
+        return width * len(begins)
 
-    total = 0
-    with ThreadPoolExecutor(workers()) as pool:
-        for done in pool.map(column, range(0, stride, _COLUMNS)):
-            total += done
-            if told:
-                told(min(total, size))
+
+class _Hashed:
+    """Blocks hashed one by one, as they stand in a tree."""
+
+    def __init__(self, algorithm: str, salt: bytes) -> None:
+        self._base = hashlib.new(algorithm, salt)
+        self.slot = 32 if self._base.digest_size <= 32 else 64
+        self._gap = bytes(self.slot - self._base.digest_size)
+
+    def __call__(self, data: bytes) -> bytes:
+        view, copy = memoryview(data), self._base.copy
+        out: list[bytes] = []
+        for at in range(0, len(data), _BLOCK):
+            h = copy()
+            h.update(view[at : at + _BLOCK])
+            out += (h.digest(), self._gap)
+        return b"".join(out)
+
+
+@cache
+def _bits_of_power(exponent: int) -> tuple[int, ...]:
+    """Bits of 2^exponent."""
+    value = 1
+    for _ in range(exponent):
+        value = value << 1 ^ (0x11D if value & 0x80 else 0)
+    return tuple(n for n in range(8) if value >> n & 1)
 
 
 class _Syndromes:
-    """Whether code words side by side are 0 at the generator's roots 1 and 2: their sum, and their sum with powers of 2.
+    """Whether code words side by side are 0 at the generator's roots 1, 2, 4...: their sums with powers of each root.
 
-    Rows of equal bits in their power of 2 are added up first; the eight sums are evaluated like a polynomial.
+    Rows are added to those of eight sums, for each root, that the bits of the power ask for; the eight sums are evaluated
+    like a polynomial.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, roots: int) -> None:
         import numpy as np
 
-        self._sums = np.zeros((9, width), np.uint8)
+        self._plain = np.zeros(width, np.uint8)
+        self._sums = np.zeros((roots, 8, width), np.uint8)
 
     def add(self, power: int, row: bytes) -> None:
         import numpy as np
 
         bytes_of = np.frombuffer(row, np.uint8)
-        factor = 1
-        for _ in range(power):
-            factor = factor << 1 ^ (0x11D if factor & 0x80 else 0)
-        for bit in [n for n in range(8) if factor >> n & 1] + [8]:
-            self._sums[bit, : len(bytes_of)] ^= bytes_of
+        self._plain[: len(bytes_of)] ^= bytes_of
+        for root in range(1, len(self._sums)):
+            for bit in _bits_of_power(power * root % 255):
+                self._sums[root, bit, : len(bytes_of)] ^= bytes_of
 
     def zero(self) -> bool:
         import numpy as np
 
         doubled = np.array([x << 1 ^ (0x11D if x & 0x80 else 0) for x in range(256)], np.uint8)
-        value = np.zeros_like(self._sums[0])
-        for bit in reversed(range(8)):
-            value = doubled[value] ^ self._sums[bit]
-        return not value.any() and not self._sums[8].any()
-
-
-def _samples(what: str, image: Source, covered: int, roots: int, row_bytes: int, fec_at: int) -> None:
-    """Syndromes of some code words, by the book: a code word is 0 at every root of the generator (1, 2, 4, ...)."""
-    rounds = row_bytes // _BLOCK
-    count = min(4 if roots == 2 else _FEC_SAMPLES, rounds)  # with two roots all of them follow
-    for sample in range(count):
-        column = sample * (rounds - 1) // max(count - 1, 1) * _BLOCK + sample * 131 % _BLOCK
-        word = [
-            image[at : at + 1][0] if at < covered else 0 for at in range(column, (255 - roots) * row_bytes, row_bytes)
-        ]
-        word += image[fec_at + column * roots : fec_at + (column + 1) * roots]
-        for power in range(roots):
-            value = 0
-            for byte in word:
-                for _ in range(power):
-                    value = value << 1 ^ (0x11D if value & 0x80 else 0)
-                value ^= byte
-            _need(value == 0, what, f"its codes do not fit at column {column}")
+        for sums in self._sums[1:]:
+            value = np.zeros_like(self._plain)
+            for bit in reversed(range(8)):
+                value = doubled[value] ^ sums[bit]
+            if value.any():
+                return False
+        return not self._plain.any()
 
 
 def chained(what: str, d: bytes, modulus: int) -> None:
