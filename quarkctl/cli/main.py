@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,11 @@ def run(argv: list[str]) -> int:
 
 
 def _run_verb(argv: list[str]) -> int:
-    from quarkctl.errors import QuarkError
+    from quarkctl.errors import HostUnfit, QuarkError
 
     try:
         outcome = _parser()(args=argv, prog_name="quarkctl", standalone_mode=False)
+        sys.stdout.flush()
         return outcome if isinstance(outcome, int) else 0
     except QuarkError as error:
         _show(error, as_json="--json" in argv)
@@ -66,6 +68,13 @@ def _run_verb(argv: list[str]) -> int:
         # Whoever read our output has seen enough. Nothing may be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        # Not a bug, and what cannot be written out may not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _show(HostUnfit(f"cannot write {error.filename or 'standard output'}: {error.strerror}"), as_json=False)
+        return HostUnfit.exit_code
     except Exception as error:  # noqa: BLE001 - told apart below; what is not known is raised again
         return _parser_error(error, argv)
 

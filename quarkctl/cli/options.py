@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from quarkctl.errors import HostUnfit, LinkTimeout
+from quarkctl.errors import HostUnfit, LinkTimeout, UsageWrong
 
 
 def complete_board(incomplete: str) -> list[str]:
@@ -62,8 +63,18 @@ Timeout = Annotated[
 ]
 Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Protocol detail on standard error.")]
 Log = Annotated[Path | None, typer.Option("--log", metavar="FILE", help="Protocol detail into a file.")]
+
+
+def finite(value: float | None) -> float | None:
+    """For options with numbers: every range lets nan through, and nothing here lasts for ever."""
+    if value is not None and not math.isfinite(value):
+        raise UsageWrong(f"{value} is no number that can be used here")
+    return value
+
+
 Seconds = Annotated[
-    float | None, typer.Option("--seconds", "-s", metavar="S", min=0.1, help="Stop after so many seconds.")
+    float | None,
+    typer.Option("--seconds", "-s", metavar="S", min=0.1, callback=finite, help="Stop after so many seconds."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="PATH", help="Where the outputs go.")]
 

@@ -29,6 +29,8 @@ READS = struct.Struct("<BI")
 READ = struct.Struct("<QI")
 META, DATA, END, NOTE = 1, 2, 3, 4
 KINDS = (META, DATA, END, NOTE)
+#: What `Reader` makes of reads whose CRC is wrong; in no file.
+_SPOILT = 0
 #: No block is larger; the recorder's are far smaller.
 BLOCK_MAX = 2 << 20
 #: Read from a file at a time.
@@ -127,11 +129,15 @@ class Reader:
         return schema.parse(sets)
 
     def reads(self) -> Iterator[Reads]:
-        """All reads in the order of the file, about a block at a time. Of a block that is cut, what is there: frames carry
-        their own CRC."""
+        """All reads in the order of the file, about a block at a time. Of a block that is cut or damaged, what is there:
+        frames carry their own CRC. What is damaged has one read without a receive time (0)."""
         while (block := self._next()) is not None:
             kind, body = block
-            if kind == DATA:
+            if kind == _SPOILT:
+                spoilt = _spoilt(body)
+                if spoilt.data:
+                    yield spoilt
+            elif kind == DATA:
                 reads = _reads(body)
                 if reads is None:
                     self._damaged(self._base + self._at - len(body), self._base + self._at)
@@ -167,6 +173,11 @@ class Reader:
                     self._at += HEAD.size + size
                     self.read_bytes = self._base + self._at
                     return kind, body
+                if whole and kind == DATA and self._followed(HEAD.size + size):
+                    self._lost(lost_from, self._at)
+                    self._damaged(self._base + self._at, self._base + self._at + HEAD.size + size)
+                    self._at += HEAD.size + size
+                    return _SPOILT, body
                 if not whole and SYNC not in body:
                     self._lost(lost_from, self._at)
                     self.ending = self.ending or "cut"
@@ -175,6 +186,12 @@ class Reader:
             if lost_from < 0:
                 lost_from = self._base + self._at
             self._seek_sync()
+
+    def _followed(self, size: int) -> bool:
+        """Whether a block that does not hold its CRC ends where it says: there is the next, or the end of the file."""
+        if not self._fill(size + len(SYNC)):
+            return len(self._buffer) - self._at == size
+        return self._buffer.startswith(SYNC, self._at + size)
 
     def _seek_sync(self) -> None:
         """Go to the next place that may begin a block."""
@@ -204,6 +221,13 @@ class Reader:
             self._ended = not data
             self._buffer += data
         return len(self._buffer) - self._at >= size
+
+
+def _spoilt(body: bytes) -> Reads:
+    """What a block holds whose CRC is wrong. Its times and sizes may be, so they are not used."""
+    line, count = READS.unpack_from(body) if len(body) >= READS.size else (0, 0)
+    data = body[READS.size + min(count * READ.size, len(body)) :]
+    return Reads(line, data, [len(data)], [0])
 
 
 def _reads(body: bytes) -> Reads | None:

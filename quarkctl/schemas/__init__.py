@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,10 @@ PLANT_SETS = ("plant",)
 FOLDERS_VARIABLE = "QUARKCTL_SCHEMAS"
 #: Folders below a given one that are looked into.
 _FOLDERS_MAX = 10_000
+_BUNDLE_SUFFIX = ".qfw"
+#: Where the message sets are in a release bundle, and how many at most.
+_MEMBER_FOLDER = "schemas/"
+_MEMBERS_MAX = 64
 
 
 def folder() -> Path:
@@ -66,16 +72,54 @@ def load_folder(root: Path) -> Schema:
         raise InputWrong(f"{root}/{error.message}", error.hint) from error
 
 
-def _releases(roots: Sequence[Path]) -> Iterator[Path]:
-    """Folders with a ``stream.toml``, in the given ones or below."""
+def members() -> list[tuple[str, bytes]]:
+    """The telemetry sets as (name, text) of members of a release bundle."""
+    return [(f"{_MEMBER_FOLDER}{name}.toml", text.encode()) for name, text in sorted(telemetry().sources.items())]
+
+
+def load_bundle(path: Path) -> Schema:
+    """The schema that a release bundle carries. Signatures are not asked: a schema only says what numbers mean, and is taken
+    for no device but one that names its layout hash.
+
+    Raises InputWrong.
+    """
+    texts: dict[str, str] = {}
+    try:
+        with zipfile.ZipFile(path) as bundle:
+            for entry in bundle.infolist():
+                if entry.filename.startswith(_MEMBER_FOLDER) and entry.filename.endswith(".toml"):
+                    if entry.file_size > TEXT_MAX or len(texts) == _MEMBERS_MAX:
+                        raise InputWrong(f"{path}: its schemas are larger than any release's")
+                    name = entry.filename.removeprefix(_MEMBER_FOLDER).removesuffix(".toml")
+                    with bundle.open(entry) as member:
+                        texts[name] = member.read(TEXT_MAX).decode("utf-8")
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
+        raise InputWrong(f"cannot read {path}: {error}") from error
+    if "stream" not in texts:
+        raise InputWrong(f"{path} carries no schemas", hint="bundles of older releases do not: give a folder of them")
+    try:
+        return parse(texts)
+    except InputWrong as error:
+        raise InputWrong(f"{path}: {error.message}", error.hint) from error
+
+
+def _releases(roots: Sequence[Path]) -> Iterator[tuple[Path, Callable[[Path], Schema]]]:
+    """(place, how it is read): folders with a ``stream.toml`` and release bundles, the given ones or below."""
     for root in roots:
+        if root.is_file() and root.suffix == _BUNDLE_SUFFIX:
+            yield root, load_bundle
+            continue
         if not root.is_dir():
-            raise InputWrong(f"there is no folder {root}", hint="--schemas takes a folder of schemas, or of releases")
+            raise InputWrong(
+                f"there is no folder {root}",
+                hint="--schemas takes a folder of schemas, of releases or of bundles (.qfw)",
+            )
         for count, (path, _, files) in enumerate(os.walk(root)):
             if count >= _FOLDERS_MAX:
                 break
             if "stream.toml" in files:
-                yield Path(path)
+                yield Path(path), load_folder
+            yield from ((Path(path, name), load_bundle) for name in sorted(files) if name.endswith(_BUNDLE_SUFFIX))
 
 
 def finder(*first: Schema, folders: Sequence[Path] = ()) -> Callable[[int], Schema]:
@@ -90,9 +134,9 @@ def finder(*first: Schema, folders: Sequence[Path] = ()) -> Callable[[int], Sche
         if layout_hash in known:
             return known[layout_hash]
         seen, broken = [f"{h:#06x}" for h in known], []
-        for release in _releases(roots):
+        for release, read in _releases(roots):
             try:
-                schema = load_folder(release)
+                schema = read(release)
             except InputWrong as error:  # another release's mistake does not hide the right one
                 broken.append(error.message)
                 continue

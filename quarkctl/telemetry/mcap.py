@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _TYPES = {"u1": "uint8", "i1": "int8", "u2": "uint16", "i2": "int16", "u4": "uint32", "i4": "int32", "u8": "uint64",
           "i8": "int64", "f4": "float32", "f8": "float64"}  # fmt: skip
+#: Of messages, before compression: what a cut file may lose at its end.
+_CHUNK_BYTES = 256 * 1024
 _CDR_HEADER = b"\0\1\0\0"
 
 
@@ -33,7 +35,7 @@ class McapFile:
         writer = needed("mcap.writer")
         self._path, self._timeline = path, timeline
         self._file = path.open("wb")
-        self._out: Any = writer.Writer(self._file, compression=writer.CompressionType.LZ4)
+        self._out: Any = writer.Writer(self._file, chunk_size=_CHUNK_BYTES, compression=writer.CompressionType.LZ4)
         self._out.start(profile="ros2", library="quarkctl")
         self._channels: dict[tuple[int, int, str, int], int] = {}
         self._count = 0

@@ -46,6 +46,8 @@ def query(timeline: Timeline, sql: str) -> Answer:
                     values = [n["time_ns"] // 1000, n["kind"], n["source"], n["chip"], n["boot"], n["count"], n["text"]]
                     db.execute("INSERT INTO notices VALUES (make_timestamptz(?), ?, ?, ?, ?, ?, ?)", values)
                 result = db.execute(sql)
+                if result is None:
+                    raise UsageWrong("there is no question", hint="such as: select time, bus_mv from power")
                 columns = [d[0] for d in result.description or ()]
                 return Answer(columns, result.fetchall())
             except duckdb.Error as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -152,6 +153,9 @@ def open_all(paths: Sequence[Path], folders: Sequence[Path] = ()) -> list[list[R
         sessions.setdefault(recording.session or str(path), []).append(recording)
     for parts in sessions.values():
         parts.sort(key=lambda r: r.part)
+        for one, other in pairwise(parts):
+            if one.part == other.part:
+                raise InputWrong(f"{one.path} and {other.path} are the same recording", hint="give each file once")
     return list(sessions.values())
 
 

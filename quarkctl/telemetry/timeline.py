@@ -136,7 +136,7 @@ def open_timeline(paths: Sequence[Path], folders: Sequence[Path] = ()) -> Timeli
             seen.add(piece)
             memory.keep(number, piece)
         clocks |= {(number, *key): clock for key, clock in seen.clocks().items()}
-        for line, decoder in parts[-1].decoders.items():
+        for line, decoder in sorted(parts[-1].decoders.items()):
             names = parts[-1].lines
             keys[number, line] = len(sources)
             sources.append(Source(len(sources), names[line] if line < len(names) else f"line {line}", decoder))

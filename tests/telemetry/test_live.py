@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import subprocess
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
-from tests.conftest import Glasses, Quarkctl
+from quarkctl.telemetry.info import summary
+from quarkctl.telemetry.timeline import open_timeline
+from tests.conftest import BUILD, ROOT, Glasses, Quarkctl
 
 pytestmark = pytest.mark.qemu
 Start = Callable[..., Glasses]
@@ -95,6 +102,77 @@ def test_two_lines_are_recorded_into_one_file_and_stand_on_one_time_line(quarkct
         p.communicate(timeout=30)
     streams = quarkctl("telemetry", "info", "both.qrec", "--json").json["streams"]
     assert {(s["chip"], s["counts"]["received"]) for s in streams} == {("rtos", 21), ("ar1", 21)}
+
+
+@contextmanager
+def uart() -> Iterator[tuple[int, str]]:
+    """A line: the end of a device, and the port of the host."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+    port = os.ttyname(slave)
+    os.close(slave)  # or it would be held by somebody
+    yield master, port
+    os.close(master)
+
+
+def agent(fd: int) -> subprocess.Popen[bytes]:
+    """The AR1's agent, compiled for this computer; its UART is ``fd``."""
+    program = BUILD / "host" / f"ar1_agent-{os.getpid()}"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    rtos, here = ROOT / "firmware/rtos", ROOT / "firmware/ar1/agent"
+    subprocess.run(
+        [
+            "gcc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined", "-o", program,
+            '-DQK_BOARD="g1-virtual"', "-DQK_VERSION_MAJOR=1", "-DQK_VERSION_MINOR=2", "-DQK_VERSION_REVISION=3",
+            *(f"-I{p}" for p in (here, rtos / "core", rtos / "wire")), "-Wl,--wrap=open",
+            ROOT / "tests/telemetry/ar1_agent.c", here / "report.c", rtos / "core/frame.c", rtos / "core/crc.c",
+        ],
+        check=True,
+    )  # fmt: skip
+    return subprocess.Popen([program, str(fd)], stdin=subprocess.PIPE, pass_fds=[fd])
+
+
+def test_the_firmware_and_the_ar1s_agent_stand_on_one_time_line(quarkctl: Quarkctl, glasses: Start) -> None:
+    g = glasses()
+    with uart() as (end, port):
+        ar1 = agent(end)
+        done = quarkctl(
+            "telemetry", "record", "both.qrec", "-d", g.device, "--also", port, "--seconds", "2.5", "--json"
+        )
+        ar1.communicate(timeout=30)
+    assert done.code == 0 and ar1.returncode == 0, done.err
+    timeline = open_timeline([quarkctl.folder / "both.qrec"])
+    summed = summary(timeline)
+    assert [(s["chip"], s["board"]) for s in summed["streams"]] == [("rtos", "s1-virtual"), ("ar1", "g1-virtual")]
+    assert all(s["starts"][0]["clock"]["uncertainty_us"] >= 0 for s in summed["streams"])
+    began = summed["files"][0]["started_ns"]
+    spans = {}
+    for rows in timeline.rows():
+        if rows.name in ("power", "ar1_load"):
+            low, high = spans.get(rows.name, (2**63, 0))
+            spans[rows.name] = min(low, int(rows.time_ns.min())), max(high, int(rows.time_ns.max()))
+        if rows.name == "ar1_load":
+            # Its clock is one that can be read here too: what the time line says of it is true.
+            truth = rows.time_us * 1000 + time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            assert np.all(np.abs(rows.time_ns - truth) < 100_000_000)
+    assert all(low < began + 1_500_000_000 and high > began + 1_500_000_000 for low, high in spans.values()), spans
+    told = quarkctl(
+        "telemetry", "query", "select count(*) n from power p asof join ar1_load a on p.time >= a.time", "both.qrec",
+        "--json",
+    )  # fmt: skip
+    assert told.json["rows"][0]["n"] > 5
+
+
+def test_two_devices_are_shown_beside_each_other(quarkctl: Quarkctl) -> None:
+    with uart() as one, uart() as two:
+        agents = [agent(end) for end, _ in (one, two)]
+        done = quarkctl("telemetry", "show", "-d", one[1], "--also", two[1], "--seconds", "1", "--json")
+        for a in agents:
+            a.communicate(timeout=30)
+    newest = done.json["newest"]
+    assert {"1 ar1 ar1_load", "2 ar1 ar1_load"} <= newest.keys()
+    assert newest["1 ar1 hello"]["boot_id"] != newest["2 ar1 hello"]["boot_id"]
 
 
 def test_a_device_of_an_unknown_layout_is_recorded_all_the_same(quarkctl: Quarkctl) -> None:

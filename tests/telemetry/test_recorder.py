@@ -15,6 +15,7 @@ from quarkctl.formats.recording import MAGIC, Chunk
 from quarkctl.telemetry import recorder
 from quarkctl.telemetry.recorder import FileSink, Recorder, Rotation
 from quarkctl.telemetry.store import Recording, load, open_all, pieces_of
+from tests import bundles
 
 
 def wire(s: schema.Schema, count: int, boot_id: int = 1) -> bytes:
@@ -80,6 +81,26 @@ def test_an_unknown_layout_is_named_and_found_in_a_folder_of_releases(tmp_path: 
     assert (loaded.counts.received, loaded.counts.boots, loaded.counts.corrupt) == (12, 2, 0)
     with pytest.raises(InputWrong, match="there is no folder"):
         load(path, [tmp_path / "nowhere"])
+
+
+def test_an_unknown_layout_is_found_in_a_folder_of_release_bundles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = schema.parse(renamed())
+    path = tmp_path / "a.qrec"
+    record(path, schemas.telemetry(), wire(other, 7))
+    bundles.make(tmp_path / "old", name="today.qfw")
+    assert schemas.load_bundle(tmp_path / "old/today.qfw").layout_hash == schemas.telemetry().layout_hash
+    with monkeypatch.context() as then:
+        then.setattr(schemas, "members", lambda: [(f"schemas/{k}.toml", v.encode()) for k, v in renamed().items()])
+        bundles.make(tmp_path / "old/1.1", name="then.qfw")
+    for place in (tmp_path / "old", tmp_path / "old/1.1/then.qfw"):
+        assert load(path, [place]).counts.received == 7
+    whole = (tmp_path / "old/1.1/then.qfw").read_bytes()
+    for size in (0, 100, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.qfw").write_bytes(whole[:size])
+        with pytest.raises(LayoutMismatch, match=r"not usable: .*cut\.qfw"):
+            load(path, [tmp_path / "cut.qfw"])
 
 
 def test_a_recording_is_never_overwritten(tmp_path: Path) -> None:

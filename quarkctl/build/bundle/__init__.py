@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quarkctl import __version__
+from quarkctl import __version__, schemas
 from quarkctl.boards import trust
 from quarkctl.build.bundle import papers, recipe, seal, write
 from quarkctl.build.bundle.recipe import Recipe
@@ -120,8 +120,12 @@ def _blank(content: Content) -> Member:
 def _papers(
     made: Recipe, components: tuple[Component, ...], images: Sequence[Member], epoch: int
 ) -> list[tuple[str, bytes]]:
-    """The small members between the signatures and the images."""
-    return [(bundle.SBOM_NAME, papers.sbom(made, components, {m.name: m.sha256 for m in images}, epoch)), *made.files]
+    """The small members between the signatures and the images: bill of materials, message sets, tables of the AR1."""
+    return [
+        (bundle.SBOM_NAME, papers.sbom(made, components, {m.name: m.sha256 for m in images}, epoch)),
+        *schemas.members(),
+        *made.files,
+    ]
 
 
 def _manifest(

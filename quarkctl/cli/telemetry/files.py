@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quarkctl.cli import show
-from quarkctl.cli.options import Events, Json, Out
+from quarkctl.cli.options import Events, Json, Out, finite
 from quarkctl.cli.telemetry import words
 from quarkctl.cli.telemetry.live import Schemas
 from quarkctl.errors import HostUnfit, InputWrong, UsageWrong
@@ -189,8 +189,12 @@ def plot(
         list[str] | None,
         typer.Option("--field", "-f", metavar="NAME", help="message.field, with * and ?; may be given again."),
     ] = None,
-    start: Annotated[float | None, typer.Option("--from", metavar="S", help="Seconds after the beginning.")] = None,
-    end: Annotated[float | None, typer.Option("--to", metavar="S", help="Seconds after the beginning.")] = None,
+    start: Annotated[
+        float | None, typer.Option("--from", metavar="S", callback=finite, help="Seconds after the beginning.")
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option("--to", metavar="S", callback=finite, help="Seconds after the beginning.")
+    ] = None,
     schemas: Schemas = None,
     as_json: Json = False,
 ) -> None:

@@ -11,86 +11,101 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quarkctl.cli import show
-from quarkctl.cli.options import Device, Events, Json, Seconds
+from quarkctl.cli.options import Device, Events, Json, Seconds, finite
 from quarkctl.cli.telemetry import words
 from quarkctl.events import Event, Level
 
 if TYPE_CHECKING:
+    from quarkctl.cli.telemetry.screen import Screen
     from quarkctl.formats.schema import Value
-    from quarkctl.formats.stream import Decoder, Sample
+    from quarkctl.formats.stream import Decoder
     from quarkctl.telemetry.live import Until
     from quarkctl.telemetry.recorder import Recorder
 
 Schemas = Annotated[
     list[Path] | None,
-    typer.Option("--schemas", metavar="DIR", help="Folder with the schemas of other releases; may be given again."),
+    typer.Option(
+        "--schemas", metavar="DIR", exists=True, help="Schemas of other releases, or their bundles; may be given again."
+    ),
 ]
 
 
-def show_stream(device: Device = "", seconds: Seconds = None, schemas: Schemas = None, as_json: Json = False) -> None:
+Also = Annotated[
+    list[str] | None,
+    typer.Option("--also", metavar="ID", help="A second line beside it, such as the AR1's; may be repeated."),
+]
+
+
+def show_stream(
+    device: Device = "", also: Also = None, seconds: Seconds = None, schemas: Schemas = None, as_json: Json = False
+) -> None:
     """Show a live device: newest values with their course and limits, events, losses. Ctrl-C ends it.
 
     Without a terminal, a line a message.
     """
     from quarkctl import schemas as installed
     from quarkctl.cli.choose import choose
+    from quarkctl.formats.account import Counts
     from quarkctl.formats.stream import Decoder
     from quarkctl.telemetry import live
 
-    opener = choose(device)
-    link = opener.open()
-    decoder = Decoder(installed.telemetry(), installed.finder(folders=schemas or ()))
-    newest: dict[str, Sample] = {}
-    try:
-        screen = _screen(opener.identity, decoder) if show.out.is_terminal and not as_json else None
-        try:
-            for chunk in live.chunks(link, live.Until(seconds)):
+    openers = [choose(d) for d in (device, *(also or ()))]
+    decoders = [Decoder(installed.telemetry(), installed.finder(folders=schemas or ())) for _ in openers]
+    numbers = [0] if len(openers) == 1 else range(1, len(openers) + 1)
+    newest: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        links = []
+        for opener in openers:
+            links.append(opener.open())
+            stack.callback(links[-1].close)
+        screen = None
+        if show.out.is_terminal and not as_json:
+            screen = _screen([o.identity for o in openers], decoders)
+            stack.callback(screen.close)
+        with suppress(KeyboardInterrupt):
+            for chunk in live.merged(links, live.Until(seconds)):
+                decoder, of = decoders[chunk.line], numbers[chunk.line]
                 for sample in decoder.feed(chunk.data, chunk.host_ns):
-                    newest[sample.message.name] = sample
                     if screen:
-                        screen.take(sample)
-                    elif not as_json:
-                        print(words.line(decoder.schema, sample), flush=True)
+                        screen.take(chunk.line, sample)
+                    elif as_json:
+                        newest[words.name(decoder.schema, sample, of)] = words.as_dict(decoder.schema, sample)
+                    else:
+                        print(words.line(decoder.schema, sample, of), flush=True)
                 if screen:
                     screen.draw()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            if screen:
-                screen.close()
-    finally:
-        link.close()
+    counts = sum((d.counts for d in decoders), Counts())
     if as_json:
-        body = {name: words.as_dict(decoder.schema, s) for name, s in newest.items()}
-        show.document("quarkctl.telemetry-show/1", {"newest": body, "counts": decoder.counts.as_dict()})
+        show.document("quarkctl.telemetry-show/1", {"newest": newest, "counts": counts.as_dict()})
     else:
-        show.err.print(words.account(decoder.counts))
+        show.err.print(words.account(counts))
 
 
-def _screen(identity: str, decoder: Decoder) -> Any:
+def _screen(identities: list[str], decoders: list[Decoder]) -> Screen:
     from quarkctl.cli.telemetry.screen import Screen
 
-    return Screen(identity, decoder)
+    return Screen(identities, decoders)
 
 
 def record(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="New file; by convention .qrec.")],
     device: Device = "",
-    also: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--also", metavar="ID", help="A second line into the same file, such as the AR1's; may be repeated."
-        ),
-    ] = None,
+    also: Also = None,
     seconds: Seconds = None,
     max_mb: Annotated[
-        float, typer.Option("--max-mb", metavar="MB", min=0, help="Stop at this size of wire bytes.")
+        float, typer.Option("--max-mb", metavar="MB", min=0, callback=finite, help="Stop at this size of wire bytes.")
     ] = 0,
     rotate_mb: Annotated[
-        float, typer.Option("--rotate-mb", metavar="MB", min=0, help="Begin a new part (FILE-0001, ...) at this size.")
+        float,
+        typer.Option(
+            "--rotate-mb", metavar="MB", min=0, callback=finite, help="Begin a new part (FILE-0001, ...) at this size."
+        ),
     ] = 0,
     rotate_minutes: Annotated[
-        float, typer.Option("--rotate-minutes", metavar="MIN", min=0, help="Begin a new part after this time.")
+        float,
+        typer.Option(
+            "--rotate-minutes", metavar="MIN", min=0, callback=finite, help="Begin a new part after this time."
+        ),
     ] = 0,
     keep: Annotated[int, typer.Option("--keep", metavar="N", min=0, help="Delete all but the newest N parts.")] = 0,
     as_json: Json = False,
@@ -205,7 +220,7 @@ def _until_signal(until: Until) -> Iterator[None]:
 
 
 COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, str]]] = {
-    "show": (show_stream, ("quarkctl telemetry show", "quarkctl telemetry show -d sim:s1 --seconds 2 --json")),
+    "show": (show_stream, ("quarkctl telemetry show", "quarkctl telemetry show -d sim:s1 --also sim:s1/ar1")),
     "record": (
         record,
         ("quarkctl telemetry record swap.qrec --seconds 10",

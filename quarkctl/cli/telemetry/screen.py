@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from quarkctl.cli import show
 from quarkctl.cli.telemetry import words
+from quarkctl.formats.account import Counts
 from quarkctl.formats.schema import Kind
 
 if TYPE_CHECKING:
@@ -23,13 +25,16 @@ _HIDDEN = ("hello",)
 
 
 class Screen:
-    def __init__(self, identity: str, decoder: Decoder) -> None:
+    """Of one line a device; ``identities`` and ``decoders`` have one entry a line."""
+
+    def __init__(self, identities: Sequence[str], decoders: Sequence[Decoder]) -> None:
         from rich.live import Live
 
-        self._identity, self._decoder = identity, decoder
+        self._identities, self._decoders = identities, decoders
         self._events: deque[str] = deque(maxlen=6)
-        self._course: dict[tuple[str, str], deque[float]] = {}
-        self._newest: dict[str, Sample] = {}
+        #: By line and name, with the chip in it.
+        self._course: dict[tuple[int, str, str], deque[float]] = {}
+        self._newest: dict[tuple[int, str], Sample] = {}
         self._limits: Limits | None = None
         self._board = ""
         self._drawn = 0.0
@@ -37,15 +42,17 @@ class Screen:
         self._live = Live(console=show.out, auto_refresh=False, vertical_overflow="ellipsis")
         self._live.start()
 
-    def take(self, sample: Sample) -> None:
-        name = sample.message.name
+    def take(self, line: int, sample: Sample) -> None:
+        schema = self._decoders[line].schema
+        of = line + 1 if len(self._decoders) > 1 else 0
         if sample.message.kind is Kind.EVENT:
-            self._events.append(words.line(self._decoder.schema, sample))
+            self._events.append(words.line(schema, sample, of))
             return
-        self._newest[name] = sample
+        name = words.name(schema, sample, of)
+        self._newest[line, name] = sample
         for key, value in _numbers(sample):
-            self._course.setdefault((name, key), deque(maxlen=_COURSE)).append(value)
-        if name == "hello" and str(sample.values.get("board", "")) != self._board:
+            self._course.setdefault((line, name, key), deque(maxlen=_COURSE)).append(value)
+        if line == 0 and name.endswith("hello") and str(sample.values.get("board", "")) != self._board:
             self._board = str(sample.values.get("board", ""))
             self._limits = _limits(self._board)
 
@@ -60,14 +67,14 @@ class Screen:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("message", "field", "value", "unit", "course", "limit"):
             table.add_column(column, no_wrap=True)
-        for name, sample in self._newest.items():
-            if name not in _HIDDEN:
-                self._rows(table, name, sample)
-        counts = self._decoder.counts
+        for (line, name), sample in self._newest.items():
+            if sample.message.name not in _HIDDEN:
+                self._rows(table, line, name, sample)
+        counts = sum((d.counts for d in self._decoders), Counts())
         bad = counts.lost or counts.corrupt
         self._live.update(
             Group(
-                Text(self._head(), style="bold"),
+                Text("\n".join(self._head(i) for i in range(len(self._decoders))), style="bold"),
                 table,
                 Text("\n".join(self._events)),
                 Text(words.account(counts), style="bold red" if bad else "dim"),
@@ -78,10 +85,10 @@ class Screen:
     def close(self) -> None:
         self._live.stop()
 
-    def _rows(self, table: Any, name: str, sample: Sample) -> None:
+    def _rows(self, table: Any, line: int, name: str, sample: Sample) -> None:
         from rich.text import Text
 
-        schema = self._decoder.schema
+        schema = self._decoders[line].schema
         named = schema.named(sample.message, sample.values)
         numbers = dict(_numbers(sample))
         title = name
@@ -94,7 +101,7 @@ class Screen:
                 limit, outside = self._limit(f.name, f.unit, numbers.get(k))
                 table.add_row(
                     title, k, Text(text[:28], "bold red" if outside else ""), f.unit,
-                    self._sparkline(self._course.get((name, k), ())), limit,
+                    self._sparkline(self._course.get((line, name, k), ())), limit,
                 )  # fmt: skip
                 title = ""
 
@@ -113,14 +120,15 @@ class Screen:
             return self._bars[0] * min(len(values), 24)
         return "".join(self._bars[int((v - low) / (high - low) * 7.999)] for v in list(values)[-24:])
 
-    def _head(self) -> str:
-        hello = self._decoder.hello
+    def _head(self, line: int) -> str:
+        hello = self._decoders[line].hello
+        identity = f"{line + 1} {self._identities[line]}" if len(self._decoders) > 1 else self._identities[line]
         if hello is None:
-            return f"{self._identity}  waiting for its hello"
+            return f"{identity}  waiting for its hello"
         said = {k: words.value(v) for k, v in hello.values.items()}  # the schema may be another release's
         version = ".".join(said.get(f"version_{k}", "?") for k in ("major", "minor", "revision"))
         return (
-            f"{self._identity}  {said.get('serial', '')}  {said.get('board', '')}  {version}  "
+            f"{identity}  {said.get('serial', '')}  {said.get('board', '')}  {version}  "
             f"up {said.get('uptime_ms', '?')} ms  boot {said.get('boot_count', '?')}"
         )
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from quarkctl.cli import show
-from quarkctl.cli.options import Events
+from quarkctl.cli.options import Events, finite
 from quarkctl.cli.telemetry.files import File
 from quarkctl.cli.telemetry.live import _until_signal
 from quarkctl.events import Event, Level
@@ -19,7 +19,10 @@ from quarkctl.events import Event, Level
 def replay(
     file: File,
     speed: Annotated[
-        float, typer.Option("--speed", metavar="X", min=0.0, help="1 as it came, 10 ten times as fast, 0 at once.")
+        float,
+        typer.Option(
+            "--speed", metavar="X", min=0.0, callback=finite, help="1 as it came, 10 ten times as fast, 0 at once."
+        ),
     ] = 1.0,
     line: Annotated[int, typer.Option("--line", metavar="N", min=0, help="Which line of the recording.")] = 0,
     times: Annotated[int, typer.Option("--times", metavar="N", min=1, help="Play it so often.")] = 1,

@@ -19,10 +19,16 @@ def as_dict(schema: Schema, sample: Sample) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def line(schema: Schema, sample: Sample) -> str:
+def line(schema: Schema, sample: Sample, of: int = 0) -> str:
+    """``of`` is the number of the line that it came on, 0 where there is but one."""
     values = " ".join(f"{k}={value(v)}" for k, v in schema.named(sample.message, sample.values).items())
+    return f"{sample.boot}:{sample.time_us / 1e6:012.6f} {name(schema, sample, of)} {values}"
+
+
+def name(schema: Schema, sample: Sample, of: int = 0) -> str:
+    """The message, with its line and its chip where these do not go without saying."""
     chip = "" if sample.chip == 1 else f"{schema.enum_name('chip', sample.chip)} "
-    return f"{sample.boot}:{sample.time_us / 1e6:012.6f} {chip}{sample.message.name} {values}"
+    return f"{of} {chip}{sample.message.name}" if of else f"{chip}{sample.message.name}"
 
 
 def value(v: Any) -> str:
