@@ -108,7 +108,7 @@ class Ar1Chip:
         if self._system:
             return self._system
         try:
-            self._client = Client(self._loader_way.open(), self._note)
+            self._client = Client(self._loader_way.open())
             return self._client
         except LinkError as error:
             first = error
@@ -218,7 +218,7 @@ class Ar1Chip:
         last = "nothing"
         while time.monotonic() < until:
             try:
-                client = Client(self._loader_way.open(), self._note)
+                client = Client(self._loader_way.open())
             except LinkError as error:
                 last = error.message
             else:

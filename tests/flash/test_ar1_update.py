@@ -307,7 +307,9 @@ def settles(pair: Pair, release: Path, power_first: bool) -> None:
             manifest = incoming.manifest
         pair.power_on()
         assert manifest.allows(pair.runs()), told
-    pair.flash(release)
+    with pytest.MonkeyPatch.context() as patient:
+        patient.setattr(ar1_chip, "APPEAR_S", 30.0)
+        pair.flash(release)
     assert pair.runs() == {"rtos": Version(1, 1, 0), "ar1": Version(1, 0, 1)}, told
     assert pair.world.devices["rtos"].state is State.CONFIRMED and pair.slots()["b"].successful
     assert pair.stored("userdata", len(PHOTOS)) == PHOTOS and pair.world.devices["rtos"].data == b"photos"
