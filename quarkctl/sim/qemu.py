@@ -16,6 +16,8 @@ from pathlib import Path
 from quarkctl.errors import HostUnfit, LinkError
 
 PROGRAM = "qemu-system-arm"
+#: Of the application processor (`sim/ar1/system.py`).
+AR1_PROGRAM = "qemu-system-aarch64"
 #: The machine insists on exactly this size; the file is sparse.
 MEMORY_BYTES = 2 << 30
 #: Guests are untrusted: no new processes, no privileges. Semihosting would give them a shell on the host: never.

@@ -18,9 +18,16 @@ static void build_id(uint8_t out[8])
 {
 	const Elf64_Phdr *header = (const Elf64_Phdr *)getauxval(AT_PHDR);
 	unsigned long count = getauxval(AT_PHNUM);
+	uintptr_t base = 0; /* where the program lies, if not where it was linked to */
 
 	for (; header && count; header++, count--) {
-		const uint8_t *at = (const uint8_t *)header->p_vaddr, *end = at + header->p_memsz;
+		const uint8_t *at, *end;
+
+		if (header->p_type == PT_PHDR) {
+			base = getauxval(AT_PHDR) - header->p_vaddr;
+		}
+		at = (const uint8_t *)(base + header->p_vaddr);
+		end = at + header->p_memsz;
 
 		while (header->p_type == PT_NOTE && end - at >= (long)sizeof(Elf64_Nhdr)) {
 			Elf64_Nhdr note;

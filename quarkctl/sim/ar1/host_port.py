@@ -26,6 +26,7 @@ class HostPort:
         self._wake_r, self._wake_w = os.pipe()
         self._selector.register(self._wake_r, selectors.EVENT_READ, lambda _: os.read(self._wake_r, 64))
         self._attached = 0
+        self._attached_s = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="ar1 host port", daemon=True)
         self._thread.start()
@@ -34,6 +35,11 @@ class HostPort:
     def port(self) -> str:
         """Path of the terminal; empty while the cable is out."""
         return self._cable.port
+
+    @property
+    def heard(self) -> bool:
+        """The attached system has said something."""
+        return self._cable.heard_s > self._attached_s
 
     @property
     def silent_s(self) -> float:
@@ -46,6 +52,7 @@ class HostPort:
         def action() -> None:
             self._attached += 1
             self._cable.attach(guest_port)
+            self._attached_s = self._cable.heard_s
 
         self._do(action)
         return self._attached

@@ -16,7 +16,7 @@ from quarkctl.sim.ar1.boot_rom import BootRom, Restart
 from quarkctl.sim.ar1.bootloader import Bootloader, NoStart, Start
 from quarkctl.sim.ar1.fastboot import Fastboot, Wire
 from quarkctl.sim.ar1.programmer import Programmer
-from quarkctl.sim.ar1.settings import Remembered, Settings
+from quarkctl.sim.ar1.settings import STARTING, Remembered, Settings
 from quarkctl.sim.ar1.storage import PowerLost, Storage
 from quarkctl.sim.ar1.wires import TcpServer, UdpServer, UsbWire
 from quarkctl.sim.fault_points import Points
@@ -25,8 +25,6 @@ from quarkctl.sim.usb_host import Port
 
 #: What can be on the port: nothing, the boot loader, fastbootd, emergency download, a memory dump, the running system.
 MODES = ("off", "fastboot", "fastbootd", "edl", "dump", "system", "recovery")
-#: The boot loader is at work: not a mode to be asked for.
-STARTING = "starting"
 _DUMP_USB_ID = (EDL_USB_ID[0], 0x900E)
 _FASTBOOT_USB_ID = (0x18D1, 0x4EE0)
 

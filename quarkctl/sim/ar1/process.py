@@ -56,6 +56,7 @@ class Process:
             "lock": self._lock,
             "flip": self._flip,
         }
+        self._was_on = True
         self.ar1.enter(mode)
 
     def _launch(self, ar1: VirtualAr1, start: Start) -> QemuSystem:
@@ -78,7 +79,7 @@ class Process:
             "unlocked": a.remembered.unlocked, "battery_soc_pct": a.remembered.battery_soc_pct,
             "programmer": str(self._folder / PROGRAMMER), "slot": a.slot, "slots": self._slots(),
             "port": self.host_port.port if a.mode == "system" else "", "reset_reason": a.reset_reason,
-            "boot_failure": a.boot_failure,
+            "boot_failure": a.boot_failure, "heard": a.mode == "system" and self.host_port.heard,
         }  # fmt: skip
 
     def _slots(self) -> dict[str, Any]:
@@ -120,10 +121,11 @@ class Process:
             self.host_port.plug()
 
     def _power(self, request: dict[str, Any]) -> None:
-        """Of the whole glasses: it goes without warning, and comes back as the power key would."""
+        """Of the whole glasses. It comes back as the power key would bring it, unless it was switched off before."""
         if request["action"] == "cut":
+            self._was_on = self.ar1.mode != "off"
             self.ar1.power_cut(str(request.get("reason", "power_on")))
-        elif self.ar1.mode == "off":
+        elif self.ar1.mode == "off" and self._was_on:
             self.ar1.enter("system")
 
     def _lock(self, request: dict[str, Any]) -> None:

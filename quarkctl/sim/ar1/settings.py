@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 MIB = 1 << 20
+#: Mode while the boot loader is at work: not one to be asked for.
+STARTING = "starting"
 
 #: Misbehaviour that real devices show, by name. Each is asked for where the protocol has the choice.
 QUIRKS = {

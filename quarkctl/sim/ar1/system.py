@@ -15,7 +15,6 @@ from quarkctl.sim import qemu
 from quarkctl.sim.ar1.bootloader import Start
 from quarkctl.sim.ar1.host_port import HostPort
 
-PROGRAM = "qemu-system-aarch64"
 _MEMORY_MIB = 256
 #: A system that says nothing on its port for so long hangs: the watchdog resets it.
 WATCHDOG_S = 60.0
@@ -36,8 +35,8 @@ def command(start: Start, luns: Sequence[Path], sector_bytes: int, link: str) ->
         block = f"logical_block_size={sector_bytes},physical_block_size={sector_bytes}"
         drives += ["-device", f"virtio-blk-pci,drive=d{n},addr={4 + n:#x},{block}"]
     return [
-        PROGRAM, "-M", "virt", "-cpu", "cortex-a53", "-accel", "tcg,tb-size=64", "-m", str(_MEMORY_MIB), "-nodefaults",
-        "-display", "none", "-monitor", "none", "-no-reboot",
+        qemu.AR1_PROGRAM, "-M", "virt", "-cpu", "cortex-a53", "-accel", "tcg,tb-size=64", "-m", str(_MEMORY_MIB),
+        "-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot",
         "-kernel", "kernel", "-initrd", "ramdisk", "-append", start.cmdline, *drives,
         # The terminal comes last: when its name is printed, the socket exists.
         "-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
@@ -60,7 +59,7 @@ class QemuSystem:
         self, folder: Path, start: Start, luns: Sequence[Path], sector_bytes: int, port: HostPort, link: str = ""
     ) -> None:
         """Raises HostUnfit when QEMU is missing or does not start."""
-        qemu.require(PROGRAM)
+        qemu.require(qemu.AR1_PROGRAM)
         self._folder, self._port = folder, port
         self._killed, self._attached = False, 0
         (folder / "qmp.sock").unlink(missing_ok=True)
@@ -78,7 +77,9 @@ class QemuSystem:
             self._events.sendall(b'{"execute": "qmp_capabilities"}\n')
         except (OSError, HostUnfit) as error:
             self.kill()
-            raise HostUnfit(f"{PROGRAM} did not start: {error}", hint=f"see {folder / 'console.log'}") from error
+            raise HostUnfit(
+                f"{qemu.AR1_PROGRAM} did not start: {error}", hint=f"see {folder / 'console.log'}"
+            ) from error
 
     @property
     def pid(self) -> int:
