@@ -79,7 +79,7 @@ def _ar1_way(word: str, way: str, *, allow_remote: bool) -> Opener:
         name = word.removeprefix("sim:").removesuffix("/ar1")
         ar1_control.state(name)  # says at once if it is not there, and why
         if way == ar1.LOADER:
-            return ar1_control.SimWay(name)
+            return ar1_control.LoaderWay(name)
         return SerialOpener(f"sim:{name}/ar1", partial(ar1_control.port, name), AR1_BAUD)
     found = ar1.network_device(word, allow_remote=allow_remote)
     if found is None:
