@@ -447,8 +447,13 @@ class Ar1Chip:
             found.ask("untrial")
         elif state is State.TRIAL:
             self._boot_id = report.boot_id
-            found.restart()
+            if report.slots[report.slots.running].tries:  # somebody else gave it more than one
+                self._enter_loader().command("oem untrial", 30.0)
+                self._loader().command("reboot")
+            else:
+                found.restart()
             self._drop()
+            self._took_from_system = False
             report = self._wait_for_system()
             if report.slots.state(self._digest) is State.TRIAL:
                 raise VerificationFailed("the AR1 did not go back to its old image", hint="cycle its power")

@@ -79,10 +79,10 @@ class Slots:
         slot = self[name]
         if not slot.holds(digest):
             return State.OLD
+        if name == self.settled:
+            return State.CONFIRMED  # or never confirmed, and nothing is there to go back to
         if name == self.running:
-            return State.CONFIRMED if slot.successful else State.TRIAL
-        if not self.running and slot.active and slot.successful and not slot.unbootable:
-            return State.CONFIRMED
+            return State.TRIAL
         return State.ARMED if slot.armed else State.WRITTEN
 
 
