@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from quarkctl.build.programs import find, search_path
 from quarkctl.errors import HostUnfit, QuarkError
 
 #: {program: Debian package}
 RTOS_TOOLS = {"cmake": "cmake", "ninja": "ninja-build", "arm-none-eabi-gcc": "gcc-arm-none-eabi"}
 
 
-def search_path() -> str:
-    """PATH, and the folders of file system tools, which are not in everybody's."""
-    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-
-
 def require(tools: dict[str, str]) -> None:
     """Raises HostUnfit naming every missing program at once."""
-    missing = [t for t in tools if shutil.which(t, path=search_path()) is None]
+    missing = [t for t in tools if not find(t)]
     if missing:
         packages = " ".join(tools[t] for t in missing)
         raise HostUnfit(
@@ -52,8 +47,8 @@ def run(
 
 def output(*command: str | Path) -> str:
     """What a program prints; empty when it is not there or fails."""
-    program = shutil.which(str(command[0]), path=search_path())
-    if program is None:
+    program = find(str(command[0]))
+    if not program:
         return ""
     done = subprocess.run(
         [program, *map(str, command[1:])], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -131,7 +131,7 @@ def _manager() -> str:
 
 
 def _programs() -> list[Check]:
-    from quarkctl.build.tools import search_path
+    from quarkctl.build.programs import search_path
 
     manager, out = _manager(), []
     for programs, needed in ((PROGRAMS, True), (AR1_PROGRAMS, False)):

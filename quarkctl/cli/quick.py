@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import os
 
 
 def unchanged_images(argv: list[str]) -> str | None:
@@ -23,23 +23,26 @@ def unchanged_images(argv: list[str]) -> str | None:
             options[name] = next(words, "")
         else:
             return None
-    from quarkctl.build import source
-    from quarkctl.build.ar1.request import Request, unchanged
-    from quarkctl.errors import QuarkError
+    from quarkctl.build.ar1 import stamp
 
-    try:
-        spec = Path(options["--spec"] or source.root() / "firmware" / "ar1" / f"{options['--board']}.toml")
-    except QuarkError:
+    spec, board = options["--spec"], options["--board"]
+    if not spec:
+        from quarkctl.build import source
+        from quarkctl.errors import QuarkError
+
+        try:
+            spec = str(source.root() / "firmware" / "ar1" / f"{board}.toml")
+        except QuarkError:
+            return None
+    stem = os.path.splitext(os.path.basename(options["--spec"]))[0] or board
+    out = os.path.normpath(options["--out"] or os.path.join("build", stem, "ar1"))
+    record = stamp.load(out)
+    if not stamp.unchanged(record, stamp.asked(spec, options["--version"], options["--key"])):
         return None
-    stem = spec.stem if options["--spec"] else options["--board"]
-    out = Path(options["--out"] or Path("build") / stem / "ar1")
-    built = unchanged(Request(spec, out, options["--version"], options["--key"]))
-    if built is None:
-        return None
+    built = stamp.told(record, out)
     if as_json:
-        told = {"schema": "quarkctl.build/1", "chip": "ar1", "board": built.product, **built.as_dict()}
-        return json.dumps(told, indent=1)
-    return f"nothing changed: {len(built.files)} files in {built.out}"
+        return json.dumps({"schema": "quarkctl.build/1", "chip": "ar1", "board": built["product"], **built}, indent=1)
+    return f"nothing changed: {len(built['files'])} files in {out}"
 
 
 def boards_json(names: list[str]) -> str:

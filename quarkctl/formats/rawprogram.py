@@ -156,9 +156,9 @@ def grow_patches(table: Table, lun: int, entry: int | None) -> list[Patch]:
 
 
 def _element(name: str, **attributes: object) -> str:
-    from xml.sax.saxutils import quoteattr
+    from html import escape  # xml.sax.saxutils has one too, and imports HTTP and TLS
 
-    return f"  <{name} " + " ".join(f"{k}={quoteattr(str(v))}" for k, v in attributes.items()) + " />"
+    return f"  <{name} " + " ".join(f'{k}="{escape(str(v))}"' for k, v in attributes.items()) + " />"
 
 
 def _document(root: str, rows: list[str]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,8 +41,7 @@ class Built:
     @staticmethod
     def of(record: Mapping[str, Any], out: Path, made: list[str]) -> Built:
         """From the record of a build."""
-        names = ("product", "version", "files", "partitions", "signatures", "kernel", "development_key")
-        return Built(out=out, made=made, **{n: record[n] for n in names})
+        return Built(**{**stamp.told(dict(record), out), "out": out, "made": made})
 
 
 def build(request: Request, progress: Progress = silent) -> Built:
@@ -51,23 +49,10 @@ def build(request: Request, progress: Progress = silent) -> Built:
 
     Raises InputWrong (specification, inputs, keys), HostUnfit (tools), BuildFailed, SignaturesWanted, VerificationFailed.
     """
-    asked = _asked(request)
+    asked = stamp.asked(request.spec, request.version, request.key)
     record = stamp.load(request.out)
-    if stamp.unchanged(record, asked, request.spec):
+    if stamp.unchanged(record, asked):
         return Built.of(record, request.out, [])
     from quarkctl.build.ar1 import pipeline
 
     return pipeline.build(request, asked, record, progress)
-
-
-def unchanged(request: Request) -> Built | None:
-    """The last build, when there is nothing to do."""
-    record = stamp.load(request.out)
-    return Built.of(record, request.out, []) if stamp.unchanged(record, _asked(request), request.spec) else None
-
-
-def _asked(request: Request) -> dict[str, str]:
-    return {
-        "spec": str(request.spec.absolute()), "version": request.version, "key": request.key,
-        "epoch": os.environ.get("SOURCE_DATE_EPOCH", "0"),
-    }  # fmt: skip

@@ -5,30 +5,33 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quarkctl.errors import InputWrong
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Signature = list[int]
 
 
-def signature(path: Path) -> Signature:
+def signature(path: str | Path) -> Signature:
     """Size, times and identity of a file: as long as they stay, its content does. Raises InputWrong."""
     try:
-        st = path.stat()
+        st = os.stat(path)
     except OSError as error:
         raise InputWrong(f"cannot read {path}: {error.strerror}") from error
     return [st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino]
 
 
-def intact(path: Path, known: Signature) -> bool:
+def intact(path: str | Path, known: Signature) -> bool:
     try:
         return signature(path) == known
     except InputWrong:
         return False
 
 
-def walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def walk(folder: str | Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Every entry below a folder, folders before what is in them, in the order of their names."""
     todo = [("", str(folder))]
     while todo:
@@ -40,7 +43,7 @@ def walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
         todo += [(f"{prefix}{e.name}/", e.path) for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
 
 
-def folder_signature(folder: Path) -> str:
+def folder_signature(folder: str | Path) -> str:
     """One digest over names, kinds, sizes and times of everything below a folder; no file is read."""
     h = hashlib.sha256()
     for name, entry in walk(folder):
