@@ -153,7 +153,6 @@ class Session:
 
     def _flash(self, step: Step, target: Target) -> str:
         client, image = self._client(), target.image
-        extents = image.extents()
         if self._wish.erase_first:
             client.command(f"erase:{target.partition}", 30.0 + target.size_bytes / (1 << 20))
         if not self._job.wish.force and not self._wish.erase_first and self._holds(target):
@@ -175,7 +174,7 @@ class Session:
         if digests:
             self._job.journal.note(pieces=None)
         how = self._verify(target) if self._wish.verify else "not verified, as you wish"
-        return f"{sum(e.size_bytes for e in extents)} bytes in {len(pieces)} pieces, {how}" if len(pieces) > 1 else how
+        return f"{image.size_bytes} bytes in {len(pieces)} pieces, {how}" if len(pieces) > 1 else how
 
     def _one_piece(self, client: Client, target: Target, piece: Piece, meter: Meter, name: str) -> None:
         meter.label(name)
@@ -207,7 +206,7 @@ class Session:
     def _ranges(self, target: Target) -> list[tuple[int, int]]:
         return [
             (at, min(WINDOW_BYTES, extent.offset + extent.size_bytes - at))
-            for extent in target.image.extents()
+            for extent in target.image.extents
             for at in range(extent.offset, extent.offset + extent.size_bytes, WINDOW_BYTES)
         ]
 

@@ -133,8 +133,6 @@ def bare(device: Device, script: list[tuple[bytes | int, int]], *sources: str | 
         session.plan()
         assert session._device
         link = session._device.link
-        link._closing = True
-        link._reader.join()
         usb, into = link._device, array.array("B", bytes(READ_BYTES))
         large = array.array("B", bytes(link.transfer_bytes))
         began = time.perf_counter()

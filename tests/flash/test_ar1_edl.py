@@ -267,7 +267,7 @@ def test_an_open_write_of_another_tool_is_never_fed(ar1: Maker) -> None:
     with pytest.raises(QuarkError):
         b.edl(boot_xml(b))
     Journal(b.way("usb").identity).end()
-    edl_device.left_idle(b.way("usb").identity).unlink(missing_ok=True)
+    edl_device.forget_programmer(b.way("usb").identity)
     b.ar1.points.arm(0, lambda: None)
     b.ar1.replug()
     refused(b, LinkError, "says nothing", boot_xml(b))
