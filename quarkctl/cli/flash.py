@@ -106,9 +106,9 @@ def flash(
         str,
         typer.Option(
             "--vip-tables",
-            metavar="FOLDER",
+            metavar="FOLDER|bundle",
             rich_help_panel=_EDL,
-            help="Signed digest tables, for a device that takes nothing else.",
+            help="Signed digest tables, for a device that takes nothing else; those in the bundle.",
         ),
     ] = "",
     allow_secdata: Annotated[

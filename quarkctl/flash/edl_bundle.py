@@ -16,7 +16,7 @@ from quarkctl.flash import edl_sources
 from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.bundle import Incoming
 from quarkctl.flash.edl_sources import Work
-from quarkctl.formats.bundle import CHUNK_BYTES, FLASHMAP_NAME, Member
+from quarkctl.formats.bundle import CHUNK_BYTES, FLASHMAP_NAME, VIP_FOLDER, Member
 
 #: Flashmap, XML, tables and programmers are read whole.
 _SMALL_BYTES_MAX = 64 << 20
@@ -45,6 +45,11 @@ class VerifiedMember(File):
             parts.append(part)
             start += len(part)
         return b"".join(parts)
+
+    def read_into(self, view: memoryview, offset: int) -> None:
+        if offset + len(view) > len(self):
+            raise InputWrong(f"{self.path} ends before byte {offset + len(view)}")
+        view[:] = self[offset : offset + len(view)]
 
     def _chunk(self, index: int) -> bytes:
         held, data = self._held  # read once: another thread may replace it
@@ -111,5 +116,8 @@ def read(path: Path) -> Work:
             hint="its recipe names no rawprogram; `quarkctl flash` updates both chips with it",
         )
     work = edl_sources.parse_flashmap(FLASHMAP_NAME, members.text(FLASHMAP_NAME), members)
+    tables = {
+        name.removeprefix(VIP_FOLDER): members.text(name) for name in members.places if name.startswith(VIP_FOLDER)
+    }
     note = f"{incoming.manifest.product} {incoming.manifest.version}: the device does not tell what it has now"
-    return replace(work, board=incoming.manifest.product, dropped=(*work.dropped, note))
+    return replace(work, board=incoming.manifest.product, tables=tables, dropped=(*work.dropped, note))

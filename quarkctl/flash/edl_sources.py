@@ -60,6 +60,8 @@ class Work:
     erases: tuple[tuple[int, Sector, int], ...] = ()
     dropped: tuple[str, ...] = ()
     board: str = ""
+    #: Signed digest tables that came with the files.
+    tables: Mapping[str, bytes] = field(default_factory=dict)
 
     def close(self) -> None:
         for write in self.writes:

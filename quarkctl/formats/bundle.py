@@ -36,6 +36,8 @@ ENVELOPE_NAME = "quarkctl/manifest.dsse.json"
 PROVENANCE_NAME = "quarkctl/provenance.dsse.json"
 SBOM_NAME = "quarkctl/sbom.cdx.json"
 FLASHMAP_NAME = "flashmap.json"
+#: Signed digest tables, by which a locked device takes what the flashmap names.
+VIP_FOLDER = "quarkctl/vip/"
 HEAD_NAMES = (MANIFEST_NAME, ENVELOPE_NAME, PROVENANCE_NAME)
 
 #: One raw packet of Firehose: a chunk's hash is then also the digest of that packet.

@@ -8,11 +8,12 @@ import pytest
 
 from quarkctl.build import bundle, sign
 from quarkctl.errors import InputWrong
-from quarkctl.flash import edl, edl_bundle
+from quarkctl.flash import edl, edl_bundle, vip
 from quarkctl.formats import rawprogram, segments, sparse
 from quarkctl.formats.bundle import CHUNK_BYTES
 from quarkctl.formats.rawprogram import Program, Sector
 from quarkctl.formats.sparse import Chunk, Kind, Sparse
+from quarkctl.formats.vip import SIGNED_NAME, TO_SIGN_NAME
 from tests import ar1, bundles
 from tests.ar1 import noise
 
@@ -71,7 +72,7 @@ def test_a_bundle_that_changes_while_it_is_sent_is_noticed_before_the_changed_ch
         file.seek(at + 5000)
         file.write(b"\0\1\2\3")
     with pytest.raises(InputWrong, match=r"boot.img: bytes 0 to .* are not what was signed"):
-        next(iter(image.pieces(0, image.size_bytes, CHUNK_BYTES)))
+        next(image.pieces(0, image.size_bytes, [memoryview(bytearray(CHUNK_BYTES))]))
     work.close()
 
 
@@ -87,3 +88,26 @@ def test_a_bundle_that_is_not_for_the_board_or_not_whole_is_refused(release: Rel
     unsigned = bundles.make(tmp_path / "unsigned", "1.1.0", keys=()).path
     with pytest.raises(InputWrong, match="not signed"):
         edl_bundle.read(unsigned)
+
+
+def test_a_device_that_takes_only_listed_packets_is_written_with_the_tables_in_the_bundle(
+    release: Release, tmp_path: Path
+) -> None:
+    path, boot, _ = release
+    work = edl_bundle.read(path)
+    made = vip.tables(work, "ufs")
+    work.close()
+    (tmp_path / "vip").mkdir()
+    for name, data in made.files().items():  # the virtual device does not look at the signature around the first one
+        (tmp_path / "vip" / name.replace(TO_SIGN_NAME, SIGNED_NAME)).write_bytes(data)
+    recipe = tmp_path / "release.toml"
+    recipe.write_text(recipe.read_text() + 'vip = "vip"\n')
+    bundle.build(bundle.Request(recipe, tmp_path, path, [sign.load(bundles.DEVELOPMENT)]))
+    bench = ar1.make(tmp_path / "locked", "edl", quirks=["vip"])
+    bench.flash(edl, path, vip_tables="bundle")
+    assert bench.stored("boot_b", len(boot)) == boot
+
+
+def test_a_bundle_without_tables_says_so(release: Release, bench: ar1.Bench) -> None:
+    with pytest.raises(InputWrong, match=r"the bundle: DigestsToSign.bin.mbn is missing"):
+        bench.flash(edl, release[0], vip_tables="bundle")

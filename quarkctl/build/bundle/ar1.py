@@ -14,8 +14,8 @@ from quarkctl.build.bundle import write
 from quarkctl.build.bundle.write import BLOCK_BYTES, Content
 from quarkctl.errors import InputWrong
 from quarkctl.files import File
-from quarkctl.formats import canonical, rawprogram, segments, sparse
-from quarkctl.formats.bundle import FLASHMAP_NAME
+from quarkctl.formats import canonical, rawprogram, segments, sparse, vip
+from quarkctl.formats.bundle import FLASHMAP_NAME, VIP_FOLDER
 from quarkctl.formats.rawprogram import Program, Sector
 from quarkctl.formats.sparse import Kind, Sparse
 
@@ -77,6 +77,14 @@ def part(target: str, path: Path, name: str) -> Part:
         for k, (first, count, chosen) in enumerate(runs)
     )
     return Part("ar1", target, "sparse", image.size_bytes, pieces)
+
+
+def tables(builds: Path, folder: str) -> list[tuple[str, bytes]]:
+    """Signed digest tables, as small members. Raises InputWrong."""
+    signed = [f"{folder}/{vip.SIGNED_NAME}"]
+    chained = [f"{folder}/{vip.CHAINED_NAME.format(n)}" for n in range(vip.CHAINED_MAX)]
+    names = signed + [name for name in chained if (builds / name).is_file()]
+    return [(VIP_FOLDER + name.rpartition("/")[2], _small(builds, name)) for name in names]
 
 
 def from_rawprogram(

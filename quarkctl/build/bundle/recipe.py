@@ -22,6 +22,7 @@
     patch = ["patch0.xml"]
     programmer = "prog_firehose.elf"
     memory = "ufs"
+    vip = "vip"                         # optional: folder of signed digest tables (quarkctl ar1 vip-tables)
 
     [[contains]]                        # optional: what the images are made of, for the SBOM
     name = "monocypher"
@@ -148,6 +149,8 @@ def _ar1(raw: Fields, builds: Path, chips: dict[str, ChipRelease], product: str)
     storage = Storage(())
     if programs:
         storage = ar1.from_rawprogram(builds, programs, patches, raw.text("programmer"), raw.text("memory"), product)
+        tables = raw.text("vip", "")
+        storage = replace(storage, files=(*storage.files, *(ar1.tables(builds, tables) if tables else ())))
     if images:
         parts = []
         for image in images:
