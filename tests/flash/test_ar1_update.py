@@ -73,7 +73,7 @@ class System:
         return lock.hold(self.identity)
 
     def open(self) -> Link:
-        return Watched(SerialOpener(self.identity, self.resolve, 1_000_000).open(), self.pair)
+        return self.pair.watched(SerialOpener(self.identity, self.resolve, 1_000_000).open())
 
 
 KIB = 1 << 10
@@ -143,6 +143,9 @@ class Pair:
     cable: bool = True
     killed: bool = False
     events: list[Event] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    chip: Ar1Chip | None = None
+    incoming: Incoming | None = None
 
     def moment(self, what: str) -> None:
         if self.killed:
@@ -169,6 +172,10 @@ class Pair:
         self.ar1.power_cut("brownout")
         self.ar1.enter("system")
 
+    def watched(self, link: Link) -> Link:
+        self.links.append(link)
+        return Watched(link, self)
+
     def power_on(self) -> None:
         self.world.devices["rtos"].restart(power=True)
         self.ar1.power_cut()
@@ -176,7 +183,14 @@ class Pair:
         assert self.ar1.wait_for("system")
 
     def calm(self) -> None:
-        """Nothing strikes any more; host and cable are back."""
+        """Nothing strikes any more; host and cable are back. What a killed process had open is closed."""
+        for link in self.links:
+            link.close()
+        self.links.clear()
+        if self.chip:
+            self.chip._lock.release()
+        if self.incoming:
+            self.incoming.close()
         self.at, self.moments, self.killed, self.cable = 0, [], False, True
         self.world.devices["rtos"].answers = True
         self.ar1.replug()
@@ -207,10 +221,12 @@ class Pair:
         def connect() -> Link:
             if not self.cable or self.ar1.mode not in ("fastboot", "fastbootd"):
                 raise LinkLost(f"the AR1 is in mode {self.ar1.mode}")
-            return Watched(TcpLink("127.0.0.1", self.ar1.tcp_port), self)
+            return self.watched(TcpLink("127.0.0.1", self.ar1.tcp_port))
 
         name = f"test:{self.ar1.settings.serial}"
-        chip = Ar1Chip(job, incoming.manifest, incoming.front["ar1"], NetworkWay(name, connect), System(self, name))
+        chip = self.chip = Ar1Chip(
+            job, incoming.manifest, incoming.front["ar1"], NetworkWay(name, connect), System(self, name)
+        )
         return {"rtos": Scripted(self.world, "rtos", {"left": 80, "right": 75}), "ar1": chip}
 
     def session(self, release: Path, **wish: Any) -> tuple[Session, Journal]:
