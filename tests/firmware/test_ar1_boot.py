@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from quarkctl.build.ar1 import request
 from quarkctl.formats import avb
 from quarkctl.sim.ar1 import factory
 from quarkctl.sim.ar1.host_port import HostPort
@@ -19,25 +17,10 @@ from quarkctl.sim.ar1.machine import VirtualAr1
 from quarkctl.sim.ar1.partitions import Disk
 from quarkctl.sim.ar1.system import QemuSystem
 from tests.ar1_system import PATIENCE_S, Talk
-from tests.conftest import BUILD, ROOT
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.qemu
 BLOCK = 4096
-
-
-@pytest.fixture(scope="session")
-def built() -> Callable[[str], Path]:
-    """``built("g1-virtual")`` builds its images, once, from the sources in firmware/ar1."""
-
-    def build(board: str) -> Path:
-        out = BUILD / board / "ar1"
-        out.mkdir(parents=True, exist_ok=True)
-        with (BUILD / "lock.ar1").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            request.build(request.Request(ROOT / "firmware/ar1" / f"{board}.toml", out))
-        return out
-
-    return build
 
 
 @dataclass
@@ -70,11 +53,11 @@ class Device:
 
 
 @pytest.fixture
-def device(built: Callable[[str], Path], tmp_path: Path) -> Iterator[Callable[..., Device]]:
+def device(ar1_images: Callable[[str], Path], tmp_path: Path) -> Iterator[Callable[..., Device]]:
     made: list[Device] = []
 
     def make(board: str = "s1-virtual", *, locked: bool = False) -> Device:
-        folder, images = tmp_path / f"ar1-{len(made)}", built(board)
+        folder, images = tmp_path / f"ar1-{len(made)}", ar1_images(board)
         factory.install(folder, board, images)
         port = HostPort()
         ar1 = VirtualAr1(
