@@ -331,6 +331,7 @@ def settles(pair: Pair, release: Path, power_first: bool) -> None:
     assert pair.stored("userdata", len(PHOTOS)) == PHOTOS and pair.world.devices["rtos"].data == b"photos"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # who is killed closes nothing
 @pytest.mark.parametrize("fault", FAULTS)
 def test_cut_at_any_message_nothing_is_left_that_does_not_belong_together(
     release: Path, make: Callable[[], Pair], fault: str
