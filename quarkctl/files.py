@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from quarkctl.errors import InputWrong
+from quarkctl.errors import HostUnfit, InputWrong
 from quarkctl.formats.segments import Segment, Span, Zeros, pieces
 
 _COPY_BYTES = 1 << 20
@@ -74,6 +74,11 @@ class File:
         except OSError as error:  # ENXIO: nothing up to the end
             return error.errno == errno.ENXIO and stop <= self._size
 
+    def fingerprint(self) -> str:
+        """Changes when the content does, as far as the file system tells."""
+        status = os.fstat(self.fd)
+        return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+
     def __reduce__(self) -> tuple[Callable[..., File], tuple[Path, tuple[int, int, int]]]:
         """Another process opens it again, if it is still the same file."""
         return _again, (self.path.absolute(), self._identity())
@@ -125,21 +130,36 @@ class Into:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, synced to the disk."""
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well, and is gone when it does not.
+
+    ``durable``: it is on the disk when this returns, whatever becomes of the power. Raises HostUnfit, also for an OSError
+    of the block.
+    """
     temporary = path.with_name(f".{path.name}.new")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        fd = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        if durable:
+            sync(temporary)
         temporary.replace(path)
-    except BaseException:
+        if durable:
+            sync(path.parent)  # a rename is on disk only when its folder is
+    except OSError as error:
+        hint = "is the disk full?" if error.errno == errno.ENOSPC else ""
+        raise HostUnfit(f"cannot write {path}: {error.strerror}", hint) from error
+    finally:
         with suppress(OSError):
             temporary.unlink()
-        raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write(path: Path, segments: Iterable[Segment]) -> int:

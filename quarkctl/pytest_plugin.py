@@ -204,7 +204,9 @@ def flash(glasses: Glasses) -> Callable[..., dict[str, Any]]:
         opener = choose(glasses.station.word, method.device_method)
         journal = Journal(opener.identity)
         began = time.monotonic()
-        session = prepared(Job(opener, journal, silent, glasses.station.board, Wish(force, allow_downgrade), chip))
+        session = prepared(
+            Job(opener, journal, silent, glasses.station.board, Wish(force, allow_downgrade), chip, choose)
+        )
         try:
             made = run.preflight(session, journal, silent)
             result = run.carry_out(session, made, journal, silent)

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from quarkctl.build import bundle, sign
 from quarkctl.build.bundle import Built, Request
-from quarkctl.formats import mcuboot_image
+from quarkctl.formats import avb, mcuboot_image
 from quarkctl.formats.mcuboot_image import Version
 from tests.conftest import RTOS
 
@@ -25,6 +25,12 @@ def rtos_image(version: str = "1.1.0", board: str = "s1-virtual", counter: int =
         header_bytes=0x20, board=board, security_counter=counter, public_key=signer.public_key,
         sign=lambda message: signer.sign(message, "test"),
     )  # fmt: skip
+
+
+def vbmeta(version: str = "1.0.1", rollback_index: int = 0, content: bytes = b"") -> bytes:
+    """An image that names a slot's content. Nobody signed it."""
+    told = [avb.Property(avb.VERSION_PROPERTY, version.encode()), avb.Property("content", content)]
+    return avb.build(told, None, release="test", rollback_index=rollback_index).ljust(65536, b"\0")
 
 
 def make(

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 
-from quarkctl import boards, state
+from quarkctl import boards, files, state
 from quarkctl.errors import HostUnfit, InputWrong
 from quarkctl.formats import bundle, canonical, trust
 from quarkctl.formats.bundle import Manifest
@@ -154,9 +154,5 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, data: bytes) -> None:
     state.folder(f"trust/{path.parent.name}")
-    temporary = path.with_suffix(".new")
-    try:
+    with files.replacing(path) as temporary:
         temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise HostUnfit(f"cannot write {path}: {error.strerror}") from error

@@ -5,12 +5,15 @@ from __future__ import annotations
 from functools import partial
 
 from quarkctl.link import Opener, ar1, identity, names
-from quarkctl.link.identity import Device
+from quarkctl.link.identity import Device, Finder
+from quarkctl.link.serial_port import SerialOpener
 from quarkctl.sim import control, folder
 from quarkctl.sim.ar1 import control as ar1_control
 
 #: Methods of the application processor.
 AR1_METHODS = ("fastboot", "edl", "ramdump")
+#: Of the serial port of its system; a USB port takes any.
+AR1_BAUD = 1_000_000
 
 
 def devices() -> list[Device]:
@@ -35,6 +38,8 @@ def choose(word: str, method: str = "", *, allow_remote: bool = False) -> Opener
     A path that belongs to no known device is taken as it is: an explicit port always wins.
     Raises DeviceMissing, DeviceAmbiguous.
     """
+    if method in (ar1.LOADER, ar1.SYSTEM):
+        return _ar1_way(word, method, allow_remote=allow_remote)
     network = ar1.network_device(word, allow_remote=allow_remote)
     if network:
         return identity.choose([network], network.identity, method).opener()
@@ -63,3 +68,24 @@ def methods_of(word: str) -> tuple[str, ...]:
     network = ar1.network_device(word)
     found = [network] if network else devices()
     return tuple(m for d in found if network or not word or d.is_called(word) for m in d.methods)
+
+
+def _ar1_way(word: str, way: str, *, allow_remote: bool) -> Opener:
+    """To an AR1 in whatever mode it is: its boot loader, or the serial port that its system has under the same number.
+
+    Without a word the only one that is in fastboot. Raises DeviceMissing, DeviceAmbiguous.
+    """
+    if word.startswith("sim:"):
+        name = word.removeprefix("sim:").removesuffix("/ar1")
+        ar1_control.state(name)  # says at once if it is not there, and why
+        if way == ar1.LOADER:
+            return ar1_control.LoaderWay(name)
+        return SerialOpener(f"sim:{name}/ar1", partial(ar1_control.port, name), AR1_BAUD)
+    found = ar1.network_device(word, allow_remote=allow_remote)
+    if found is None:
+        serial = Finder(word)
+        there = [d for d in ar1.usb_devices() if ar1.FASTBOOT in d.methods]
+        if word and not any(d.is_called(word) for d in there) and serial():  # its system runs
+            return ar1.UsbWay(word, "") if way == ar1.LOADER else SerialOpener(word, serial, AR1_BAUD)
+        found = identity.choose(there, word, ar1.FASTBOOT)
+    return found.opener() if way == ar1.LOADER else SerialOpener(found.identity, Finder(found.identity), AR1_BAUD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +60,12 @@ def flash(
         bool, typer.Option("--verify-only", help="Compare what the device holds; write nothing.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write even what is there already.")] = False,
+    ar1_device: Annotated[
+        str,
+        typer.Option(
+            "--ar1", metavar="ID", rich_help_panel=_AR1, help="Of a bundle: the AR1 beside the microcontroller."
+        ),
+    ] = "",
     slot: Annotated[
         str,
         typer.Option(
@@ -99,9 +106,9 @@ def flash(
         str,
         typer.Option(
             "--vip-tables",
-            metavar="FOLDER",
+            metavar="FOLDER|bundle",
             rich_help_panel=_EDL,
-            help="Signed digest tables, for a device that takes nothing else.",
+            help="Signed digest tables, for a device that takes nothing else; those in the bundle.",
         ),
     ] = "",
     allow_secdata: Annotated[
@@ -150,6 +157,7 @@ def flash(
     from quarkctl.flash.plan import Ar1Wish, Job, Wish
     from quarkctl.flash.rtos import TestBootFailed
     from quarkctl.flash.smp import FRAMINGS
+    from quarkctl.link.ar1 import LOADER
 
     if framing and framing not in FRAMINGS:
         raise UsageWrong(f"there is no framing {framing!r}", hint=f"there are {' and '.join(FRAMINGS)}")
@@ -157,7 +165,8 @@ def flash(
         raise UsageWrong(f"--slot {slot!r}", hint="inactive, active, a or b")
     method = methods.select(what, via=via, chip=chip, board=board, present=lambda: methods_of(device))
     prepared = method.prepare(what)
-    opener = choose(device, method.device_method, allow_remote=allow_remote)
+    find = partial(choose, allow_remote=allow_remote)
+    opener = find(device, LOADER if method.name == "bundle" and chip == "ar1" else method.device_method)
     began = time.monotonic()
     with (
         show.Reporter(events, quiet=as_json) as progress, bounded(timeout), terminable(), protocol_log(verbose, log),
@@ -165,9 +174,9 @@ def flash(
     ):  # fmt: skip
         journal = Journal(opener.identity)
         ar1 = Ar1Wish(slot, restart, erase_first, verify, programmer, memory, allow_secdata, assume_idle=assume_idle,
-                      vip_tables=vip_tables)  # fmt: skip
+                      vip_tables=vip_tables, device=ar1_device)  # fmt: skip
         wish = Wish(force, allow_downgrade, verify_only, framing, ar1)
-        session = prepared(Job(opener, journal, progress, board, wish, chip))
+        session = prepared(Job(opener, journal, progress, board, wish, chip, find))
         try:
             plan = run.preflight(session, journal, progress)
             if not as_json and events != "-":

@@ -10,7 +10,7 @@ import typer
 
 from quarkctl.cli import show
 from quarkctl.cli.options import Json, Yes, examples
-from quarkctl.errors import HostUnfit, InputWrong, UsageWrong
+from quarkctl.errors import InputWrong, UsageWrong
 
 if TYPE_CHECKING:
     from quarkctl.formats.trust import Trust
@@ -101,6 +101,7 @@ def rotate(
 
     It takes effect where it is installed: `quarkctl keys trust FILE`.
     """
+    from quarkctl import files
     from quarkctl.build import keys
     from quarkctl.build import sign as signing
     from quarkctl.formats import trust
@@ -119,7 +120,8 @@ def rotate(
             threshold=threshold, expires=_day(expires),
         )  # fmt: skip
         target = out or Path(f"trust-{product}-{after.number}.json")
-    _write(target, data)
+    with files.replacing(target) as temporary:
+        temporary.write_bytes(data)
     count = len(trust.read(data)[0].signatures)
     if as_json:
         show.document("quarkctl.trust-document/1", {"file": str(target), "signatures": count, **_facts(after)})
@@ -204,12 +206,3 @@ def _read(path: Path) -> bytes:
             return file.read(1 << 20)
     except OSError as error:
         raise InputWrong(f"cannot read {path}: {error.strerror}") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise HostUnfit(f"cannot write {path}: {error.strerror}") from error

@@ -35,7 +35,7 @@ def __getattr__(name: str) -> Console:
         raise AttributeError(name)
     from rich.console import Console, ConsoleDimensions
 
-    console = Console(stderr=name == "err", highlight=False, markup=False)
+    console = Console(stderr=name == "err", highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.size = ConsoleDimensions(_UNBROKEN, 25)
     globals()[name] = console

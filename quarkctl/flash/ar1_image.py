@@ -37,10 +37,13 @@ def _filled(fill: int, phase: int, size_bytes: int) -> bytes:
 class Image:
     """An open image file. ``skip_bytes`` of a raw file are left out at its beginning."""
 
-    def __init__(self, path: Path, *, skip_bytes: int = 0, may_be_sparse: bool = True) -> None:
-        """Raises InputWrong for a file that cannot be read, is empty, or is a damaged sparse image."""
+    def __init__(
+        self, path: Path, *, skip_bytes: int = 0, may_be_sparse: bool = True, file: File | None = None
+    ) -> None:
+        """``file``: it is open already. Raises InputWrong for one that cannot be read, is empty, or is a damaged sparse
+        image."""
         self.path = path
-        self.file = File(path)
+        self.file = file or File(path)
         self.sparse: sparse.Sparse | None = None
         try:
             if may_be_sparse and sparse.looks_like(self.file):
@@ -148,8 +151,7 @@ class Image:
 
     def fingerprint(self) -> str:
         """Changes when the file does, as far as the file system tells; reading gigabytes only for that takes too long."""
-        status = self.path.stat()
-        return f"{self.path.name} {status.st_size} {status.st_mtime_ns} {status.st_ino} {self.skip_bytes}"
+        return f"{self.path.name} {self.file.fingerprint()} {self.skip_bytes}"
 
     def close(self) -> None:
         self.file.close()

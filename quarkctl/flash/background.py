@@ -1,12 +1,13 @@
-"""One computation beside the transfers: hashing releases the interpreter, and so does waiting for a device."""
+"""Computations beside the transfers: hashing releases the interpreter, and so does waiting for a device."""
 
 from __future__ import annotations
 
 import array
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 _PIECES_HELD = 4
@@ -97,3 +98,39 @@ class Feed:
         self._free.put(None)
         if self._made:
             self._made.join()
+
+
+def ahead(items: Iterable[T], held: int) -> Generator[T, None, None]:
+    """The same items in the same order, made in the background while those before them are used.
+
+    What making one raises is raised in its place. When the caller stops early, at most ``held`` items were made in vain.
+    """
+    made: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(held)
+    wanted = threading.Event()
+    wanted.set()
+
+    def make() -> None:
+        try:
+            for item in items:
+                made.put((item, None, False))
+                if not wanted.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised again where the item is wanted
+            made.put((None, error, True))
+        else:
+            made.put((None, None, True))
+
+    threading.Thread(target=make, name="ahead", daemon=True).start()
+    try:
+        while True:
+            item, error, last = made.get()
+            if error:
+                raise error
+            if last:
+                return
+            yield cast(T, item)
+    finally:
+        wanted.clear()
+        with suppress(queue.Empty):  # the maker may wait for room
+            while True:
+                made.get_nowait()

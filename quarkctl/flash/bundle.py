@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from quarkctl import boards
@@ -15,22 +15,29 @@ from quarkctl.boards import trust
 from quarkctl.errors import DeviceRefused, InputWrong, ProtocolError, QuarkError, UsageWrong, VerificationFailed
 from quarkctl.events import Event, Level
 from quarkctl.flash import rtos_plan, transaction
+from quarkctl.flash.background import ahead
 from quarkctl.flash.chip import Chip, Look, Pieces
 from quarkctl.flash.plan import Job, Plan, Step
 from quarkctl.flash.source import Source, is_url, open_source
 from quarkctl.flash.transaction import Act, State, Who
 from quarkctl.formats import archive, bundle
-from quarkctl.formats.bundle import Component, Manifest, Member
+from quarkctl.formats.bundle import VBMETA, Component, Member
 from quarkctl.formats.bundle_reader import Reader
 from quarkctl.formats.mcuboot_image import Version
+from quarkctl.link.ar1 import LOADER, SYSTEM
 
 #: Files up to this size are verified whole before a device is touched; of larger ones every chunk before it is sent.
 VERIFY_FIRST_BYTES = 64 << 20
 #: The image of a microcontroller is kept in memory while the AR1 is written beside it.
 RTOS_BYTES_MAX = 64 << 20
+#: Verified before they are wanted, while the device is busy with those before them.
+CHUNKS_AHEAD = 4
 
-#: Makes the chips of a bundle; the bytes are the microcontroller's image, empty where the bundle has none.
-ChipMaker = Callable[[Job, Manifest, bytes, Callable[[int], None]], Mapping[str, Chip]]
+#: A table of what verified boot checks has 64 KiB.
+VBMETA_BYTES_MAX = 1 << 20
+
+#: Makes the chips of a bundle, from the images in front; the last one is called with the bytes that the rtos has got.
+ChipMaker = Callable[[Job, "Incoming", Callable[[int], None]], Mapping[str, Chip]]
 
 
 def accepts(sources: Sequence[str]) -> bool:
@@ -70,7 +77,8 @@ def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
 
 
 class Incoming:
-    """A bundle on its way in: the manifest at once, the microcontroller's image next, the rest as the AR1 takes it.
+    """A bundle on its way in: the manifest at once, then the images in front (the microcontroller's, and the AR1's vbmeta,
+    which names all the others), the rest as the AR1 takes it.
 
     ``whole``: also verify all of it now, if it is small and can be read again.
     """
@@ -84,7 +92,7 @@ class Incoming:
                 self.pour({})
                 self.close()
                 self._begin()
-            self.rtos_image = self._read_rtos()
+            self.front = self._read_front()
         except QuarkError as error:
             self.close()
             if not error.message.startswith(name) and name != "-":
@@ -98,6 +106,7 @@ class Incoming:
         self.manifest, self.trusted, self.signed = trust.open_bundle(head)
         self.digest = hashlib.sha256(head.envelope.payload).hexdigest()
         self._reader.begin(self.manifest)
+        self._head_entries = head.entries
         entries = [*head.entries, *(m.entry for m in self.manifest.members)]
         size = sum(len(archive.local_header(e)) + e.size_bytes for e in entries) + len(archive.directory(entries))
         if self._source.size_bytes and self._source.size_bytes != size:
@@ -107,23 +116,38 @@ class Incoming:
         self._members: Iterator[Member] = iter(self.manifest.members)
         self._ended = False
 
-    def _read_rtos(self) -> bytes:
-        """All up to the end of the microcontroller's image; it is the first of the images."""
-        wanted = {e.member for c in self.manifest.components if c.chip == "rtos" for e in c.extents}
-        payload = {e.member for c in self.manifest.components for e in c.extents}
-        first = next(m for m in self.manifest.members if m.name in payload)
-        if wanted and first.name not in wanted:
-            raise InputWrong("the microcontroller's image is not the first of the images")
-        if wanted and first.size_bytes > RTOS_BYTES_MAX:
-            raise InputWrong(f"an image of {first.size_bytes} bytes is none of a microcontroller")
+    def _read_front(self) -> dict[str, bytes]:
+        """{chip: its first image}, and all that stands before them. They are kept in memory."""
+        wanted: dict[str, tuple[Component, int]] = {}
+        for c in self.manifest.components:
+            if c.chip == "rtos" or c.target == VBMETA:
+                wanted[c.extents[0].member] = (c, RTOS_BYTES_MAX if c.chip == "rtos" else VBMETA_BYTES_MAX)
+        images = {e.member for c in self.manifest.components for e in c.extents}
+        front: dict[str, bytes] = {}
         for member in self._members:
-            if member.name in wanted:
-                return b"".join(self._reader.chunks(member))
-            if member.name in payload:
+            if member.name not in images:
+                self._reader.skip(member)
+            elif member.name in wanted:
+                component, most = wanted.pop(member.name)
+                if member.size_bytes > most or len(component.extents) != 1:
+                    raise InputWrong(f"{member.name} has {member.size_bytes} bytes: too many for {component.target}")
+                front[component.chip] = b"".join(self._reader.chunks(member))
+            else:
                 self._members = iter([member, *self._members])
-                return b""
-            self._reader.skip(member)
-        return b""
+                break
+        if wanted:
+            raise InputWrong(f"{next(iter(wanted))} does not stand in front of the other images")
+        return front
+
+    def places(self) -> Mapping[str, tuple[Member, int]]:
+        """{name: (member, where its bytes begin in the file)}, for whoever reads here and there and verifies himself."""
+        found: dict[str, tuple[Member, int]] = {}
+        at = sum(len(archive.local_header(e)) + e.size_bytes for e in self._head_entries)
+        for member in self.manifest.members:
+            at += len(archive.local_header(member.entry))
+            found[member.name] = (member, at)
+            at += member.size_bytes
+        return found
 
     def pour(self, takers: Mapping[str, Callable[[Component, Pieces], None]]) -> None:
         """Read on to the end; each component goes to the taker of its chip, what has none is only verified.
@@ -149,12 +173,13 @@ class Incoming:
                 self._reader.skip(member)
                 continue
             mine = [member]
-            while pending and owner[pending[0].name][0] is component:
+            while pending and pending[0].name in owner and owner[pending[0].name][0] is component:
                 mine.append(pending.popleft())
-            pieces = self._pieces([(m, owner[m.name][1].offset_bytes) for m in mine])
-            take(component, pieces)
-            for _ in pieces:  # whatever was not wanted of it
-                continue
+            verified = self._pieces([(m, owner[m.name][1].offset_bytes) for m in mine])
+            with closing(ahead(verified, CHUNKS_AHEAD)) as pieces:
+                take(component, pieces)
+                for _ in pieces:  # whatever was not wanted of it
+                    continue
         self._reader.finish()
         self._ended = True
 
@@ -187,7 +212,7 @@ class Session:
         self._done: dict[str, int] = {}
         self._total = 0
         maker = make_chips or chips_of
-        self._chips = dict(maker(job, self._manifest, incoming.rtos_image, lambda done: self._report("rtos", done)))
+        self._chips = dict(maker(job, incoming, lambda done: self._report("rtos", done)))
         self._looks: dict[str, Look] = {}
         self._first, self._second = (*self._releases, "")[:2]
         self._begun: dict[str, State] = {}
@@ -348,8 +373,6 @@ class Session:
     def interrupted(self, step: Step) -> str:
         if self._committed:
             return "one chip has the new version for good: flash again, and the other one follows"
-        with suppress(QuarkError):
-            self._look_again()
         return self._undo()
 
     def _act(self, act: Act, who: Who) -> str:
@@ -393,7 +416,7 @@ class Session:
 
     def _write_rtos(self) -> None:
         component = next(c for c in self._manifest.components if c.chip == "rtos")
-        self._chips["rtos"].write(component, iter([(0, self._incoming.rtos_image)]))
+        self._chips["rtos"].write(component, iter([(0, self._incoming.front["rtos"])]))
 
     def _counted(self, name: str) -> Callable[[Component, Pieces], None]:
         def take(component: Component, pieces: Pieces) -> None:
@@ -465,8 +488,12 @@ class Session:
         return "at the second attempt"
 
     def _undo(self) -> str:
-        """Both chips back to what they ran before. Returns what came of it; raises nothing."""
+        """Both chips back to what they ran before. Returns what came of it; raises nothing.
+
+        Where one does not answer, the other is left alone: which of them is armed decides who goes back first.
+        """
         try:
+            self._look_again()
             while todo := transaction.UNDO[self._pair()]:
                 for act, who in todo:
                     self._act(act, who)
@@ -525,14 +552,27 @@ class Session:
         self._job.progress(Event(self._job.opener.identity, "update", level, text))
 
 
-def chips_of(job: Job, manifest: Manifest, rtos_image: bytes, report: Callable[[int], None]) -> Mapping[str, Chip]:
-    """The chips that a bundle, or --chip, asks for. Raises UsageWrong for one that nothing here can flash."""
-    wanted = [job.chip] if job.chip else list(manifest.chips)
-    if "ar1" in wanted and "ar1" in manifest.chips:
-        raise UsageWrong(
-            "the bundle has images for the AR1, which cannot be tried and confirmed beside the microcontroller yet",
-            hint="--chip rtos flashes one chip; the AR1's: quarkctl bundle extract, then flash --via fastboot or edl",
-        )
-    from quarkctl.flash.rtos_chip import RtosChip
+def chips_of(job: Job, incoming: Incoming, report: Callable[[int], None]) -> Mapping[str, Chip]:
+    """The chips that a bundle, or --chip, asks for. Raises what finding them raises, InputWrong."""
+    wanted = [job.chip] if job.chip else list(incoming.manifest.chips)
+    chips: dict[str, Chip] = {}
+    if "rtos" in wanted and "rtos" in incoming.front:
+        from quarkctl.flash.rtos_chip import RtosChip
 
-    return {"rtos": RtosChip(job, rtos_image, report)}
+        chips["rtos"] = RtosChip(job, incoming.front["rtos"], report)
+    if "ar1" in wanted and "ar1" in incoming.manifest.chips:
+        from quarkctl.flash.ar1_chip import Ar1Chip
+
+        if "ar1" not in incoming.front:
+            raise InputWrong(
+                f"the AR1's images have no {VBMETA}: nothing would tell what a slot holds",
+                hint="--chip rtos flashes one chip; or build the bundle with it",
+            )
+        if job.find is None:
+            raise UsageWrong("nothing here finds the AR1", hint="quarkctl flash does")
+        here = job.opener.identity
+        word = job.wish.ar1.device or (here if here.startswith("sim:") else "")
+        chips["ar1"] = Ar1Chip(
+            job, incoming.manifest, incoming.front["ar1"], job.find(word, LOADER), job.find(word, SYSTEM)
+        )
+    return chips

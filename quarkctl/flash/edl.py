@@ -131,7 +131,10 @@ class Session:
     def plan(self) -> Plan:
         if not self._work.writes and not self._work.patches and not self._work.erases:
             raise InputWrong("the files say nothing that could be written")
-        board = boards.load(self._job.board) if self._job.board else None
+        if self._work.board and self._job.board not in ("", self._work.board):
+            raise InputWrong(f"the files are for {self._work.board}, not {self._job.board}", hint="leave --board out")
+        name = self._job.board or self._work.board
+        board = boards.load(name) if name else None
         memory = self._wish.memory or self._work.memory or (str(board.get("ar1.storage", "")) if board else "") or "ufs"
         sizes = {w.sector_bytes for w in self._work.writes if w.sector_bytes} | {
             p.sector_bytes for p in self._work.patches

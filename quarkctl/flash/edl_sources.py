@@ -11,12 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 from xml.etree import ElementTree
 
 from quarkctl.errors import InputWrong, UsageWrong
 from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.fastboot_plan import SECDATA
-from quarkctl.formats import rawprogram
+from quarkctl.formats import bundle, rawprogram
 from quarkctl.formats.firehose import MEMORY_KINDS
 from quarkctl.formats.rawprogram import Patch, Sector
 from quarkctl.formats.sahara import PROGRAMMER_ID
@@ -49,14 +50,18 @@ class Write:
 
 @dataclass(frozen=True)
 class Work:
-    """Everything for one kind of memory. ``dropped``: entries that only concern files of the host."""
+    """Everything for one kind of memory. ``dropped``: entries that only concern files of the host, or other things to say.
+    ``board``: the product that the files are for, where they tell."""
 
     memory: str = ""
-    programmers: Mapping[int, Path] = field(default_factory=dict)
+    programmers: Mapping[int, Path | bytes] = field(default_factory=dict)
     writes: tuple[Write, ...] = ()
     patches: tuple[Patch, ...] = ()
     erases: tuple[tuple[int, Sector, int], ...] = ()
     dropped: tuple[str, ...] = ()
+    board: str = ""
+    #: Signed digest tables that came with the files.
+    tables: Mapping[str, bytes] = field(default_factory=dict)
 
     def close(self) -> None:
         for write in self.writes:
@@ -68,6 +73,10 @@ def read(sources: Sequence[str]) -> Work:
     paths = [Path(s) for s in sources]
     if len(paths) == 1 and paths[0].is_dir():
         return _folder(paths[0])
+    if len(paths) == 1 and paths[0].suffix == bundle.SUFFIX:
+        from quarkctl.flash import edl_bundle
+
+        return edl_bundle.read(paths[0])
     work = Work()
     for source, path in zip(sources, paths, strict=True):
         if path.name == "flashmap.json" or path.suffix == ".json":
@@ -85,6 +94,7 @@ def _join(first: Work, second: Work) -> Work:
     return Work(
         first.memory or second.memory, {**first.programmers, **second.programmers}, first.writes + second.writes,
         first.patches + second.patches, first.erases + second.erases, first.dropped + second.dropped,
+        first.board or second.board,
     )  # fmt: skip
 
 
@@ -115,7 +125,7 @@ def _folder(folder: Path) -> Work:
     return work
 
 
-def _programmer_beside(folder: Path) -> dict[int, Path]:
+def _programmer_beside(folder: Path) -> dict[int, Path | bytes]:
     for pattern in _PROGRAMMER_NAMES:
         found = sorted(folder.glob(pattern))
         if len(found) == 1:
@@ -143,17 +153,49 @@ def _single(source: str) -> Write:
 # --- XML --------------------------------------------------------------------------------------------------------------
 
 
+class Files(Protocol):
+    """Where the files are that XML and flashmaps name. All raise InputWrong."""
+
+    def text(self, name: str) -> bytes: ...
+
+    def image(self, name: str, skip_bytes: int, *, may_be_sparse: bool) -> Image: ...
+
+    def programmer(self, name: str) -> Path | bytes: ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files by their name; those that ``where`` does not know lie in ``path``."""
+
+    path: Path
+    where: Mapping[str, Path] = field(default_factory=dict)
+
+    def text(self, name: str) -> bytes:
+        return _text(_inside(self.path, name))
+
+    def image(self, name: str, skip_bytes: int, *, may_be_sparse: bool) -> Image:
+        return Image(self.where.get(name, self.path / name), skip_bytes=skip_bytes, may_be_sparse=may_be_sparse)
+
+    def programmer(self, name: str) -> Path | bytes:
+        return _inside(self.path, name)
+
+
 def _xml(path: Path, where: Mapping[str, Path] | None = None) -> Work:
     """rawprogram, patch or contents.xml, told apart by the root. ``where`` finds files by name, else they lie beside it."""
     data = _text(path)
     if path.name == "contents.xml" or b"<contents" in data[:4096]:
         return _contents(path)
+    return parse_xml(path.name, data, Folder(path.parent, where or {}))
+
+
+def parse_xml(name: str, data: bytes, files: Files) -> Work:
+    """A rawprogram or patch file. Raises InputWrong."""
     try:
         if rawprogram.kind_of(data) == "patches":
             return _patches(rawprogram.parse_patches(data))
-        return _programs(path, data, where or {})
+        return _programs(data, files)
     except InputWrong as error:
-        raise InputWrong(f"{path.name}: {error.message}", error.hint) from error
+        raise InputWrong(f"{name}: {error.message}", error.hint) from error
 
 
 def _patches(found: Sequence[Patch]) -> Work:
@@ -162,15 +204,14 @@ def _patches(found: Sequence[Patch]) -> Work:
     return Work(patches=kept, dropped=dropped)
 
 
-def _programs(path: Path, data: bytes, where: Mapping[str, Path]) -> Work:
+def _programs(data: bytes, files: Files) -> Work:
     programs = rawprogram.parse_programs(data)
     rawprogram.check(programs)
     writes: list[Write] = []
     for p in programs:
         if not p.filename:
             continue
-        file = where.get(p.filename, path.parent / p.filename)
-        image = Image(file, skip_bytes=p.file_sector_offset * p.sector_bytes, may_be_sparse=p.sparse)
+        image = files.image(p.filename, p.file_sector_offset * p.sector_bytes, may_be_sparse=p.sparse)
         if p.sparse and image.sparse is None:
             raise InputWrong(f"{p.filename} should be a sparse image and is not")
         writes.append(Write(image, p.lun, p.start, p.sectors, p.sector_bytes, p.label or p.filename))
@@ -200,7 +241,7 @@ def _contents(path: Path) -> Work:
         raise InputWrong(f"{path.name}: {error}") from error
     files: dict[str, Path] = {}
     xml: list[tuple[str, str, Path]] = []
-    programmers: dict[int, Path] = {}
+    programmers: dict[int, Path | bytes] = {}
     for build in root.iterfind("builds_flat/build"):
         base = path.parent / _portable(build.findtext("linux_root_path") or ".")
         for entry in build:
@@ -231,32 +272,36 @@ def _portable(text: str) -> str:
 
 
 def _flashmap(path: Path) -> Work:
+    return parse_flashmap(path.name, _text(path, _JSON_MAX), Folder(path.parent))
+
+
+def parse_flashmap(own_name: str, data: bytes, files: Files) -> Work:
     """qdl's flashmap: one product, its layout, programmers and XML files. Raises InputWrong."""
     try:
-        raw = json.loads(_text(path, _JSON_MAX))
+        raw = json.loads(data)
         version, products = raw["version"], raw["products"]
         if version not in _FLASHMAP_VERSIONS:
-            raise InputWrong(f"{path.name} has version {version!r}", hint=f"known are {', '.join(_FLASHMAP_VERSIONS)}")
+            raise InputWrong(f"{own_name} has version {version!r}", hint=f"known are {', '.join(_FLASHMAP_VERSIONS)}")
         layouts = products[0]["layouts"]
         if len(products) != 1 or len(layouts) != 1:
-            raise InputWrong(f"{path.name} describes {len(products)} products", hint="give the XML files that you mean")
+            raise InputWrong(f"{own_name} describes {len(products)} products", hint="give the XML files that you mean")
         layout = layouts[0]
         named = layout["programmer"]
         if isinstance(named, list):
             named = {str(PROGRAMMER_ID): named[0]}
-        programmers = {int(k): _inside(path.parent, str(v)) for k, v in named.items()}
+        programmers = {int(k): files.programmer(str(v)) for k, v in named.items()}
         entries = [(str(e["memory"]).lower(), [str(f) for f in e["files"]]) for e in layout["programmable"]]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise InputWrong(f"{path.name} is no flashmap: {error!r}") from error
+        raise InputWrong(f"{own_name} is no flashmap: {error!r}") from error
     memories = {m for m, _ in entries}
     if len(memories) != 1 or not memories <= set(MEMORY_KINDS):
-        raise InputWrong(f"{path.name} is for {', '.join(sorted(memories)) or 'nothing'}: one kind of memory at a time")
+        raise InputWrong(f"{own_name} is for {', '.join(sorted(memories)) or 'nothing'}: one kind of memory at a time")
     if any(not 0 < k < IMAGE_ID_COUNT for k in programmers):
-        raise InputWrong(f"{path.name} names an image id outside of 1 to {IMAGE_ID_COUNT - 1}")
+        raise InputWrong(f"{own_name} names an image id outside of 1 to {IMAGE_ID_COUNT - 1}")
     work = Work(memories.pop(), programmers)
     for _, names in entries:
         for name in names:
-            work = _join(work, _xml(_inside(path.parent, name)))
+            work = _join(work, parse_xml(name, files.text(name), files))
     return work
 
 
@@ -289,8 +334,8 @@ def check_secdata(work: Work, *, allowed: bool) -> None:
 
 def load_programmers(work: Work, given: str) -> dict[int, bytes]:
     """Images for the boot ROM by id: the user's programmer, or those of the files. Empty where there is none."""
-    paths = {PROGRAMMER_ID: Path(given)} if given else dict(work.programmers)
-    return {number: _text(path, _PROGRAMMER_MAX) for number, path in paths.items()}
+    found: Mapping[int, Path | bytes] = {PROGRAMMER_ID: Path(given)} if given else work.programmers
+    return {k: v if isinstance(v, bytes) else _text(v, _PROGRAMMER_MAX) for k, v in found.items()}
 
 
 def with_place(write: Write, lun: int, first: int, sectors: int, sector_bytes: int) -> Write:

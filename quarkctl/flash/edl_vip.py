@@ -56,7 +56,10 @@ class VipSession:
         board = boards.load(self._job.board) if self._job.board else None
         memory = self._wish.memory or self._work.memory or (str(board.get("ar1.storage", "")) if board else "") or "ufs"
         commands = vip.commands(self._work, memory, restart=self._wish.restart)
-        signed = vip.load(Path(self._wish.vip_tables))
+        if self._wish.vip_tables == "bundle":
+            signed = vip.collect(self._work.tables.get, "the bundle")
+        else:
+            signed = vip.load(Path(self._wish.vip_tables))
         digests = vip.digests(commands)
         signed.check(tables.build(digests))
         images = edl_sources.load_programmers(self._work, self._wish.programmer)

@@ -18,8 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from quarkctl import state
-from quarkctl.errors import HostUnfit
+from quarkctl import files, state
 
 _VERSION = 2
 _SIZE_MAX = 1 << 20
@@ -107,13 +106,9 @@ class Journal:
 
     def _store(self, entry: Entry) -> None:
         self._entry = entry
-        temporary = self._path.with_suffix(".new")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump({"version": _VERSION, **asdict(entry)}, file)
-            temporary.replace(self._path)
-        except OSError as error:
-            raise HostUnfit(f"cannot write {self._path}: {error.strerror}", hint="is the disk full?") from error
+        text = json.dumps({"version": _VERSION, **asdict(entry)})
+        with files.replacing(self._path, durable=False) as temporary:
+            temporary.write_text(text, "utf-8")
 
     def _load(self) -> Entry | None:
         """Unreadable or of another version is the same as none: the device is asked anyway."""

@@ -6,7 +6,7 @@ plan; nothing is written before that. Then `quarkctl.flash.run.carry_out` lets i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,6 +37,8 @@ class Ar1Wish:
     secdata: bool = False
     assume_idle: bool = False
     vip_tables: str = ""
+    #: Which AR1 belongs to the microcontroller of an update; empty where that is known.
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Job:
-    """One order for one device; what to write is known to the session already. ``chip``: only this one, empty for all."""
+    """One order for one device; what to write is known to the session already. ``chip``: only this one, empty for all.
+
+    ``find(word, method)`` opens what else belongs to it: the AR1 beside a microcontroller.
+    """
 
     opener: Opener
     journal: Journal
@@ -64,6 +69,7 @@ class Job:
     board: str = ""
     wish: Wish = field(default_factory=Wish)
     chip: str = ""
+    find: Callable[[str, str], Opener] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ skipped, coalesced or read back here, and a write that stopped begins anew.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -135,20 +135,29 @@ class Signed:
 def load(folder: Path) -> Signed:
     """``DigestsToSign.bin.mbn`` and the chained tables beside it. Raises InputWrong."""
 
-    def read(path: Path) -> bytes:
+    def read(name: str) -> bytes | None:
+        path = folder / name
         try:
-            data = path.read_bytes() if path.stat().st_size <= _TABLE_MAX else b""
+            return path.read_bytes() if path.stat().st_size <= _TABLE_MAX else b""
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise InputWrong(f"cannot read {path}: {error.strerror}") from error
-        if not data:
-            raise InputWrong(f"{path} is no digest table")
-        return data
 
-    signed = read(folder / vip.SIGNED_NAME)
-    chained: list[bytes] = []
-    while (path := folder / vip.CHAINED_NAME.format(len(chained))).exists() and len(chained) < vip.CHAINED_MAX:
-        chained.append(read(path))
-    return Signed(signed, tuple(chained))
+    return collect(read, str(folder))
+
+
+def collect(read: Callable[[str], bytes | None], where: str) -> Signed:
+    """From files by name; None for one that is not there. Raises InputWrong."""
+    tables: list[bytes] = []
+    for name in (vip.SIGNED_NAME, *(vip.CHAINED_NAME.format(n) for n in range(vip.CHAINED_MAX))):
+        data = read(name)
+        if data is None and tables:
+            break
+        if not data:
+            raise InputWrong(f"{where}: {name} is missing or no digest table")
+        tables.append(data)
+    return Signed(tables[0], tuple(tables[1:]))
 
 
 class Escort:

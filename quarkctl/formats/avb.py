@@ -74,6 +74,10 @@ def hasher(algorithm: str, data: bytes = b"") -> Any:
 # --- descriptors
 
 
+#: Property of a vbmeta structure: the release that its partitions are.
+VERSION_PROPERTY = "quark.version"
+
+
 @dataclass(frozen=True)
 class Property:
     """A name and a value, such as ``com.android.build.system.fingerprint``."""

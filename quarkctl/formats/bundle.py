@@ -5,7 +5,7 @@ Order of the members, which is the order in which they are read and flashed:
     quarkctl/manifest.json           canonical JSON, this file's subject
     quarkctl/manifest.dsse.json      the same bytes in a DSSE envelope: only this copy is believed
     quarkctl/provenance.dsse.json    in-toto statement about the manifest, in an envelope
-    everything that the manifest lists, in its order: quarkctl/sbom.cdx.json, ..., images
+    everything that the manifest lists, in its order: quarkctl/sbom.cdx.json, ..., images; then what only the XML names
 
 The manifest lists size, CRC-32, SHA-256 and the SHA-256 of every chunk of each member, so the whole file but the three
 members in front is a function of the manifest.
@@ -35,12 +35,17 @@ MANIFEST_NAME = "quarkctl/manifest.json"
 ENVELOPE_NAME = "quarkctl/manifest.dsse.json"
 PROVENANCE_NAME = "quarkctl/provenance.dsse.json"
 SBOM_NAME = "quarkctl/sbom.cdx.json"
+FLASHMAP_NAME = "flashmap.json"
+#: Signed digest tables, by which a locked device takes what the flashmap names.
+VIP_FOLDER = "quarkctl/vip/"
 HEAD_NAMES = (MANIFEST_NAME, ENVELOPE_NAME, PROVENANCE_NAME)
 
 #: One raw packet of Firehose: a chunk's hash is then also the digest of that packet.
 CHUNK_BYTES = 1 << 20
 HASH_BYTES = 32
 CHIPS = ("rtos", "ar1")
+#: The AR1's partition that binds and names all the others of its slot: the first of its images.
+VBMETA = "vbmeta"
 FORMATS = ("mcuboot", "raw", "sparse")
 MANIFEST_BYTES_MAX = 16 << 20
 COMPONENTS_MAX = 512
@@ -194,9 +199,10 @@ def check(manifest: Manifest) -> None:
         used += [e.member for e in c.extents]
     if len(set(used)) != len(used):
         raise InputWrong("a member belongs to two components")
-    payload = [e.name for e in m.members if e.name in set(used)]
-    if used != payload or (payload and [e.name for e in m.members][-len(payload) :] != payload):
-        raise InputWrong("the images are not the last members, in the order of the components")
+    names = [e.name for e in m.members]
+    first = names.index(used[0])
+    if names[first : first + len(used)] != used:
+        raise InputWrong("the images do not follow each other in the order of the components")
     if len({(c.chip, c.target) for c in m.components}) != len(m.components):
         raise InputWrong("two components have the same target")
     if set(m.chips) != {c.chip for c in m.components}:

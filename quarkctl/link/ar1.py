@@ -31,6 +31,8 @@ _EDL_SERIAL = re.compile(r"_SN:([0-9A-Fa-f]+)")
 _EDL_PROTOCOLS = frozenset({0x10, 0x11, 0x13, 0xFF})
 
 FASTBOOT, EDL, DUMP = "fastboot", "edl", "dump"
+#: What an update asks for beside flash methods: its two ways to an AR1, whichever mode that is in at the moment.
+LOADER, SYSTEM = "ar1 boot loader", "ar1 system"
 #: {mode: flash methods that it takes}
 METHODS_OF_MODE: dict[str, tuple[str, ...]] = {
     FASTBOOT: ("fastboot",), "fastbootd": ("fastboot",), EDL: ("edl",), DUMP: ("ramdump",),

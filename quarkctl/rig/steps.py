@@ -82,7 +82,7 @@ def _flash(task: Task, prepared: Prepared, kind: plan.Flash, result: StepResult,
     with opener.hold():
         journal = Journal(opener.identity)
         wish = Wish(kind.force, kind.allow_downgrade, ar1=kind.ar1)
-        session = prepared(Job(opener, journal, progress, task.station.board, wish, kind.chip))
+        session = prepared(Job(opener, journal, progress, task.station.board, wish, kind.chip, task.find))
         try:
             made = run.preflight(session, journal, progress)
             if made.questions and not kind.yes:

@@ -246,6 +246,38 @@ def test_a_bundle_is_a_flashmap_that_others_flash(tmp_path: Path) -> None:
         assert written == content["system"]
 
 
+def test_images_for_updates_and_for_emergency_download_share_what_both_name(tmp_path: Path) -> None:
+    recipe, content = storage_builds(tmp_path)
+    (tmp_path / "vbmeta.img").write_bytes(bundles.vbmeta())
+    with recipe.open("a") as file:
+        for target in ("boot", "vbmeta"):
+            file.write(f'[[ar1.image]]\ntarget = "{target}"\nfile = "{target}.img"\n')
+    path = bundle.build(bundle.Request(recipe, tmp_path, tmp_path / "r.qfw", [sign.load(bundles.DEVELOPMENT)])).path
+    manifest = check(path).manifest
+    assert [c.target for c in manifest.components] == ["slot", "vbmeta", "boot"]
+    with zipfile.ZipFile(path) as members:
+        names = members.namelist()
+        assert names[-4:] == ["vbmeta.img", "boot.img", "system.img.e0000", "system.img.e0001"]
+        assert members.read("boot.img") == content["boot.img"]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (bundles.vbmeta("1.0.2"), "ar1.version is 1.0.1, that of vbmeta is 1.0.2"),
+        (bundles.vbmeta(rollback_index=3), "ar1.rollback_index is 0, that of vbmeta is 3"),
+        (b"AVB1" + bytes(500), "vbmeta: "),
+    ],
+)
+def test_a_recipe_that_contradicts_its_vbmeta_is_refused(tmp_path: Path, data: bytes, told: str) -> None:
+    recipe, _ = storage_builds(tmp_path)
+    (tmp_path / "vbmeta.img").write_bytes(data)
+    with recipe.open("a") as file:
+        file.write('[[ar1.image]]\ntarget = "vbmeta"\nfile = "vbmeta.img"\n')
+    with pytest.raises(InputWrong, match=told):
+        bundle.build(bundle.Request(recipe, tmp_path, tmp_path / "r.qfw"))
+
+
 def test_a_qdl_that_knows_flashmaps_takes_the_bundle(tmp_path: Path) -> None:
     qdl = os.environ.get("QUARKCTL_QDL")
     if not qdl:
@@ -259,10 +291,7 @@ def test_a_qdl_that_knows_flashmaps_takes_the_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change_", "told"),
     [
-        (
-            ('memory = "ufs"', 'memory = "ufs"\n[[ar1.image]]\ntarget = "x"\nfile = "boot.img"'),
-            "has both images and rawprogram",
-        ),
+        (('rawprogram = ["rawprogram0.xml"]\n', ""), "names no image"),
         (('programmer = "prog.elf"', ""), "programmer"),
         (("patch0.xml", "gone.xml"), "there is no file"),
         (("rawprogram0.xml", "boot.img"), "boot.img|XML|rawprogram"),

@@ -20,7 +20,6 @@ from quarkctl.flash.journal import Journal
 from quarkctl.flash.plan import Job
 from quarkctl.flash.rtos_chip import RtosChip
 from quarkctl.flash.transaction import State
-from quarkctl.formats.bundle import Manifest
 from quarkctl.formats.mcuboot_image import Version
 from tests import bundles
 from tests.conftest import Glasses, Quarkctl
@@ -102,7 +101,7 @@ def test_what_must_not_be_flashed_is_refused_before_a_byte_is_sent(
         "another product": (release("1.2.0", "g1-virtual").read_bytes(), 6, "made for g1-virtual, the device is s1"),
         "older": (release("1.0.0").read_bytes(), 6, "older"),
         "another revision": (release("1.2.0", extra='hardware = ["rev-z"]', name="h.qfw").read_bytes(), 5, "rev-z"),
-        "the other chip": (release("1.2.0", ar1={"boot": b"b"}, name="b.qfw").read_bytes(), 2, "cannot be tried"),
+        "the other chip": (release("1.2.0", ar1={"boot": b"b"}, name="b.qfw").read_bytes(), 6, "no vbmeta"),
     }  # fmt: skip
     assert refusal(good, g.device) is None
     path = tmp_path / "case.qfw"
@@ -193,8 +192,8 @@ def test_a_bad_ar1_takes_the_real_microcontroller_back(firmware: Firmware, glass
     path = bundles.make(tmp_path, image=image, ar1={"boot": b"b" * 5000}, needs=("1.0.0", "1.1.0")).path
     world = World({"ar1": Device("1.0.0", "1.0.1", bad=True)})
 
-    def make(job: Job, manifest: Manifest, data: bytes, report: Callable[[int], None]) -> dict[str, Chip]:
-        return {"rtos": RtosChip(job, data, report), "ar1": Scripted(world, "ar1")}
+    def make(job: Job, incoming: Incoming, report: Callable[[int], None]) -> dict[str, Chip]:
+        return {"rtos": RtosChip(job, incoming.front["rtos"], report), "ar1": Scripted(world, "ar1")}
 
     opener = choose(g.device, "smp")
     with opener.hold():

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from quarkctl.errors import InputWrong, LinkLost, LinkTimeout, QuarkError
-from quarkctl.flash import source
+from quarkctl.flash import background, source
 from quarkctl.flash.bundle import Incoming
 from quarkctl.flash.source import open_source
+from quarkctl.formats.bundle import CHUNK_BYTES
 from tests import bundles
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
@@ -179,3 +180,26 @@ def test_a_bundle_by_http_is_checked_like_a_file(serve: Serve, tmp_path: Path) -
 def test_an_address_that_leads_nowhere_says_so(name: str) -> None:
     with pytest.raises(QuarkError):
         open_source(name)
+
+
+def test_a_chip_gets_what_stands_before_the_damage_and_nothing_of_the_damaged_chunk(tmp_path: Path) -> None:
+    image = os.urandom(7 * CHUNK_BYTES + 5)
+    path = bundles.make(tmp_path, ar1={"system": image}).path
+    data = path.read_bytes()
+    at = data.index(image[:100])
+    for bad in range(8):
+        path.write_bytes(data[: at + bad * CHUNK_BYTES + 3] + b"\0\1\2" + data[at + bad * CHUNK_BYTES + 6 :])
+        got = bytearray()
+        incoming = Incoming(str(path))
+        with pytest.raises(InputWrong, match=f"bytes {bad * CHUNK_BYTES} to .* are not what was signed"):
+            incoming.pour({"ar1": lambda _, pieces, got=got: [got.extend(chunk) for _, chunk in pieces]})  # type: ignore[misc]
+        incoming.close()
+        assert got == image[: bad * CHUNK_BYTES]
+
+
+def test_items_made_ahead_are_as_few_as_was_said_and_none_when_the_caller_stops() -> None:
+    made: list[int] = []
+    items = background.ahead((made.append(k) or k for k in range(100)), 3)  # type: ignore[func-returns-value]
+    assert [next(items) for _ in range(5)] == [0, 1, 2, 3, 4]
+    items.close()
+    assert len(made) <= 5 + 3 + 2  # one is in the maker's hand, another follows where the queue is emptied

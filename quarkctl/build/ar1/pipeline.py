@@ -350,7 +350,8 @@ class _Build:
                 parsed = avb.parse(self.made[name].vbmeta)
                 included += parsed.descriptors
                 minor = max(minor, parsed.required_minor)
-        properties = [avb.Property(k, v.encode()) for k, v in image.properties.items()]
+        told = {avb.VERSION_PROPERTY: self.spec.version} if image.name == "vbmeta" else {}
+        properties = [avb.Property(k, v.encode()) for k, v in {**told, **image.properties}.items()]
         data = avb.build(
             [*chains, *properties, *avb.ordered(included)], self.signing(image.key, image.name), release=self.spec.release,
             rollback_index=image.rollback_index, flags=image.flags, required_minor=minor,

@@ -60,14 +60,14 @@ def build(request: Request, progress: Progress = silent) -> Built:
     made = recipe.load(request.recipe, request.builds)
     _refuse_development(made, request.signers)
     epoch = source_date_epoch()
-    contents = [c for p in made.parts for _, c in p.pieces]
+    contents = [*(c for p in made.parts for _, c in p.pieces), *made.spare]
     progress(Event(request.out.name, "write", Level.START, "", 0, sum(c.size_bytes for c in contents)))
     components = tuple(
         Component(p.chip, p.target, p.format, p.size_bytes, tuple(Extent(c.name, at) for at, c in p.pieces))
         for p in made.parts
     )
     blank = [_blank(c) for c in contents]
-    with write.Output(request.out) as output:
+    with write.output(request.out) as output:
         room = len(_front(made, components, blank, epoch, lambda s: s.reserved(request.signers))[1])
         members, end = write.payload(output, room, contents, progress)
         name = f"{made.product}-{made.version}"
@@ -80,7 +80,7 @@ def build(request: Request, progress: Progress = silent) -> Built:
         output.put(0, front)
         tail = archive.directory([*entries, *(m.entry for m in members)])
         output.put(end, tail)
-        output.publish(end + len(tail))
+        output.end(end + len(tail))
     progress(Event(request.out.name, "write", Level.DONE, f"{(end + len(tail)) / 1e6:.1f} MB"))
     known = trust.development_key_ids()
     key_ids = tuple(s.public_key.id.hex() for s in request.signers)

@@ -14,11 +14,11 @@ from quarkctl.build.bundle import write
 from quarkctl.build.bundle.write import BLOCK_BYTES, Content
 from quarkctl.errors import InputWrong
 from quarkctl.files import File
-from quarkctl.formats import canonical, rawprogram, segments, sparse
+from quarkctl.formats import canonical, rawprogram, segments, sparse, vip
+from quarkctl.formats.bundle import FLASHMAP_NAME, VIP_FOLDER
 from quarkctl.formats.rawprogram import Program, Sector
 from quarkctl.formats.sparse import Kind, Sparse
 
-FLASHMAP_NAME = "flashmap.json"
 _SMALL_BYTES_MAX = 64 << 20
 #: More runs than this are no bundle but a fragmented image: as many members would follow.
 _RUNS_MAX = 2000
@@ -37,10 +37,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Storage:
-    """The parts, and small files that come with them: tables, XML, programmer, flashmap."""
+    """The parts, and small files that come with them: tables, XML, programmer, flashmap.
+
+    ``spare``: members that are part of no image for an update; only the XML names them.
+    """
 
     parts: tuple[Part, ...]
     files: tuple[tuple[str, bytes], ...] = ()
+    spare: tuple[Content, ...] = ()
+
+
+def beside(parts: tuple[Part, ...], storage: Storage) -> Storage:
+    """Images for updates beside what XML files name. A file that both name is in the bundle once."""
+    mine = {c.name for p in parts for _, c in p.pieces}
+    spare = [c for p in storage.parts for _, c in p.pieces if c.name not in mine]
+    return Storage(parts, storage.files, tuple(spare))
 
 
 def part(target: str, path: Path, name: str) -> Part:
@@ -66,6 +77,14 @@ def part(target: str, path: Path, name: str) -> Part:
         for k, (first, count, chosen) in enumerate(runs)
     )
     return Part("ar1", target, "sparse", image.size_bytes, pieces)
+
+
+def tables(builds: Path, folder: str) -> list[tuple[str, bytes]]:
+    """Signed digest tables, as small members. Raises InputWrong."""
+    signed = [f"{folder}/{vip.SIGNED_NAME}"]
+    chained = [f"{folder}/{vip.CHAINED_NAME.format(n)}" for n in range(vip.CHAINED_MAX)]
+    names = signed + [name for name in chained if (builds / name).is_file()]
+    return [(VIP_FOLDER + name.rpartition("/")[2], _small(builds, name)) for name in names]
 
 
 def from_rawprogram(

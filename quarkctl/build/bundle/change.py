@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from quarkctl import files
 from quarkctl.boards import trust
 from quarkctl.build.bundle import seal, write
 from quarkctl.build.bundle.seal import Seal
 from quarkctl.build.sign import Signer
-from quarkctl.errors import HostUnfit, InputWrong
+from quarkctl.errors import InputWrong
 from quarkctl.events import Event, Level, Progress, silent
 from quarkctl.formats import archive, bundle
 from quarkctl.formats.bundle import Manifest, Member
@@ -83,7 +84,7 @@ def verify(one: Opened, progress: Progress = silent) -> None:
 def sign(path: Path, out: Path, signers: Sequence[Signer], progress: Progress = silent) -> Manifest:
     """Write the bundle again with more signatures. Everything is verified on the way, except that nobody trusted need
     have signed before. Raises InputWrong, SignaturesWanted; then there is no output."""
-    with opened(path, trusted_only=False) as one, write.Output(out) as output:
+    with opened(path, trusted_only=False) as one, write.output(out) as output:
         for signer in signers:
             if trust.is_production(one.manifest.product):
                 seal.refuse_development(signer, one.manifest.product)
@@ -106,7 +107,7 @@ def sign(path: Path, out: Path, signers: Sequence[Signer], progress: Progress = 
         one.reader.finish()
         tail = archive.directory([*entries, *(m.entry for m in one.manifest.members)])
         output.put(at, tail)
-        output.publish(at + len(tail))
+        output.end(at + len(tail))
         progress(Event(path.name, "copy", Level.DONE))
         return one.manifest
 
@@ -128,15 +129,15 @@ def extract(one: Opened, folder: Path, names: Sequence[str] = (), progress: Prog
     written = []
     for name, data in sealed.items():
         if name in wanted:
-            with _whole(folder / name) as file:
-                file.write(data)
+            with files.replacing(folder / name, durable=False) as temporary:
+                temporary.write_bytes(data)
             written.append(folder / name)
     progress(Event(one.path.name, "extract", Level.START, "", 0, one.size_bytes))
     for member in one.manifest.members:
         if member.name not in wanted:
             one.reader.skip(member)
             continue
-        with _whole(folder / member.name) as file:
+        with files.replacing(folder / member.name, durable=False) as temporary, temporary.open("wb") as file:
             for chunk in one.reader.chunks(member):
                 file.write(chunk)
                 progress(Event(one.path.name, "extract", Level.PROGRESS, "", one.reader.done_bytes, one.size_bytes))
@@ -144,22 +145,6 @@ def extract(one: Opened, folder: Path, names: Sequence[str] = (), progress: Prog
     one.reader.finish()
     progress(Event(one.path.name, "extract", Level.DONE, f"{len(written)} files"))
     return written
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears when the block is left without an error."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-        temporary.replace(path)
-    except OSError as error:
-        raise HostUnfit(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def differences(old: Manifest, new: Manifest) -> list[tuple[str, str, str]]:

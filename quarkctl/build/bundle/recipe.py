@@ -16,11 +16,13 @@
     target = "boot"                     # partition, without its slot
     file = "boot.img"                   # raw or Android sparse
 
-    # instead of [[ar1.image]]: everything that rawprogram files name; the bundle is then a flashmap ZIP for qdl, too
+    # besides or instead of [[ar1.image]]: everything that rawprogram files name; the bundle is then a flashmap ZIP for qdl,
+    # too. Besides: updates take the images, emergency download what the XML names. Instead: both take the latter
     rawprogram = ["rawprogram0.xml"]
     patch = ["patch0.xml"]
     programmer = "prog_firehose.elf"
     memory = "ufs"
+    vip = "vip"                         # optional: folder of signed digest tables (quarkctl ar1 vip-tables)
 
     [[contains]]                        # optional: what the images are made of, for the SBOM
     name = "monocypher"
@@ -33,20 +35,22 @@ Without ``needs`` a chip runs only beside the other's version of the same bundle
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quarkctl.build.bundle import ar1, write
 from quarkctl.build.bundle.ar1 import Part, Storage
+from quarkctl.build.bundle.write import Content
 from quarkctl.errors import InputWrong, UsageWrong
-from quarkctl.formats import mcuboot_image
-from quarkctl.formats.bundle import ChipRelease
+from quarkctl.formats import avb, mcuboot_image
+from quarkctl.formats.bundle import VBMETA, ChipRelease
 from quarkctl.formats.fields import Fields
 from quarkctl.formats.mcuboot_image import Image, Version
 
 _RTOS_BYTES_MAX = 64 << 20
 _RECIPE_BYTES_MAX = 1 << 20
+_VBMETA_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,17 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A bundle to be built. ``rtos_image`` is the parsed image of the microcontroller, None when there is none."""
+    """A bundle to be built. ``rtos_image`` is the parsed image of the microcontroller, None when there is none.
+
+    ``spare`` are members that only emergency download writes.
+    """
 
     product: str
     version: str
     hardware: tuple[str, ...]
     chips: Mapping[str, ChipRelease]
     parts: tuple[Part, ...]
+    spare: tuple[Content, ...]
     files: tuple[tuple[str, bytes], ...]
     contains: tuple[Ingredient, ...]
     notes: Mapping[str, str]
@@ -96,10 +104,11 @@ def load(path: Path, builds: Path) -> Recipe:
     if "ar1" in raw.names():
         storage = _ar1(raw.object("ar1"), builds, chips, product)
         parts += storage.parts
+        _check_vbmeta(chips["ar1"], storage.parts, path.name)
     if not parts:
         raise InputWrong(f"{path.name} names no image", hint="give it a table [rtos] or [ar1]")
     recipe = Recipe(
-        product, raw.text("version"), raw.texts("hardware"), chips, tuple(parts), storage.files,
+        product, raw.text("version"), raw.texts("hardware"), chips, tuple(parts), storage.spare, storage.files,
         tuple(_ingredient(c) for c in raw.objects("contains")), raw.table("notes"), image, source,
     )  # fmt: skip
     raw.end()
@@ -135,20 +144,44 @@ def _ar1(raw: Fields, builds: Path, chips: dict[str, ChipRelease], product: str)
     )
     programs, patches = raw.texts("rawprogram"), raw.texts("patch")
     images = list(raw.objects("image"))
-    if bool(programs) == bool(images):
-        found = "names no image" if not images else "has both images and rawprogram"
-        raise InputWrong(f"{raw.where} {found}", hint="give it tables [[ar1.image]], or rawprogram, not both")
+    if not programs and not images:
+        raise InputWrong(f"{raw.where} names no image", hint="give it tables [[ar1.image]], or rawprogram, or both")
+    storage = Storage(())
     if programs:
         storage = ar1.from_rawprogram(builds, programs, patches, raw.text("programmer"), raw.text("memory"), product)
-    else:
+        tables = raw.text("vip", "")
+        storage = replace(storage, files=(*storage.files, *(ar1.tables(builds, tables) if tables else ())))
+    if images:
         parts = []
         for image in images:
-            path = _file(builds, image.text("file"))
-            parts.append(ar1.part(image.text("target"), path, f"ar1/{path.name}"))
+            name = image.text("file")
+            path = _file(builds, name)
+            parts.append(ar1.part(image.text("target"), path, name if programs else f"ar1/{path.name}"))
             image.end()
-        storage = Storage(tuple(parts))
+        storage = ar1.beside(tuple(parts), storage)
     raw.end()
-    return storage
+    return replace(storage, parts=tuple(sorted(storage.parts, key=lambda p: p.target != VBMETA)))
+
+
+def _check_vbmeta(release: ChipRelease, parts: Sequence[Part], where: str) -> None:
+    """What the recipe says of the AR1 and what its images say must be one thing. Raises InputWrong."""
+    found = next((p for p in parts if p.target == VBMETA), None)
+    if found is None:
+        return
+    if found.format != "raw" or found.size_bytes > _VBMETA_BYTES_MAX:
+        raise InputWrong(f"{where}: the image of {VBMETA} is no vbmeta structure", hint="quarkctl build ar1 makes one")
+    try:
+        vbmeta = avb.parse(b"".join(found.pieces[0][1].blocks()))
+    except InputWrong as error:
+        raise InputWrong(f"{where}: {VBMETA}: {error.message}", error.hint) from error
+    if vbmeta.rollback_index != release.rollback_index:
+        raise InputWrong(
+            f"{where}: ar1.rollback_index is {release.rollback_index}, that of {VBMETA} is {vbmeta.rollback_index}"
+        )
+    told = {d.key: d.value.decode("utf-8", "replace") for d in vbmeta.descriptors if isinstance(d, avb.Property)}
+    version = told.get(avb.VERSION_PROPERTY, "")
+    if version and version != str(release.version):
+        raise InputWrong(f"{where}: ar1.version is {release.version}, that of {VBMETA} is {version}")
 
 
 def _ingredient(raw: Fields) -> Ingredient:

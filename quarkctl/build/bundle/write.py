@@ -1,4 +1,4 @@
-"""Write a bundle in one pass: every image is read once, hashed in two ways beside each other while it is written.
+"""Write a bundle in one pass: every image is read once; two threads hash it while a third writes it.
 
 The manifest stands in front and holds the hashes of what comes after it. Its length is known before they are (hashes have
 fixed lengths), so room is left for it and it is put there at the end.
@@ -10,20 +10,24 @@ import contextlib
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from quarkctl.errors import HostUnfit, InputWrong
+from quarkctl import files
+from quarkctl.errors import InputWrong
 from quarkctl.events import Event, Level, Progress
 from quarkctl.formats import archive
 from quarkctl.formats.archive import Entry
 from quarkctl.formats.bundle import CHUNK_BYTES, Member
 
-#: Several chunks: hashing, checking and writing each have enough to do before they meet again.
-BLOCK_BYTES = 8 * CHUNK_BYTES
+#: Whole chunks, and enough work for each thread that handing it over does not count.
+BLOCK_BYTES = 4 * CHUNK_BYTES
+#: Read and written, not hashed yet: the threads need not keep step.
+_BLOCKS_HELD = 4
 
 
 @dataclass(frozen=True)
@@ -62,50 +66,35 @@ def _read(file: IO[bytes], size: int) -> bytes:
     return data
 
 
+@contextlib.contextmanager
+def output(path: Path) -> Iterator[Output]:
+    """A bundle that is being written: it appears under its name when the block ends well. Raises HostUnfit.
+
+    It is not waited for until it is on the disk: a file that lost its end in a power cut is no bundle, and is noticed.
+    """
+    with files.replacing(path, durable=False) as temporary, temporary.open("wb+", buffering=0) as file:
+        yield Output(path.name, file.fileno())
+
+
+@dataclass(frozen=True)
 class Output:
-    """A bundle that is being written: it appears under its name at `publish`, or not at all."""
+    """Written here and there; what is behind `end` is cut off."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._temporary = path.with_name(f".{path.name}.new")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._temporary.open("wb+", buffering=0)
-        except OSError as error:
-            raise HostUnfit(f"cannot write {path}: {error.strerror}") from error
-
-    def __enter__(self) -> Output:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._temporary.unlink()
+    name: str
+    fd: int
 
     def put(self, at: int, data: bytes) -> None:
-        """Raises HostUnfit, as when the disk is full."""
-        try:
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(self._file.fileno(), view, at)
-                view, at = view[written:], at + written
-        except OSError as error:
-            raise HostUnfit(f"cannot write {self.path}: {error.strerror}", hint="is the disk full?") from error
+        files.put(self.fd, data, at)
 
     def move(self, start: int, end: int, to: int) -> None:
         """Shift what lies between two offsets; the parts may overlap."""
         step = BLOCK_BYTES
         ats = list(range(start, end, step))
         for at in ats if to < start else reversed(ats):
-            self.put(at - start + to, os.pread(self._file.fileno(), min(step, end - at), at))
+            self.put(at - start + to, os.pread(self.fd, min(step, end - at), at))
 
-    def publish(self, size: int) -> None:
-        """The whole file is there: give it its name."""
-        try:
-            self._file.truncate(size)
-            self._temporary.replace(self.path)
-        except OSError as error:
-            raise HostUnfit(f"cannot write {self.path}: {error.strerror}") from error
+    def end(self, size: int) -> None:
+        os.ftruncate(self.fd, size)
 
 
 def payload(output: Output, at: int, contents: Sequence[Content], progress: Progress) -> tuple[list[Member], int]:
@@ -116,22 +105,24 @@ def payload(output: Output, at: int, contents: Sequence[Content], progress: Prog
     total = sum(c.size_bytes for c in contents)
     members: list[Member] = []
     done = 0
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1, "whole") as whole_thread, ThreadPoolExecutor(1, "chunks") as chunks_thread:
         for content in contents:
-            whole, crc, chunks, count = hashlib.sha256(), 0, bytearray(), 0
+            whole, parts = hashlib.sha256(), _Parts()
+            count = 0
             start = at + archive.local_header_bytes(content.name, content.size_bytes)
+            under_way: deque[tuple[Future[None], ...]] = deque()
             for data in content.blocks():
-                flat = pool.submit(whole.update, data)
-                parts: Future[tuple[bytes, int]] = pool.submit(_chunks_and_crc, data, crc)
+                under_way.append((whole_thread.submit(whole.update, data), chunks_thread.submit(parts.update, data)))
                 output.put(start + count, data)
                 count += len(data)
-                flat.result()
-                more, crc = parts.result()
-                chunks += more
-                progress(Event(output.path.name, "write", Level.PROGRESS, "", done + count, total))
+                progress(Event(output.name, "write", Level.PROGRESS, "", done + count, total))
+                if len(under_way) > _BLOCKS_HELD:
+                    _wait(under_way.popleft())
+            while under_way:
+                _wait(under_way.popleft())
             if count != content.size_bytes:
                 raise InputWrong(f"{content.name} changed its size while it was read", hint="build again")
-            member = Member(content.name, count, crc, whole.digest(), bytes(chunks))
+            member = Member(content.name, count, parts.crc, whole.digest(), bytes(parts.chunks))
             output.put(at, archive.local_header(member.entry))
             members.append(member)
             done += count
@@ -139,10 +130,23 @@ def payload(output: Output, at: int, contents: Sequence[Content], progress: Prog
     return members, at
 
 
-def _chunks_and_crc(data: bytes, crc: int) -> tuple[bytes, int]:
-    view = memoryview(data)
-    hashes = b"".join(hashlib.sha256(view[at : at + CHUNK_BYTES]).digest() for at in range(0, len(data), CHUNK_BYTES))
-    return hashes, zlib.crc32(data, crc)
+class _Parts:
+    """The hash of each chunk, and the CRC-32 of all."""
+
+    def __init__(self) -> None:
+        self.chunks = bytearray()
+        self.crc = 0
+
+    def update(self, data: bytes) -> None:
+        view = memoryview(data)
+        for at in range(0, len(data), CHUNK_BYTES):
+            self.chunks += hashlib.sha256(view[at : at + CHUNK_BYTES]).digest()
+        self.crc = zlib.crc32(data, self.crc)
+
+
+def _wait(futures: Iterable[Future[None]]) -> None:
+    for future in futures:
+        future.result()
 
 
 def head(parts: Sequence[tuple[str, bytes]]) -> tuple[bytes, list[Entry]]:

@@ -144,6 +144,17 @@ class SimWay:
         return UsbWay(self.identity, "1-1", lambda: backend).open()
 
 
+class LoaderWay(SimWay):
+    """To its boot loader only: where the system runs, there is none."""
+
+    def open(self) -> Link:
+        if state(self.name)["mode"] == "system":
+            raise DeviceMissing(
+                f"the AR1 of {self.name} runs its system", hint=f"quarkctl ar1 -d sim:{self.name} reboot"
+            )
+        return super().open()
+
+
 def device(name: str) -> Device:
     """As a device that can be flashed. Raises DeviceMissing."""
     now = state(name)

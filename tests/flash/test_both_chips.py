@@ -1,0 +1,91 @@
+"""``quarkctl flash release.qfw`` against a pair of virtual glasses: real firmware, and a real Linux kernel, in QEMU."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from quarkctl.build import bundle, rtos, sign
+from quarkctl.build.ar1 import request
+from quarkctl.sim import control, folder
+from quarkctl.sim.ar1 import boot_rom
+from quarkctl.sim.ar1 import control as ar1_control
+from tests import bundles
+from tests.conftest import BUILD, ROOT, Quarkctl
+
+pytestmark = pytest.mark.qemu
+IMAGES = ("vbmeta", "boot", "init_boot", "vendor_boot", "dtbo", "system")
+
+
+def ar1_images(version: str) -> Path:
+    """The images of firmware/ar1, built once."""
+    out = BUILD / f"ar1-{version}"
+    out.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock.ar1").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        request.build(request.Request(ROOT / "firmware/ar1/s1-virtual.toml", out, version=version))
+    return out
+
+
+@pytest.fixture
+def release(firmware: Callable[..., rtos.Built], tmp_path: Path) -> Path:
+    """rtos 1.1.0 and AR1 1.0.1: as `build rtos` and `build ar1` make them, for updates and for emergency download."""
+    images = ar1_images("1.0.1")
+    for path in (*images.glob("[!.]*.*"), images / ".work" / "system.img"):
+        shutil.copy(path, tmp_path)
+    shutil.copy(firmware("1.1.0").image, tmp_path / "rtos.bin")
+    (tmp_path / "prog.elf").write_bytes(boot_rom.programmer(20_000))
+    xml = sorted(p.name for p in images.glob("rawprogram*.xml"))
+    recipe = tmp_path / "release.toml"
+    recipe.write_text(
+        'product = "s1-virtual"\nversion = "2026.11"\n[rtos]\nimage = "rtos.bin"\nneeds = { ar1 = "1.0.0" }\n'
+        '[ar1]\nversion = "1.0.1"\nneeds = { rtos = "1.1.0" }\n'
+        f'rawprogram = {json.dumps(xml)}\nprogrammer = "prog.elf"\nmemory = "ufs"\n'
+        + "".join(f'[[ar1.image]]\ntarget = "{n}"\nfile = "{n}.img"\n' for n in IMAGES)
+    )
+    made = bundle.build(bundle.Request(recipe, tmp_path, tmp_path / "r.qfw", [sign.load(bundles.DEVELOPMENT)]))
+    return made.path
+
+
+@pytest.fixture
+def pair(firmware: Callable[..., rtos.Built]) -> Iterator[str]:
+    """Name of running glasses with 1.0.0 on both chips."""
+    built, name = firmware("1.0.0"), "pair"
+    control.start(
+        name, "s1-virtual", control.Firmware(built.boot_elf, built.image), load="idle", ar1_images=ar1_images("1.0.0")
+    )
+    yield name
+    if any(i.name == name for i in folder.running()):
+        control.stop(name)
+
+
+def test_both_chips_are_updated_although_the_host_is_killed_and_the_power_fails(
+    quarkctl: Quarkctl, release: Path, pair: str
+) -> None:
+    device = f"sim:{pair}"
+    ar1_control.wait(pair, 120.0)
+    for step, power in (("restart rtos", True), ("confirm ar1", False)):
+        process = quarkctl.start("flash", release, "-d", device, "--events")
+        assert process.stdout
+        for line in process.stdout:
+            event = json.loads(line)
+            if (event["step"], event["level"]) == (step, "start"):
+                process.send_signal(signal.SIGKILL)
+                break
+        else:
+            pytest.fail(f"{step} was not reached: {process.communicate()[1]}")
+        process.communicate(timeout=60)
+        if power:
+            control.request(pair, command="power", action="cycle")
+            ar1_control.wait(pair, 120.0)
+    done = quarkctl("flash", release, "-d", device, "--json", timeout=240)
+    assert done.code == 0, done.err
+    assert done.json["runs"] == {"rtos": "1.1.0", "ar1": "1.0.1"}
+    again = quarkctl("flash", release, "-d", device, "--json")
+    assert (again.code, again.json["result"]) == (0, "unchanged")
