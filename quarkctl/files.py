@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -54,16 +54,24 @@ class File:
             raise InputWrong(f"cannot read {self.path}: {error.strerror}") from error
         return data
 
-    def read_into(self, view: memoryview, offset: int) -> None:
-        """Fill ``view`` from ``offset`` on. Raises InputWrong where the file ends before."""
+    def read_into(self, views: Sequence[memoryview], offset: int) -> None:
+        """Fill ``views``, one after the other, from ``offset`` on. Raises InputWrong where the file ends before."""
+        left = sum(map(len, views))
         try:
-            while view:
-                count = os.preadv(self.fd, [view], offset)
+            while left:
+                count = os.preadv(self.fd, views, offset)
                 if not count:
                     raise InputWrong(f"{self.path} shrank while it was read")
-                view, offset = view[count:], offset + count
+                left, offset = left - count, offset + count
+                if left:
+                    views = _behind(views, count)
         except OSError as error:
             raise InputWrong(f"cannot read {self.path}: {error.strerror}") from error
+
+    def will_need(self, offset: int, size_bytes: int) -> None:
+        """That is read next: the system may fetch it meanwhile."""
+        if size_bytes > 0 and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.fd, offset, size_bytes, os.POSIX_FADV_WILLNEED)
 
     def is_hole(self, start: int, stop: int) -> bool:
         """Whether the file system holds nothing there: all of it reads as zeros. False where it cannot tell."""
@@ -97,6 +105,15 @@ class File:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _behind(views: Sequence[memoryview], size_bytes: int) -> list[memoryview]:
+    """What is left of them behind so many bytes."""
+    left = []
+    for view in views:
+        left.append(view[size_bytes:])
+        size_bytes = max(size_bytes - len(view), 0)
+    return left
 
 
 def _kind_of(mode: int) -> str:

@@ -16,8 +16,12 @@ from quarkctl.formats import sparse
 from quarkctl.formats.sparse import Chunk, Kind
 
 #: What is hashed at once: stays in the processor's cache.
-_HASH_BYTES = 128 << 10
+_HASH_BYTES = 256 << 10
 _BLOCK_BYTES = 4096
+#: RAW chunks with not more than that between them in the file are read together, up to what the system takes at once.
+_BETWEEN_BYTES = 4096
+_VECTORS_MAX = 1000
+_CORNER = memoryview(bytearray(_BETWEEN_BYTES))
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ class Image:
             view = buffer[: total - at]
             real = max(min(len(view), size_bytes - at), 0)
             self._fill(offset + at, view[:real])
+            if self.sparse is None and real == len(view):
+                self.file.will_need(self.skip_bytes + offset + at + real, min(real, size_bytes - at - real))
             if real < len(view):
                 view[real:] = bytes(len(view) - real)
             at += len(view)
@@ -108,38 +114,33 @@ class Image:
 
     def _fill(self, offset: int, view: memoryview) -> None:
         if self.sparse is None:
-            self.file.read_into(view, self.skip_bytes + offset)
+            self.file.read_into([view], self.skip_bytes + offset)
             return
         if not view:
             return
-        block_bytes, end = self.block_bytes, offset + len(view)
+        block_bytes, size = self.block_bytes, len(view)
         first = bisect_right(self._starts, offset // block_bytes) - 1
-        chunks = self._written[first : bisect_right(self._starts, (end - 1) // block_bytes)]
-        raw = [c for c in chunks if c.kind is Kind.RAW]
-        # One read for all of them: chunks may be as small as a block, and there may be a hundred thousand.
-        base, data = 0, memoryview(b"")
-        if raw:
-            base = raw[0].offset + max(offset - raw[0].first_block * block_bytes, 0)
-            left = (raw[-1].first_block + raw[-1].blocks) * block_bytes - end
-            data = memoryview(self.file[base : raw[-1].offset + raw[-1].blocks * block_bytes - max(left, 0)])
-
-        def part(chunk: Chunk, low: int, high: int) -> bytes | memoryview:
-            inside = low - chunk.first_block * block_bytes
-            if chunk.kind is Kind.RAW:
-                return data[chunk.offset + inside - base :][: high - low]
-            return _filled(chunk.fill, inside % 4, high - low)
-
-        first_end = min((chunks[0].first_block + chunks[0].blocks) * block_bytes, end)
-        parts = [part(chunks[0], offset, first_end)]
-        parts += [  # whole ones: the quick way for many
-            data[(at := c.offset - base) : at + c.blocks * block_bytes]
-            if c.kind is Kind.RAW
-            else _filled(c.fill, 0, c.blocks * block_bytes)
-            for c in chunks[1:-1]
-        ]
-        if len(chunks) > 1:
-            parts.append(part(chunks[-1], chunks[-1].first_block * block_bytes, end))
-        view[:] = b"".join(parts)
+        last = bisect_right(self._starts, (offset + size - 1) // block_bytes)
+        # Chunks may be as small as a block, and there may be a hundred thousand: many RAW ones are one read, which puts
+        # each into its place and what stands between them in the file into a corner.
+        into: list[memoryview] = []
+        source = end = 0
+        raw = Kind.RAW
+        for kind, first_block, blocks, data, fill in self._written[first:last]:
+            begin = first_block * block_bytes - offset
+            low, high = max(begin, 0), min(begin + blocks * block_bytes, size)
+            if kind is not raw:
+                view[low:high] = _filled(fill, (low - begin) % 4, high - low)
+                continue
+            at = data + low - begin
+            if into and 0 <= at - end <= _BETWEEN_BYTES and len(into) < _VECTORS_MAX:
+                into.append(_CORNER[: at - end])
+                into.append(view[low:high])
+            else:
+                self.file.read_into(into, source)
+                into, source = [view[low:high]], at
+            end = at + high - low
+        self.file.read_into(into, source)
 
     def digest(self, offset: int, size_bytes: int, *, pad_to: int = 0) -> bytes:
         """SHA-256 of what an extent, or a part of one, leaves on the storage."""

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 
 from quarkctl import boards
@@ -14,7 +14,6 @@ from quarkctl.errors import InputWrong, LinkError, ProtocolError, VerificationFa
 from quarkctl.events import Event, Level
 from quarkctl.flash import edl_sources
 from quarkctl.flash.ar1_image import Extent, Image
-from quarkctl.flash.background import Feed
 from quarkctl.flash.edl_device import EdlDevice, forget_programmer, open_device
 from quarkctl.flash.edl_sources import Work, Write
 from quarkctl.flash.edl_vip import VipSession
@@ -66,24 +65,11 @@ class Expected:
         self._image = image
         self._padded = padded
         self._digests: dict[Extent, bytes] = {}
-        self._at_hand: tuple[Extent | None, Sequence[memoryview]] = (None, ())
-
-    def keep(self, window: Extent, pieces: Sequence[memoryview]) -> None:
-        """Bytes of a window that are at hand anyway, until the next ones are. None: they are read again."""
-        self._at_hand = (window, pieces)
 
     def compute(self, window: Extent) -> None:
-        if window in self._digests:
-            return
-        kept, pieces = self._at_hand
-        if kept == window and pieces:
-            total = hashlib.sha256()
-            for piece in pieces:
-                total.update(piece)
-            self._digests[window] = total.digest()
-            return
-        padded = self._padded(window.size_bytes)
-        self._digests[window] = self._image.digest(window.offset, window.size_bytes, pad_to=padded)
+        if window not in self._digests:
+            padded = self._padded(window.size_bytes)
+            self._digests[window] = self._image.digest(window.offset, window.size_bytes, pad_to=padded)
 
     def __getitem__(self, window: Extent) -> bytes:
         self.compute(window)
@@ -344,7 +330,7 @@ class Session:
         self._skipped_bytes += skipped
         meter.skip(skipped)
         for run in _joined(todo):
-            self._write(placed, run, ours, partial(_advance, meter, meter.done_bytes))
+            self._write(placed, run, partial(_advance, meter, meter.done_bytes))
         if not self._wish.verify:
             return "not verified, as you wish"
         how = self._verify(placed, todo, ours) if todo else "was there already"
@@ -373,7 +359,6 @@ class Session:
 
     def _digest(self, placed: Placed, window: Extent, ours: Expected) -> bytes | None:
         """The device's; ``ours`` gains that of the file, computed while the device computes. None where it cannot."""
-
         if self._no_digest:
             return None
         attributes = self._attributes(placed, window)
@@ -399,7 +384,7 @@ class Session:
                 missing.append(window)
         return missing
 
-    def _write(self, placed: Placed, run: Extent, ours: Expected, moved: Callable[[int], None]) -> None:
+    def _write(self, placed: Placed, run: Extent, moved: Callable[[int], None]) -> None:
         device, image = self._open(), placed.write.image
         total = self._padded(run.size_bytes)
         journal = self._job.journal
@@ -410,16 +395,12 @@ class Session:
             moved(count)
 
         attributes = {**self._attributes(placed, run), "filename": image.path.name, "label": placed.name}
-        payload = device.programmer.payload_bytes
-        feed = Feed(partial(image.pieces, run.offset, run.size_bytes, pad_to=total), min(payload, total), total)
+        pieces = image.pieces(run.offset, run.size_bytes, repeat(device.buffer), pad_to=total)
         try:
-            device.programmer.program(attributes, total, feed, sent, feed.start)
+            device.programmer.program(attributes, total, pieces, sent)
         except ProtocolError:  # it answered: the phase is closed
             journal.count(0, 0)
             raise
-        finally:
-            feed.close()
-        ours.keep(run, feed.kept)
         journal.count(0, 0)
 
     def _verify(

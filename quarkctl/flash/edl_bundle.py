@@ -6,7 +6,7 @@ A device in this mode tells neither product nor version: what can be checked is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,10 +46,12 @@ class VerifiedMember(File):
             start += len(part)
         return b"".join(parts)
 
-    def read_into(self, view: memoryview, offset: int) -> None:
-        if offset + len(view) > len(self):
-            raise InputWrong(f"{self.path} ends before byte {offset + len(view)}")
-        view[:] = self[offset : offset + len(view)]
+    def read_into(self, views: Sequence[memoryview], offset: int) -> None:
+        for view in views:
+            if offset + len(view) > len(self):
+                raise InputWrong(f"{self.path} ends before byte {offset + len(view)}")
+            view[:] = self[offset : offset + len(view)]
+            offset += len(view)
 
     def _chunk(self, index: int) -> bytes:
         held, data = self._held  # read once: another thread may replace it
@@ -64,6 +66,9 @@ class VerifiedMember(File):
                 )
             self._held = (index, data)
         return data
+
+    def will_need(self, offset: int, size_bytes: int) -> None:
+        return
 
     def is_hole(self, start: int, stop: int) -> bool:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,8 @@ class EdlDevice:
     memory: str
     sector_bytes: int = 0
     luns: dict[int, StorageInfo | None] = field(default_factory=dict)
+    #: For one payload, once a sector's size is known: an array, which pyusb takes without copying.
+    buffer: memoryview = field(default_factory=lambda: memoryview(b""))
 
     def info(self, lun: int) -> StorageInfo | None:
         if lun not in self.luns:
@@ -118,6 +121,7 @@ class EdlDevice:
         if not self.sector_bytes:
             raise ProtocolError("the device does not tell the size of its sectors", hint="name the board: --board")
         self.programmer.use_sectors(self.sector_bytes)
+        self.buffer = memoryview(array.array("B", bytes(self.programmer.payload_bytes)))
 
 
 def open_device(

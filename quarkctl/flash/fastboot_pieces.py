@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import queue
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from quarkctl.files import File
 from quarkctl.flash.ar1_image import Image
+from quarkctl.flash.background import Background
 from quarkctl.flash.payload import FileRange, Part
 from quarkctl.formats import sparse
 from quarkctl.formats.segments import Segment, Span, Zeros
 from quarkctl.formats.sparse import Chunk, Kind, Sparse
 
-_HASH_BYTES = 1 << 20
+#: Stays in the processor's cache.
+_HASH_BYTES = 256 << 10
 #: Fewer chunks are written anew.
 _COPY_COUNT = 64
 
@@ -58,15 +61,20 @@ class Piece:
         ours = image.file_bytes - around
         return (head, FileRange(self.source.file, begin, end - begin), tail) if end - begin == ours else None
 
-    def digest(self) -> str:
-        """SHA-256 of what is sent, as hexadecimal digits."""
+    def digest(self, wanted: Callable[[], bool] = lambda: True) -> str:
+        """SHA-256 of what is sent, as hexadecimal digits; empty if it is not ``wanted`` any more."""
         total = hashlib.sha256()
+        buffer = memoryview(bytearray(_HASH_BYTES))
         for part in self.parts():
             if isinstance(part, bytes):
                 total.update(part)
-            else:
-                for at in range(part.offset, part.offset + part.size_bytes, _HASH_BYTES):
-                    total.update(part.file[at : min(at + _HASH_BYTES, part.offset + part.size_bytes)])
+                continue
+            for at in range(0, part.size_bytes, _HASH_BYTES):
+                if not wanted():
+                    return ""
+                view = buffer[: part.size_bytes - at]
+                part.file.read_into([view], part.offset + at)
+                total.update(view)
         return total.hexdigest()
 
 
@@ -94,3 +102,35 @@ def cut(image: Image, limit_bytes: int) -> list[Piece]:
     # The pieces read the file itself, not the read-ahead that found the chunks.
     found = replace(found, source=image.file)
     return [Piece(image, part) for part in sparse.split(found, limit_bytes)]
+
+
+class Written:
+    """The pieces that a device has, told by their digests: ``note`` gets those of all so far, from a thread.
+
+    Nobody waits for it: a device writes longer than it takes, and one that does not is gone on with. What was not noted
+    when this computer failed is written again.
+    """
+
+    def __init__(self, note: Callable[[list[str]], None], known: Sequence[str]) -> None:
+        self._note = note
+        self._known = list(known)
+        self._todo: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+        self._wanted = True
+        self._worker = Background(self._work)
+
+    def add(self, piece: Piece) -> None:
+        self._todo.put(piece)
+
+    def _work(self) -> None:
+        while (piece := self._todo.get()) is not None and (digest := piece.digest(lambda: self._wanted)):
+            self._known.append(digest)
+            self._note(list(self._known))
+
+    def close(self, *, all_done: bool) -> None:
+        """The last piece was written, and nothing need be noted; or it was not, and everything before it is noted first.
+
+        Raises what noting raised.
+        """
+        self._wanted = not all_done
+        self._todo.put(None)
+        self._worker.result()

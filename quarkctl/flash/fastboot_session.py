@@ -12,7 +12,7 @@ from quarkctl.flash import fastboot_plan
 from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.background import Background
 from quarkctl.flash.fastboot import Client
-from quarkctl.flash.fastboot_pieces import Piece, cut
+from quarkctl.flash.fastboot_pieces import Piece, Written, cut
 from quarkctl.flash.fastboot_plan import DeviceFacts, Item, Target
 from quarkctl.flash.plan import Job, Plan, Step
 from quarkctl.flash.progress import Meter
@@ -163,20 +163,29 @@ class Session:
             return f"{target.partition} holds it already"
         pieces = cut(image, self._piece_limit)
         done = self._done_before(step, pieces)
-        digests = Background(lambda: [piece.digest() for piece in pieces]) if len(pieces) > 1 else None
         meter = Meter(self._job.progress, self._job.opener.identity, step, sum(p.size_bytes for p in pieces))
-        for number, piece in enumerate(pieces):
-            if number < done:
-                meter.skip(piece.size_bytes)
-                continue
-            self._one_piece(client, target, piece, meter, f"{number + 1}/{len(pieces)}" if len(pieces) > 1 else "")
-            if digests:
-                known = digests.result()[: number + 1]
-                self._job.journal.note(pieces={"partition": target.partition, "digests": known})
-        if digests:
-            self._job.journal.note(pieces=None)
+        meter.skip(sum(p.size_bytes for p in pieces[: len(done)]))
+        if len(pieces) == 1:
+            self._one_piece(client, target, pieces[0], meter, "")
+        else:
+            self._all_pieces(client, target, pieces, done, meter)
         how = self._verify(target) if self._wish.verify else "not verified, as you wish"
         return f"{image.size_bytes} bytes in {len(pieces)} pieces, {how}" if len(pieces) > 1 else how
+
+    def _all_pieces(
+        self, client: Client, target: Target, pieces: Sequence[Piece], done: Sequence[str], meter: Meter
+    ) -> None:
+        journal = self._job.journal
+        written = Written(lambda d: journal.note(pieces={"partition": target.partition, "digests": d}), done)
+        all_done = False
+        try:
+            for number, piece in enumerate(pieces[len(done) :], len(done) + 1):
+                self._one_piece(client, target, piece, meter, f"{number}/{len(pieces)}")
+                written.add(piece)
+            all_done = True
+        finally:
+            written.close(all_done=all_done)
+        journal.note(pieces=None)
 
     def _one_piece(self, client: Client, target: Target, piece: Piece, meter: Meter, name: str) -> None:
         meter.label(name)
@@ -184,23 +193,23 @@ class Session:
         client.download(piece.parts(), piece.size_bytes, lambda sent: meter.at(before + sent))
         client.flash(target.partition, target.image.size_bytes)
 
-    def _done_before(self, step: Step, pieces: Sequence[Piece]) -> int:
-        """Pieces that an interrupted run has written already, as its journal says and their digests prove."""
+    def _done_before(self, step: Step, pieces: Sequence[Piece]) -> list[str]:
+        """Digests of the pieces that an interrupted run has written already, as its journal says and they prove."""
         before = self._job.journal.unfinished
         if before is None or before.step != step.name or self._job.wish.force:
-            return 0
+            return []
         said = before.notes.get("pieces")
         if not isinstance(said, dict) or said.get("partition") != step.name.partition(" ")[2]:
-            return 0
+            return []
         digests = said.get("digests")
         if not isinstance(digests, list):
-            return 0
-        same = 0
+            return []
+        same: list[str] = []
         for piece, digest in zip(pieces, digests, strict=False):
             if piece.digest() != digest:
                 break
-            same += 1
-        self._skipped_bytes += sum(p.size_bytes for p in pieces[:same])
+            same.append(digest)
+        self._skipped_bytes += sum(p.size_bytes for p in pieces[: len(same)])
         return same
 
     # --- proof --------------------------------------------------------------------------------------------------------

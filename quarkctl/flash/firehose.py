@@ -143,21 +143,14 @@ class Programmer:
         if not self._pad and len(document) % self._link.packet_bytes == 0:
             self._link.end_transfer()
 
-    def ask(
-        self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S,
-        meanwhile: Callable[[], object] = lambda: None,
-    ) -> Response:  # fmt: skip
-        """One command and its response, ACK or NAK. ``meanwhile`` is done while the device works."""
+    def ask(self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S) -> Response:
+        """One command and its response, ACK or NAK."""
         self.send(tag, attributes)
-        meanwhile()
         return self._response(tag, silence_s)
 
-    def command(
-        self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S,
-        meanwhile: Callable[[], object] = lambda: None,
-    ) -> Response:  # fmt: skip
+    def command(self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S) -> Response:
         """One command that must be acknowledged. Raises DeviceRefused with the device's own words."""
-        response = self.ask(tag, attributes, silence_s, meanwhile)
+        response = self.ask(tag, attributes, silence_s)
         if not response.ok:
             raise refusal(tag, response)
         return response
@@ -197,14 +190,13 @@ class Programmer:
 
     def program(
         self, attributes: Mapping[str, object], size_bytes: int, pieces: Iterable[bytes | memoryview],
-        moved: Callable[[int], None], meanwhile: Callable[[], object] = lambda: None,
+        moved: Callable[[int], None],
     ) -> None:  # fmt: skip
-        """Write ``size_bytes``: exactly that many, in pieces of whole payloads. ``moved`` gets the bytes sent so far,
-        ``meanwhile`` is done while the device prepares itself.
+        """Write ``size_bytes``: exactly that many, in pieces of whole payloads. ``moved`` gets the bytes sent so far.
 
         Raises DeviceRefused. A refusal in the middle of the data is told after the phase was closed properly.
         """
-        response = self.command("program", attributes, START_S, meanwhile)
+        response = self.command("program", attributes, START_S)
         if response.attributes.get("rawmode", "").lower() != "true":
             raise ProtocolError("the programmer took a write and does not wait for its data")
         self.finish_program(
@@ -311,9 +303,15 @@ class Programmer:
     def digest(
         self, attributes: Mapping[str, object], size_bytes: int, meanwhile: Callable[[], object] = lambda: None
     ) -> bytes | None:
-        """SHA-256 of a range, as the device computes it; None where it cannot. ``meanwhile`` is done at the same time."""
+        """SHA-256 of a range, as the device computes it; None where it cannot. ``meanwhile`` is done at the same time.
+
+        It is read from at once: a programmer says first what it is going to do, and does nothing before that was heard.
+        """
         allowed = START_S + size_bytes / MEDIA_BYTES_PER_S
-        response = self.ask("getsha256digest", attributes, allowed, meanwhile)
+        self.send("getsha256digest", attributes)
+        self._link.listen()
+        meanwhile()
+        response = self._response("getsha256digest", allowed)
         return firehose.parse_digest(response.logs, response.attributes) if response.ok else None
 
     def configure_exactly(self, attributes: Mapping[str, object]) -> None:

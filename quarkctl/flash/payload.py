@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from quarkctl.files import File
 from quarkctl.link import Link
 
 #: One write: large enough that the gaps between them do not matter, small enough for progress and Ctrl-C.
 PIECE_BYTES = 1 << 20
-#: What the kernel copies in one go from a file into a socket.
-_KERNEL_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -27,46 +25,27 @@ class FileRange:
 Part = bytes | FileRange
 
 
-@runtime_checkable
-class FileLink(Protocol):
-    """A link that can send a part of a file without bringing it into this process."""
-
-    def write_file(self, fd: int, offset: int, size_bytes: int) -> None: ...
-
-
 def send(link: Link, parts: Iterable[Part], moved: Callable[[int], None]) -> int:
-    """Send everything, small parts joined. ``moved`` gets the total after each write, which is also returned."""
-    joined = bytearray()
-    total = 0
-
-    def flush() -> None:
-        nonlocal total
-        if joined:
-            link.write(memoryview(bytes(joined)))
-            total += len(joined)
-            joined.clear()
-            moved(total)
-
+    """Send everything in pieces of one size. ``moved`` gets the total after each write, which is also returned."""
+    # Used again for each piece, it stays in the processor's cache; an array is what pyusb takes without copying.
+    buffer = memoryview(array.array("B", bytes(PIECE_BYTES)))
+    total = held = 0
     for part in parts:
-        if isinstance(part, bytes):
-            joined += part
-        elif part.size_bytes >= PIECE_BYTES and isinstance(link, FileLink):
-            flush()
-            for at, size in _steps(part, _KERNEL_BYTES):
-                link.write_file(part.file.fd, at, size)
-                total += size
+        done, size_bytes = 0, len(part) if isinstance(part, bytes) else part.size_bytes
+        while done < size_bytes:
+            view = buffer[held : held + size_bytes - done]
+            if isinstance(part, bytes):
+                view[:] = part[done : done + len(view)]
+            else:
+                part.file.read_into([view], part.offset + done)
+                part.file.will_need(part.offset + done + len(view), min(size_bytes - done - len(view), PIECE_BYTES))
+            done, held = done + len(view), held + len(view)
+            if held == PIECE_BYTES:
+                link.write(buffer)
+                total, held = total + held, 0
                 moved(total)
-        else:
-            for at, size in _steps(part, PIECE_BYTES):
-                joined += part.file[at : at + size]
-                if len(joined) >= PIECE_BYTES:
-                    flush()
-        if len(joined) >= PIECE_BYTES:
-            flush()
-    flush()
+    if held:
+        link.write(buffer[:held])
+        total += held
+        moved(total)
     return total
-
-
-def _steps(part: FileRange, step: int) -> Iterable[tuple[int, int]]:
-    end = part.offset + part.size_bytes
-    return ((at, min(step, end - at)) for at in range(part.offset, end, step))

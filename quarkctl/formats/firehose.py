@@ -37,12 +37,20 @@ def _reference(character: re.Match[str]) -> str:
     return f"&#x{ord(character[0]):X};"
 
 
+def _escaped(text: str) -> str:
+    return text if text.isalnum() else escape(text, _QUOTES)  # nearly all values are numbers or words
+
+
+def _unescaped(text: str) -> str:
+    return unescape(text, _ENTITIES) if "&" in text else text
+
+
 def build(tag: str, attributes: Mapping[str, object], *, pad: bool = True) -> bytes:
     """One command. The bytes are a pure function of tag, attributes and their order: digest tables depend on them.
 
     ``pad`` ends documents of a multiple of 512 bytes visibly; with digest tables a zero-length packet does that instead.
     """
-    words = "".join(f' {name}="{escape(str(value), _QUOTES)}"' for name, value in attributes.items())
+    words = "".join([f' {name}="{_escaped(str(value))}"' for name, value in attributes.items()])
     document = _NOT_ASCII.sub(_reference, f'<?xml version="1.0"?>\n<data><{tag}{words}/></data>\n').encode()
     return document + b"\n" if pad and len(document) % _PACKET == 0 else document
 
@@ -117,7 +125,7 @@ def parse(document: bytes) -> list[Element]:
     # Logs are taken out first: their text may hold anything, "<" and quotes included.
     for log in _LOG.finditer(text):
         found += _elements(text[at : log.start()])
-        found.append(Element("log", {"value": unescape(log[1], _ENTITIES)}))
+        found.append(Element("log", {"value": _unescaped(log[1])}))
         at = log.end()
     return found + _elements(text[at:])
 
@@ -125,7 +133,7 @@ def parse(document: bytes) -> list[Element]:
 def _elements(text: str) -> list[Element]:
     return [
         Element(
-            m[1], {a[1]: unescape(a[2] if a[2] is not None else a[3], _ENTITIES) for a in _ATTRIBUTE.finditer(m[2])}
+            m[1], {a[1]: _unescaped(a[2] if a[2] is not None else a[3]) for a in _ATTRIBUTE.finditer(m[2])}
         )
         for m in _ELEMENT.finditer(text)
         if m[1] != "data"

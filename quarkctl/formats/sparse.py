@@ -11,8 +11,9 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate, pairwise
+from operator import add, itemgetter
 from typing import Any, NamedTuple
 
 from quarkctl.errors import InputWrong
@@ -139,7 +140,9 @@ def parse(data: Source, *, sector_bytes: int = 0, size_bytes_max: int = 0) -> Sp
     chunks: list[Chunk] = []
     raw, filled, hole = int(Kind.RAW), int(Kind.FILL), int(Kind.DONT_CARE)
     head, block_bytes, total_blocks = h.chunk_hdr_sz, h.blk_sz, h.total_blks
-    unpack, append, make = _PLAIN.unpack_from, chunks.append, Chunk._make
+    # Looked up once: an image may have a hundred thousand chunks.
+    unpack, append, make = _PLAIN.unpack_from, chunks.append, partial(tuple.__new__, Chunk)
+    raw_kind, fill_kind, hole_kind = Kind.RAW, Kind.FILL, Kind.DONT_CARE
     at, block, end = h.file_hdr_sz, 0, len(data)
     if h.total_chunks * h.chunk_hdr_sz > max(end - at, 0):
         raise HEADER.wrong("total_chunks", 0, f"is {h.total_chunks}: more than {max(end - at, 0)} bytes can hold")
@@ -153,15 +156,15 @@ def parse(data: Source, *, sector_bytes: int = 0, size_bytes_max: int = 0) -> Sp
             kind, _, blocks, total, fill = unpack(window, inside)
             if blocks and at + total <= end and block + blocks <= total_blocks:
                 if kind == raw and total == head + blocks * block_bytes:
-                    append(make((Kind.RAW, block, blocks, at + head, 0)))
+                    append(make((raw_kind, block, blocks, at + head, 0)))
                     block, at = block + blocks, at + total
                     continue
                 if kind == filled and total == head + 4 == _PLAIN.size:
-                    append(make((Kind.FILL, block, blocks, 0, fill)))
+                    append(make((fill_kind, block, blocks, 0, fill)))
                     block, at = block + blocks, at + total
                     continue
                 if kind == hole and total == head:
-                    append(make((Kind.DONT_CARE, block, blocks, 0, 0)))
+                    append(make((hole_kind, block, blocks, 0, 0)))
                     block, at = block + blocks, at + total
                     continue
         c = CHUNK.parse(data, at)
@@ -355,7 +358,9 @@ def build_chunks(image: Sparse, chunks: Sequence[Chunk]) -> Iterator[Segment]:
 
 def chunks_bytes(chunks: Sequence[Chunk], block_bytes: int) -> int:
     """What chunks need in a sparse file, with their headers."""
-    return sum([_chunk_bytes(c, block_bytes) for c in chunks])
+    raw, filled, head = Kind.RAW, Kind.FILL, CHUNK.size
+    body = [blocks * block_bytes if kind is raw else 4 if kind is filled else 0 for kind, _, blocks, _, _ in chunks]
+    return head * len(chunks) + sum(body)
 
 
 def _chunk_header(chunk: Chunk, block_bytes: int) -> bytes:
@@ -383,11 +388,13 @@ def split(image: Sparse, size_bytes_max: int) -> list[Sparse]:
             hint=f"at least {frame + CHUNK.size + image.block_bytes} bytes",
         )
     block_bytes = image.block_bytes
-    chunks = [c for c in image.chunks if c.kind is Kind.RAW or c.kind is Kind.FILL]
+    raw, filled, head = Kind.RAW, Kind.FILL, CHUNK.size  # looked up once: there may be a hundred thousand chunks
+    chunks = [c for c in image.chunks if c[0] is raw or c[0] is filled]
     # A hole before a chunk costs a DONT_CARE, but not at the beginning of a piece.
-    gaps = [0 if c.first_block == before.first_block + before.blocks else CHUNK.size for before, c in pairwise(chunks)]
+    gaps = [0 if c[1] == before[1] + before[2] else head for before, c in pairwise(chunks)]
     gaps[:0] = [0] if chunks else []
-    ends = [0, *accumulate([gap + _chunk_bytes(c, block_bytes) for gap, c in zip(gaps, chunks, strict=True)])]
+    sizes = [head + blocks * block_bytes if kind is raw else head + 4 for kind, _, blocks, _, _ in chunks]
+    ends = [0, *accumulate(map(add, gaps, sizes))]
     pieces: list[list[Chunk]] = []
     rest: Chunk | None = None  # of a chunk that was cut
     at = 0
@@ -422,6 +429,11 @@ def split(image: Sparse, size_bytes_max: int) -> list[Sparse]:
 def _framed(chunks: Sequence[Chunk], total_blocks: int) -> tuple[Chunk, ...]:
     out: list[Chunk] = []
     at = 0
+    end = chunks[-1].first_block + chunks[-1].blocks if chunks else 0
+    if chunks and end - chunks[0].first_block == sum(map(itemgetter(2), chunks)):  # no hole between them, as mostly
+        out = [Chunk(Kind.DONT_CARE, 0, chunks[0].first_block)] if chunks[0].first_block else []
+        out += chunks
+        chunks, at = [], end
     for c in chunks:
         if c.first_block > at:
             out.append(Chunk(Kind.DONT_CARE, at, c.first_block - at))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import time
-from contextlib import suppress
 
 from quarkctl.errors import DeviceMissing, LinkError, LinkLost, LinkTimeout, ProtocolError
 from quarkctl.formats import fastboot
@@ -109,26 +107,6 @@ class TcpLink:
             self._socket.sendall(header[sent:])
             sent = len(header)
         self._socket.sendall(view[sent - len(header) :])
-
-    def write_file(self, fd: int, offset: int, size_bytes: int) -> None:
-        """One message with a part of a file, which the kernel copies by itself. Raises as ``write``."""
-        try:
-            self._socket.sendall(fastboot.TCP_LENGTH.pack(size_bytes))
-            while size_bytes:
-                if not select.select([], [self._socket], [], WRITE_STALL_S)[1]:
-                    raise TimeoutError
-                with suppress(BlockingIOError):
-                    sent = os.sendfile(self._socket.fileno(), fd, offset, size_bytes)
-                    if not sent:
-                        raise LinkError("the file became shorter while it was sent")
-                    offset += sent
-                    size_bytes -= sent
-        except TimeoutError as error:
-            raise LinkTimeout(
-                f"{self.name} takes no bytes for {WRITE_STALL_S:.0f} s", hint="the device hangs: power-cycle it"
-            ) from error
-        except OSError as error:
-            raise LinkLost(f"{self.name} went away: {error.strerror or error}") from error
 
     def close(self) -> None:
         self._socket.close()

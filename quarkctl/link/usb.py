@@ -229,7 +229,8 @@ class UsbLink:
             raise _mapped(error, self.name) from error
         return bytes(memoryview(self._buffer)[:count])
 
-    def _read_beside(self) -> None:
+    def listen(self) -> None:
+        """The caller has something else to do: what the device says until he reads is taken by the thread."""
         with self._changed:
             if not self._beside:
                 self._beside = True
@@ -269,7 +270,7 @@ class UsbLink:
         slice_s = COMMAND_SLICE_S
         if len(view) > COMMAND_BYTES or self._always_beside:
             slice_s = WRITE_SLICE_S
-            self._read_beside()
+            self.listen()
         deadline = time.monotonic() + WRITE_STALL_S
         while view:
             if self._lost:
@@ -297,7 +298,7 @@ class UsbLink:
             if view and slice_s < WRITE_SLICE_S:
                 slice_s = WRITE_SLICE_S
                 self._always_beside = True
-                self._read_beside()
+                self.listen()
 
     def _array(self, view: memoryview) -> array.array[int]:
         """What pyusb takes as it is; of anything else it makes one, of a memoryview byte by byte."""

@@ -1,7 +1,8 @@
 """The AR1: emergency download beside the bare transfers, fastboot beside AOSP's, memory, and going on after a cut.
 
-Each client meets the same virtual AR1 in another process. The bare transfers replay what our client wrote and how much it
-read, transfer by transfer, through the same USB backend, without looking at anything.
+Each client meets the same virtual AR1 in another process. The bare transfers are those of our client once more: the same
+bytes, from a file as ours, in the same transfers, and after each the same number of bytes read, through the same USB
+backend, without looking at anything. So the device does the same work for both, its digests for the proof included.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from tests.bench.figure import Figure, save
 
 MIB = 1 << 20
 ROUNDS = 3
+#: A flash of milliseconds needs more of them.
+EDL_ROUNDS = 9
 #: What High Speed USB carries, in bytes a second: the medium of the interrupted flash.
 HIGH_SPEED = 40e6
 SERIAL = "BENCH"
@@ -86,15 +89,18 @@ def patches(path: Path, count: int) -> Path:
 
 
 class Recorder:
-    """Stands between client and link: what was written, and how much was read after it."""
+    """Stands between client and link: what was written, kept in a file, and how much was read after it."""
 
-    def __init__(self, link: UsbLink) -> None:
-        self.script: list[tuple[bytes | int, int]] = []
+    def __init__(self, link: UsbLink, kept: Path) -> None:
+        #: (bytes written, bytes read after it)
+        self.script: list[tuple[int, int]] = []
+        self._kept = kept.open("wb")
         self._write, self._read = link.write, link.read
         link.write, link.read = self.write, self.read  # type: ignore[method-assign]
 
     def write(self, data: bytes | memoryview) -> None:
-        self.script.append((bytes(data) if len(data) < 8192 else len(data), 0))
+        self._kept.write(data)
+        self.script.append((len(data), 0))
         self._write(data)
 
     def read(self, timeout_s: float) -> bytes:
@@ -103,6 +109,9 @@ class Recorder:
             sent, got = self.script[-1]
             self.script[-1] = (sent, got + len(data))
         return data
+
+    def close(self) -> None:
+        self._kept.close()
 
 
 def edl_session(device: Device, *sources: str | Path) -> tuple[edl.Session, Journal]:
@@ -113,38 +122,40 @@ def edl_session(device: Device, *sources: str | Path) -> tuple[edl.Session, Jour
     return edl.prepare([str(s) for s in sources])(Job(way, journal, lambda _: None, "", wish)), journal
 
 
-def ours(device: Device, *sources: str | Path) -> tuple[float, list[tuple[bytes | int, int]]]:
-    """Seconds of the steps of a flash, and what went over the wire meanwhile."""
+def ours(device: Device, *sources: str | Path, kept: Path | None = None) -> tuple[float, list[tuple[int, int]]]:
+    """Seconds of the steps of a flash; with ``kept``, what goes over the wire is put there and told."""
     session, journal = edl_session(device, *sources)
     try:
         plan = session.plan()
         assert session._device
-        recorder = Recorder(session._device.link)
+        recorder = Recorder(session._device.link, kept) if kept else None
         began = time.perf_counter()
         flash_run.carry_out(session, plan, journal, lambda _: None)
-        return time.perf_counter() - began, recorder.script
+        took = time.perf_counter() - began
+        if recorder:
+            recorder.close()
+        return took, recorder.script if recorder else []
     finally:
         session.close()
 
 
-def bare(device: Device, script: list[tuple[bytes | int, int]], *sources: str | Path) -> float:
+def bare(device: Device, script: list[tuple[int, int]], kept: Path, *sources: str | Path) -> float:
     """The same transfers, by nobody who looks at them."""
     session, _ = edl_session(device, *sources)
     try:
         session.plan()
         assert session._device
-        link = session._device.link
-        usb, into = link._device, array.array("B", bytes(READ_BYTES))
-        large = array.array("B", bytes(link.transfer_bytes))
-        began = time.perf_counter()
-        for sent, expected in script:
-            size = len(sent) if isinstance(sent, bytes) else sent
-            data = array.array("B", sent) if isinstance(sent, bytes) else large if size == len(large) else large[:size]
-            assert usb.write(1, data, 60_000) == size
-            got = 0
-            while got < expected:
-                got += usb.read(0x81, into, 60_000)
-        return time.perf_counter() - began
+        usb, into = session._device.link._device, array.array("B", bytes(READ_BYTES))
+        data = {size: array.array("B", bytes(size)) for size, _ in script}
+        with kept.open("rb", buffering=0) as file:
+            began = time.perf_counter()
+            for sent, expected in script:
+                assert file.readinto(data[sent]) == sent
+                assert usb.write(1, data[sent], 60_000) == sent
+                got = 0
+                while got < expected:
+                    got += usb.read(0x81, into, 60_000)
+            return time.perf_counter() - began
     finally:
         session.close()
 
@@ -160,10 +171,9 @@ def edl_figures(root: Path) -> list[Figure]:
     figures = []
     try:
         for name, sources in cases.items():
-            pairs = []
-            for _ in range(ROUNDS):
-                took, script = ours(device, *sources)
-                pairs.append((took, bare(device, script, *sources)))
+            kept = root / "wire"
+            _, script = ours(device, *sources, kept=kept)
+            pairs = [(ours(device, *sources)[0], bare(device, script, kept, *sources)) for _ in range(EDL_ROUNDS)]
             mine, theirs = (statistics.median(c) for c in zip(*pairs, strict=True))
             goal = 1.2 if "raw" in name else 1.5
             ratio = statistics.median(a / b for a, b in pairs)
@@ -221,6 +231,7 @@ def fastboot_ours(device: Device, source: str | Path) -> float:
     """From the first look at the file to the last answer."""
     port = device.ports["tcp"]
     device.tell(enter="fastboot")
+    TcpLink("127.0.0.1", port).close()  # only now the device forgets, which takes its time, what it was sent before
     way = NetworkWay(f"tcp:127.0.0.1:{port}", lambda: TcpLink("127.0.0.1", port))
     journal = Journal(way.identity)
     began = time.perf_counter()

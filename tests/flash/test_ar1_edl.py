@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from quarkctl.errors import DeviceRefused, InputWrong, LinkError, QuarkError, UsageWrong, VerificationFailed
 from quarkctl.flash import edl, edl_device, firehose
 from quarkctl.flash.ar1_commands import backup, chip_info, ramdump, tables
+from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.journal import Journal
 from quarkctl.formats.sahara import Region
 from tests.ar1 import Bench, Maker, file, noise, rawprogram
@@ -47,6 +49,26 @@ def test_roms_and_programmers_that_bend_the_protocol_are_flashed(ar1: Maker, qui
     assert written(b) and b.ar1.mode == "system"
     how = "verified by read back" if quirk == "no_digest" else "verified by digest"
     assert result.facts["verified"] == {"boot_a": how}
+
+
+def test_a_programmer_that_says_first_what_it_does_hashes_while_the_host_does(
+    ar1: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = ar1("edl")
+    begun = threading.Event()
+    theirs, ours = b.ar1.storage.digest, Image.digest
+
+    def on_the_device(*where: int) -> bytes:
+        begun.set()
+        return theirs(*where)
+
+    def on_the_host(image: Image, offset: int, size_bytes: int, *, pad_to: int = 0) -> bytes:
+        assert begun.wait(20.0)
+        return ours(image, offset, size_bytes, pad_to=pad_to)
+
+    monkeypatch.setattr(b.ar1.storage, "digest", on_the_device)
+    monkeypatch.setattr(Image, "digest", on_the_host)
+    assert b.edl(boot_xml(b)).facts["verified"] == {"boot_a": "verified by digest"}
 
 
 EMMC = {"sector_bytes": 512, "memory": "emmc", "lun_bytes": (64 << 20,), "layout": {0: [("boot_a", 1 << 20)]}}
