@@ -79,7 +79,7 @@ def show_stream(
     counts = sum((d.counts for d in decoders), Counts())
     if as_json:
         show.document("quarkctl.telemetry-show/1", {"newest": newest, "counts": counts.as_dict()})
-    else:
+    elif not screen:
         show.err.print(words.account(counts))
     if seconds and until.requested:
         raise KeyboardInterrupt
