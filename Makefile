@@ -1,4 +1,4 @@
-# make demo    see it work: firmware built, flashed and diagnosed on virtual glasses
+# make demo    see it work: both chips built, flashed, booted and diagnosed on virtual glasses
 # make test    every test
 # make check   what must hold before a commit: lint, types, layers, format, tests
 # make bench   all measurements; make bench-AREA for one of them
@@ -14,7 +14,7 @@ AREAS := cli rtos-flash serial telemetry bundle ar1-images ar1-flash diag rigs
 
 .PHONY: demo test check lint format bench $(AREAS:%=bench-%) fuzz soak gen kernel docs clean run-tools test-tools
 
-demo: run-tools
+demo: kernel
 	@./demo.sh $(QUARKCTL)
 
 test: test-tools

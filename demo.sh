@@ -27,7 +27,7 @@ run build rtos --board s1-virtual --version 1.0.0
 run build rtos --board s1-virtual --version 1.1.0
 
 step "2. Start virtual glasses: QEMU runs firmware 1.0.0; two cells, a load and five thermal nodes are simulated."
-run sim start $name --image build/s1-virtual/rtos-1.0.0.bin --load camera
+run sim start $name --image build/s1-virtual/rtos-1.0.0.bin --load camera --ar1 off
 run devices
 
 step "3. Flash 1.1.0 over the serial port while 1.0.0 runs: checked, uploaded, tried, confirmed."
@@ -50,6 +50,23 @@ wait $recorder
 step "5. Judge what was recorded: was the swap survived, did the bus hold?"
 run diag battery --recording $recording
 
+step "6. Build the other chip's images: boot, file system with hash tree and codes, verified boot, partition tables."
+run build ar1 --board s1-virtual
+
+step "7. Flash them into the empty AR1 by emergency download, over emulated USB: planned, written, proved by digests."
+run sim ar1 edl --name $name
+programmer=$("$quarkctl" sim ar1 --name $name | sed -n 's/^its programmer: //p')
+run flash build/s1-virtual/ar1 --via edl --device $device --programmer "$programmer" --yes
+
+step "8. It restarted: its boot loader verified what lies there, and Linux runs from it in a second QEMU."
+run sim ar1 --wait --name $name
+run sim console --ar1 --name $name
+run sim list
+
+step "9. Destroy a block of its system, restart: the kernel's dm-verity finds it, our Reed-Solomon codes mend it."
+run sim ar1 system --flip system_a+8192:4096 --wait --name $name
+run sim console --ar1 --name $name
+
 step "That was it."
 cat <<TEXT
 The glasses of this demo stop now. To go on by hand:
@@ -60,4 +77,5 @@ The glasses of this demo stop now. To go on by hand:
   quarkctl sim fault               # what can be broken, for instance:
   quarkctl sim fault late_switchover on
   quarkctl diag battery            # listens for 10 s: swap a battery meanwhile
+  quarkctl telemetry show --device sim:s1/ar1      # what the other chip says
 TEXT

@@ -29,6 +29,13 @@ esac
 have qemu-system-arm || need qemu-system-arm qemu-system-arm qemu-system-arm qemu
 have_library() { ldconfig -p 2>/dev/null | grep -q "$1" || ls /usr/lib/*/"$1"* >/dev/null 2>&1; }
 have_library libusb-1.0.so.0 || need libusb libusb-1.0-0 libusb1 libusb
+# What the agent of the virtual AR1 is compiled with, what makes its file systems, and what boots it.
+have aarch64-linux-gnu-gcc || need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu gcc-aarch64-linux-gnu ""
+[ -e /usr/aarch64-linux-gnu/include/stdio.h ] || [ "$(uname -m)" = aarch64 ] ||
+	need libc-arm64 libc6-dev-arm64-cross sysroot-aarch64-fc41-glibc ""
+have mke2fs || need mke2fs e2fsprogs e2fsprogs e2fsprogs
+have fsck.erofs || need erofs-utils erofs-utils erofs-utils ""
+have qemu-system-aarch64 || need qemu-system-aarch64 qemu-system-arm qemu-system-aarch64 qemu
 if [ "$purpose" = test ]; then
 	# Strangers that must get on with the virtual AR1, and the emulated USB on which they see it.
 	have fastboot || need fastboot fastboot android-tools android-platform-tools
@@ -56,13 +63,6 @@ if [ "$purpose" = test ]; then
 	have fdisk || need fdisk fdisk util-linux util-linux
 	have dtc || need dtc device-tree-compiler dtc dtc
 	have cpio || need cpio cpio cpio cpio
-	have mke2fs || need mke2fs e2fsprogs e2fsprogs e2fsprogs
-	have fsck.erofs || need erofs-utils erofs-utils erofs-utils ""
-	# what the agent of the virtual AR1 is compiled with, and what boots it
-	have aarch64-linux-gnu-gcc || need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu gcc-aarch64-linux-gnu ""
-	[ -e /usr/aarch64-linux-gnu/include/stdio.h ] || [ "$(uname -m)" = aarch64 ] ||
-		need libc-arm64 libc6-dev-arm64-cross sysroot-aarch64-fc41-glibc ""
-	have qemu-system-aarch64 || need qemu-system-aarch64 qemu-system-arm qemu-system-aarch64 qemu
 	# another clock, for builds that must not look at it
 	have faketime || need faketime faketime libfaketime libfaketime
 	# opens the HTML page of `telemetry plot`, and looks at it

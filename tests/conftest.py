@@ -65,6 +65,23 @@ def firmware() -> Callable[..., rtos.Built]:
     return build
 
 
+@pytest.fixture(scope="session")
+def ar1_images() -> Callable[[str], Path]:
+    """``ar1_images("g1-virtual")`` builds the AR1's images, once, from the sources in firmware/ar1."""
+
+    def build(board: str) -> Path:
+        from quarkctl.build.ar1 import request
+
+        out = BUILD / board / "ar1"
+        out.mkdir(parents=True, exist_ok=True)
+        with (BUILD / "lock.ar1").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            request.build(request.Request(ROOT / "firmware/ar1" / f"{board}.toml", out))
+        return out
+
+    return build
+
+
 @dataclass
 class Glasses:
     """Running virtual glasses."""

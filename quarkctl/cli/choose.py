@@ -40,14 +40,22 @@ def choose(word: str, method: str = "", *, allow_remote: bool = False) -> Opener
         return identity.choose([network], network.identity, method).opener()
     if word.startswith("sim:") and method in AR1_METHODS:
         ar1_control.state(word.removeprefix("sim:"))
+    elif word.startswith("sim:") and word.endswith("/ar1"):
+        ar1_control.state(word.removeprefix("sim:").removesuffix("/ar1"))
     elif word.startswith("sim:"):
         control.port(word.removeprefix("sim:"))  # says at once if it is not there, and why
-    found = devices()
+    found = [d for d in devices() if method or not _is_ar1(d) or word in (d.identity, d.port)]
     if "://" in word:
         return Device(word, word, "", lambda: word).opener()
     if word.startswith("/") and not any(d.is_called(word) for d in found):
         return Device(word, word, "", lambda: word).opener()
     return identity.choose(found, word, method).opener()
+
+
+def _is_ar1(device: Device) -> bool:
+    """The application processor of virtual glasses: a pair is one device, and without a method, or its own name, the
+    microcontroller is meant."""
+    return device.identity.startswith("sim:") and device.identity.endswith("/ar1")
 
 
 def methods_of(word: str) -> tuple[str, ...]:

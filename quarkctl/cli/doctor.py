@@ -167,8 +167,10 @@ def _serial_permission() -> Check:
 def _modem_manager() -> Check:
     """It opens every new serial port and talks to it."""
     running = any(_comm(p) == "ModemManager" for p in Path("/proc").glob("[0-9]*/comm"))
+    kept_away = running and _udev().ok
+    words = "runs, and the udev rule keeps it away from glasses" if kept_away else "runs and opens new serial ports"
     return Check(
-        "ModemManager", not running, "runs and opens new serial ports" if running else "does not run",
+        "ModemManager", kept_away or not running, words if running else "does not run",
         "quarkctl doctor --udev prints the rule that keeps it away from glasses", needed=False,
     )  # fmt: skip
 
@@ -178,6 +180,61 @@ def _comm(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+#: Where udev looks for rules, the first before the others (udev(7)).
+UDEV_FOLDERS = tuple(Path(p) for p in ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d",
+                                       "/usr/lib/udev/rules.d", "/lib/udev/rules.d"))  # fmt: skip
+_UDEV_CURE = (
+    "quarkctl doctor --udev | sudo tee /etc/udev/rules.d/70-quarkctl.rules, then sudo udevadm control --reload "
+    "and sudo udevadm trigger"
+)
+
+
+def _udev() -> Check:
+    """Without the rule, ports belong to root or a group, and ModemManager talks to glasses."""
+    wanted = _rules(UDEV_RULE)
+    files = [f for folder in UDEV_FOLDERS for f in sorted(folder.glob("*.rules"))]
+    whole = [f for f in files if wanted <= _rules(_text(f))]
+    if whole:
+        return Check("udev rule", True, str(whole[0]), needed=False)
+    part = [f for f in files if wanted & _rules(_text(f))]
+    words = f"{part[0]} is of another version" if part else "not installed"
+    if not Path("/run/udev/control").exists():
+        words += "; udev does not run here (a container?): it belongs on the host"
+    return Check("udev rule", False, words, _UDEV_CURE, needed=False)
+
+
+def _rules(text: str) -> set[str]:
+    return {line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _usb_permission() -> Check:
+    """Glasses in fastboot or EDL are no serial port: their USB device itself is opened."""
+    if os.geteuid() == 0:
+        return Check("USB permission", True, "root may open every device")
+    found = [d for d in Path("/sys/bus/usb/devices").glob("*-*") if _is_glasses(d)]
+    nodes = [Path(f"/dev/bus/usb/{int(_text(d / 'busnum')):03d}/{int(_text(d / 'devnum')):03d}") for d in found]
+    closed = [str(n) for n in nodes if not os.access(n, os.R_OK | os.W_OK)]
+    if closed:
+        return Check("USB permission", False, f"no permission for {', '.join(closed)}", _UDEV_CURE)
+    words = "all present glasses can be opened" if nodes else "no glasses in fastboot or EDL present"
+    return Check("USB permission", True, words)
+
+
+def _is_glasses(entry: Path) -> bool:
+    """By Qualcomm's ids of EDL and memory dump, or the interface of fastboot."""
+    if _text(entry / "idVendor").strip() == "05c6" and _text(entry / "idProduct").strip() in ("9008", "900e"):
+        return True
+    names = ("bInterfaceClass", "bInterfaceSubClass", "bInterfaceProtocol")
+    return any([_text(i / n).strip() for n in names] == ["ff", "42", "03"] for i in entry.glob(f"{entry.name}:*"))
 
 
 def _state_folder() -> Check:
@@ -196,4 +253,6 @@ def _sandbox() -> Check:
     )
 
 
-CHECKS: tuple[Callable[[], Check], ...] = (_python, _serial_permission, _modem_manager, _state_folder, _sandbox)
+CHECKS: tuple[Callable[[], Check], ...] = (
+    _python, _serial_permission, _usb_permission, _udev, _modem_manager, _state_folder, _sandbox,
+)  # fmt: skip

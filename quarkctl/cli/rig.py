@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from quarkctl.cli import rig_care, rig_history, rig_labgrid, rig_page, rig_run, rig_setup
+from quarkctl.cli import rig_care, rig_console, rig_history, rig_labgrid, rig_page, rig_run, rig_setup
 from quarkctl.cli.options import examples
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Many glasses, and nobody near.")
@@ -18,5 +18,5 @@ def _rig() -> None:
     """
 
 
-for module in (rig_run, rig_setup, rig_care, rig_history, rig_page, rig_labgrid):
+for module in (rig_run, rig_setup, rig_care, rig_console, rig_history, rig_page, rig_labgrid):
     module.register(app)

@@ -45,6 +45,7 @@ def list_stations(rig: RigFile = None, where: Where = None, as_json: Json = Fals
     """List the stations: what is there, who holds it, what is in quarantine."""
     from quarkctl.cli.choose import devices
     from quarkctl.link import names
+    from quarkctl.link.identity import called
     from quarkctl.link.lock import holder_of
     from quarkctl.rig import plan
     from quarkctl.rig import quarantine as records
@@ -54,8 +55,8 @@ def list_stations(rig: RigFile = None, where: Where = None, as_json: Json = Fals
     found, out = devices(), records.all_records()
     rows: list[dict[str, Any]] = []
     for s in chosen:
-        device = next((d for d in found if d.is_called(s.word)), None)
-        holder = holder_of(device.identity) if device else None
+        device = next(iter(called(found, s.word)), None)
+        holder = holder_of(device.identity) or holder_of(s.lock) if device else None
         record = out.get(s.name)
         kept = record and record.out_of_use
         state = "quarantine" if kept else "missing" if device is None else "busy" if holder else "free"

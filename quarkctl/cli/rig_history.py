@@ -49,10 +49,9 @@ def history(
 ) -> None:
     """Show what runs have come to: a list, one run, trends, worst stations, flaky steps."""
     from quarkctl.link import names
-    from quarkctl.rig import runs
     from quarkctl.rig.history import database
     from quarkctl.rig.history.ages import since_of
-    from quarkctl.rig.history.deliver import deliver
+    from quarkctl.rig.history.deliver import catch_up
 
     if trends + worst + flaky + bool(run) > 1:
         raise UsageWrong(
@@ -67,8 +66,7 @@ def history(
             )
     asked_since = since_of(since)
     url = names.load_rig(rig).history
-    runs.close_dead()
-    late = deliver(url)
+    late = catch_up(url)
     if late.waiting:
         show.err.print(f"note: {late}", style="yellow", soft_wrap=True)
     with database.connect(url) as connection:

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from quarkctl.formats.rig_file import Rig
+    from quarkctl.formats.rig_file import Rig, Station
     from quarkctl.rig.fleet import Row
     from quarkctl.rig.outcome import Run
     from quarkctl.rig.plan import Kind, Plan
@@ -75,6 +76,14 @@ def flash(
     via: Annotated[str, typer.Option("--via", metavar="METHOD", autocompletion=complete_method, help="How.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Write even what is there already.")] = False,
     allow_downgrade: Annotated[bool, typer.Option("--allow-downgrade", help="Accept an older version.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Go on where `quarkctl flash` would ask.")] = False,
+    slot: Annotated[
+        str, typer.Option("--slot", metavar="SLOT", help="Of the AR1: inactive, active, a or b.")
+    ] = "inactive",
+    programmer: Annotated[
+        str, typer.Option("--programmer", metavar="FILE", help="The Firehose programmer, for EDL.")
+    ] = "",
+    memory: Annotated[str, typer.Option("--memory", metavar="KIND", help="Storage of the AR1: ufs, emmc, nvme.")] = "",
     rig: RigFile = None,
     coordinator: Engine = "",
     wait: Wait = _WAIT_S,
@@ -85,9 +94,13 @@ def flash(
     events: Events = "",
 ) -> int:
     """Flash many stations at once: a worker process each, retried with a power cycle, a verdict for each."""
-    from quarkctl.rig.plan import Flash
+    from quarkctl.flash.plan import Ar1Wish
+    from quarkctl.rig.plan import SLOTS, Flash
 
-    kind = Flash(tuple(what), via, chip, force, allow_downgrade)
+    if slot not in SLOTS:
+        raise UsageWrong(f"there is no slot {slot!r}", hint=f"there are {', '.join(SLOTS)}")
+    ar1 = Ar1Wish(slot, programmer=programmer, memory=memory)
+    kind = Flash(tuple(what), via, chip, force, allow_downgrade, yes, ar1)
     return _one(
         "flash", kind, everything, where, rig, coordinator, wait, deadline, retries, junit, events, as_json=as_json
     )
@@ -177,7 +190,7 @@ def _carry_out(
     from quarkctl.rig import fleet, runs
     from quarkctl.rig import plan as plans
     from quarkctl.rig.fleet import Order
-    from quarkctl.rig.history.deliver import deliver
+    from quarkctl.rig.history.deliver import catch_up
     from quarkctl.rig.labgrid.engine import Coordinator
 
     policy = replace(
@@ -187,15 +200,16 @@ def _carry_out(
     )
     prepared = _prepare(made)
     command = shlex.join(["quarkctl", *sys.argv[1:]])
-    runs.close_dead()
     with Coordinator(coordinator) if coordinator else nullcontext() as engine:
         stations = plans.choose(engine.stations() if engine else rig.stations, where)
+        if not engine:
+            _no_twins(stations)
         order = Order(made, stations, choose, prepared, policy, rig.name, command, wait)
         if engine:
             order = replace(order, find=engine.find, release=engine.release, workers_find=False)
         with _Watch(events, quiet=as_json) as watch:
             record = fleet.run(order, watch)
-            late = deliver(rig.history)
+            late = catch_up(rig.history)
             if late.waiting:
                 watch.complain(str(late))
     runs.prune(policy.keep_days)
@@ -210,6 +224,18 @@ def _carry_out(
     return record.exit_code
 
 
+def _no_twins(stations: Sequence[Station]) -> None:
+    """Before any of them is touched. Where a device appears only later, the run itself notices."""
+    from quarkctl.cli.choose import devices
+    from quarkctl.link import names
+
+    for one, other, identity in names.twins(stations, devices()):
+        raise InputWrong(
+            f"stations {one.name} and {other.name} are one device: {identity}",
+            hint=f"take one of them out of the rig file, or leave it out: --where {one.name}",
+        )
+
+
 def _prepare(made: Plan) -> dict[str, tuple[str, Prepared]]:
     """What must be right before any station is touched. What is to be flashed is read once; the workers share it."""
     from quarkctl.flash import methods
@@ -222,6 +248,9 @@ def _prepare(made: Plan) -> dict[str, tuple[str, Prepared]]:
 
             verify(step.kind.area, step.kind.checks if isinstance(step.kind, Diag) else ())
         if isinstance(step.kind, Flash):
+            programmer = step.kind.ar1.programmer
+            if programmer and not Path(programmer).is_file():
+                raise InputWrong(f"cannot read {programmer}: no such file")
             method = methods.select(step.kind.what, via=step.kind.via, chip=step.kind.chip)
             out[step.name] = (method.device_method, method.prepare(step.kind.what))
     return out

@@ -1,4 +1,4 @@
-"""quarkctl rig discover, doctor, console"""
+"""quarkctl rig discover, doctor"""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import typer
 from quarkctl.cli import show
 from quarkctl.cli.doctor import CHECKS, Check, report
 from quarkctl.cli.options import Json, examples
-from quarkctl.cli.rig_care import StationName, station_called
 from quarkctl.cli.rig_run import RigFile
 from quarkctl.errors import HostUnfit, InputWrong, LinkError, QuarkError
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 #: Logs and recordings of a night fit into this.
 DISK_FREE_MIN = 1 << 30
+USB_DEVICES = Path("/sys/bus/usb/devices")
 #: Nothing here is older; a clock that says so was never set.
 _BUILT = 1_767_225_600  # 2026-01-01
 
@@ -32,7 +32,6 @@ _BUILT = 1_767_225_600  # 2026-01-01
 def register(app: typer.Typer) -> None:
     app.command(epilog=examples("quarkctl rig discover", "quarkctl rig discover --out lab.toml"))(discover)
     app.command(epilog=examples("quarkctl rig doctor", "quarkctl rig doctor --rig lab.toml --json"))(doctor)
-    app.command(epilog=examples("quarkctl rig console bench-1", "quarkctl rig console bench-1 --seconds 10"))(console)
 
 
 def discover(
@@ -43,8 +42,9 @@ def discover(
 ) -> None:
     """Write a rig.toml with a station for each device that is connected now."""
     from quarkctl.cli.choose import devices
+    from quarkctl.link import names
 
-    found = devices()
+    found = [d for d in devices() if not d.identity.endswith(names.AR1)]  # one station for both chips
     if not found:
         raise LinkError("no device found", hint="plug the glasses in, or start virtual ones: quarkctl sim start")
     text = _rig_text(found)
@@ -95,22 +95,23 @@ def doctor(rig: RigFile = None, as_json: Json = False) -> int:
         try:
             loaded = names.load_rig(file)
             checks.append(Check("rig file", True, f"{file}: {len(loaded.stations)} stations"))
-            checks += [*_stations(loaded), *_power(loaded)]
+            checks += [*_stations(loaded), *_twins(loaded), *_power(loaded)]
         except QuarkError as error:
             checks.append(Check("rig file", False, error.message, error.hint))
-    checks += [*_hubs(), _disk(), _clock(), _runs()]
+    checks += [*_hubs(), *_locks(), _disk(), *_clock(), _runs()]
     return report(checks, "quarkctl.rig-doctor/1", as_json=as_json)
 
 
 def _stations(rig: Rig) -> Iterator[Check]:
     from quarkctl.cli.choose import devices
     from quarkctl.link.holder import openers_of
+    from quarkctl.link.identity import called
     from quarkctl.link.lock import holder_of
     from quarkctl.rig import quarantine
 
     found, out = devices(), quarantine.all_records()
     for s in rig.stations.values():
-        fitting = [d for d in found if d.is_called(s.word)]
+        fitting = called(found, s.word)
         if not fitting and s.port.startswith("/") and Path(s.port).exists():
             yield Check(s.name, os.access(s.port, os.R_OK | os.W_OK), s.port, f"no permission for {s.port}")
         elif len(fitting) != 1:
@@ -132,6 +133,14 @@ def _stations(rig: Rig) -> Iterator[Check]:
                         f"quarkctl rig quarantine --release {s.name}", needed=False)  # fmt: skip
 
 
+def _twins(rig: Rig) -> Iterator[Check]:
+    from quarkctl.cli.choose import devices
+    from quarkctl.link import names
+
+    for one, other, identity in names.twins(rig.stations.values(), devices()):
+        yield Check(other.name, False, f"is the same device as {one.name}: {identity}", "correct rig.toml")
+
+
 def _power(rig: Rig) -> Iterator[Check]:
     programs = {"uhubctl": "apt-get install uhubctl", "labgrid-client": "pip install 'quarkctl[labgrid]'"}
     for s in rig.stations.values():
@@ -143,21 +152,52 @@ def _power(rig: Rig) -> Iterator[Check]:
             if path is None:
                 cure = programs.get(program, "install it, or correct rig.toml")
                 yield Check(f"{s.name} {what}", False, f"there is no program {program}", cure)
+            if control.kind == "uhubctl":
+                yield from _hub_port(s.name, *control.words)
     without = [s.name for s in rig.stations.values() if not s.power]
     if without:
         words = f"no power control: {', '.join(without)}"
         yield Check("power", False, words, "a hang there needs a person; docs/rigs.md shows how", needed=False)
 
 
+def _hub_port(station: str, hub: str, port: str) -> Iterator[Check]:
+    """Is the hub there on which uhubctl is to switch, and has it that port?"""
+    entry = USB_DEVICES / hub
+    if not entry.exists():
+        yield Check(f"{station} power", False, f"there is no hub {hub}", "uhubctl lists them; correct rig.toml")
+        return
+    with suppress(OSError, ValueError):
+        count = int((entry / "maxchild").read_text())
+        if int(port) > count:
+            yield Check(f"{station} power", False, f"hub {hub} has {count} ports, not {port}", "correct rig.toml")
+
+
 def _hubs() -> Iterator[Check]:
     """Hubs that say of themselves that they have no supply of their own (configuration attribute, USB 2.0, 9.6.3)."""
-    for entry in sorted(Path("/sys/bus/usb/devices").glob("*-*")):
+    found = False
+    for entry in sorted(USB_DEVICES.glob("*-*")):
         with suppress(OSError, ValueError):
             if (entry / "bDeviceClass").read_text().strip() != "09":
                 continue
+            found = True
             own = int((entry / "bmAttributes").read_text().strip(), 16) & 0x40
             words = f"{entry.name} {'has a supply of its own' if own else 'lives on the power of its host'}"
             yield Check("hub", bool(own), words, "glasses that charge need a hub with a supply", needed=False)
+    if not found:
+        yield Check("hub", True, "no hub is connected")
+
+
+def _locks() -> Iterator[Check]:
+    """Locks are the kernel's: on a network folder they bind nobody, or everybody."""
+    from quarkctl.link import lock
+
+    try:
+        lock.hold("doctor").release()
+        held = lock.all_held()
+        words = f"held: {', '.join(f'{identity} by {holder}' for identity, holder in held)}" if held else "none is held"
+        yield Check("locks", True, words)
+    except QuarkError as error:
+        yield Check("locks", False, error.message, error.hint or "set QUARKCTL_STATE_DIR to a folder of a local disk")
 
 
 def _disk() -> Check:
@@ -169,10 +209,32 @@ def _disk() -> Check:
                  "make room: records of a night need 1 GiB; keep_days in rig.toml says how long runs are kept")  # fmt: skip
 
 
-def _clock() -> Check:
+def _clock() -> Iterator[Check]:
     """Records are ordered by it, and the certificates of a database are checked against it."""
-    now = time.time()
-    return Check("clock", now >= _BUILT, time.strftime("%Y-%m-%d %H:%M:%S %Z"), "set it: timedatectl set-ntp true")
+    from quarkctl.rig import runs
+
+    now, cure = time.time(), "set it: timedatectl set-ntp true"
+    newest = next((r for r in runs.newest(1)), None)
+    if newest and newest.started > now + 60:
+        words = f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')} is before the last run, {newest.id}"
+        yield Check("clock", False, words, cure)
+    else:
+        yield Check("clock", now >= _BUILT, time.strftime("%Y-%m-%d %H:%M:%S %Z"), cure)
+    state = _clock_state()
+    if state is not None:
+        words = "kept right by a time service" if state else "no time service keeps it right"
+        yield Check("clock source", state, words, cure, needed=False)
+
+
+def _clock_state() -> bool | None:
+    """Does the kernel say that its clock is synchronised (adjtimex(2): TIME_ERROR is 5)? None where it cannot be asked."""
+    import ctypes
+
+    try:
+        answer = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))  # struct timex, all zero: only asked
+    except (OSError, AttributeError):
+        return None
+    return None if answer < 0 else bool(answer != 5)
 
 
 def _runs() -> Check:
@@ -183,42 +245,3 @@ def _runs() -> Check:
     return Check(
         "history", not waiting, words, "quarkctl rig history delivers them, or says what is wrong", needed=False
     )
-
-
-def console(
-    station: StationName,
-    seconds: Annotated[float | None, typer.Option("--seconds", "-s", metavar="S", min=0.0, help="Then end.")] = None,
-    rig: RigFile = None,
-) -> None:
-    """Print what a station logs until Ctrl-C: the firmware's log, or the text on its serial line."""
-    found = station_called(station, rig)
-    until = None if seconds is None else time.monotonic() + seconds
-    if found.sim:
-        _follow_log(found.sim, until)
-        return
-    from quarkctl.cli.choose import choose
-
-    link = choose(found.word).open()
-    rest = b""
-    try:
-        while until is None or time.monotonic() < until:
-            *lines, rest = (rest + link.read(0.1).replace(b"\0", b"\n"))[-65536:].split(b"\n")
-            for line in lines:
-                text = line.decode("utf-8", "replace").rstrip("\r")
-                if text and text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text:
-                    show.out.print(text, soft_wrap=True)
-    finally:
-        link.close()
-
-
-def _follow_log(name: str, until: float | None) -> None:
-    from quarkctl.sim import folder
-
-    path = folder.folder_of(folder.load(name).name) / "firmware.log"
-    with path.open("r", encoding="utf-8", errors="replace") as file:
-        while True:
-            for line in file:
-                show.out.print(line.rstrip("\n"), soft_wrap=True)
-            if until is not None and time.monotonic() >= until:
-                return
-            time.sleep(0.1)  # a file cannot be waited for without a watcher

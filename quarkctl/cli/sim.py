@@ -68,10 +68,18 @@ def start(
     ] = None,
     load: Annotated[str, typer.Option(help=f"What the glasses do: {', '.join(LOADS_MA)}.")] = "idle",
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 1,
-    ar1_version: Annotated[str, typer.Option(metavar="X.Y.Z", help="What the AR1 says that it runs.")] = "1.0.0",
+    ar1_version: Annotated[
+        str, typer.Option(metavar="X.Y.Z", help="What the AR1 is taken to run while it says nothing itself.")
+    ] = "1.0.0",
+    ar1: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR|off", help="Build that the factory flashes into the AR1; default: the board's, if any."
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Start virtual glasses."""
+    """Start a pair of virtual glasses: the microcontroller, and the AR1 if something was built for it."""
     from quarkctl.build.rtos import boot_name
     from quarkctl.flash import images
     from quarkctl.formats import mcuboot_image
@@ -87,14 +95,25 @@ def start(
             f"there is no {boot_elf.name} beside {chosen.name}: the bootloader that trusts its key",
             hint="build both together: quarkctl build rtos",
         )
+    ar1_images = _ar1_images(ar1, board)
     instance = control.start(
         name or board.removesuffix("-virtual"), board, control.Firmware(boot_elf, chosen),
-        load=load, seed=seed, ar1_version=str(mcuboot_image.Version.parse(ar1_version)),
+        load=load, seed=seed, ar1_version=str(mcuboot_image.Version.parse(ar1_version)), ar1_images=ar1_images,
     )  # fmt: skip
     if as_json:
-        show.document("quarkctl.sim/1", instance.as_dict())
+        show.document("quarkctl.sim/1", {**instance.as_dict(), "ar1_images": str(ar1_images or "")})
         return
     show.out.print(f"sim:{instance.name}  {instance.board}  {instance.serial}  serial {instance.port}  {chosen.name}")
+    if ar1_images:
+        show.out.print(f"sim:{instance.name}/ar1  starts what the factory flashed from {ar1_images}")
+
+
+def _ar1_images(word: str, board: str) -> Path | None:
+    """The build that the factory flashes."""
+    if word == "off":
+        return None
+    folder = Path(word) if word else Path("build") / board / "ar1"
+    return folder if word or any(folder.glob("rawprogram*.xml")) else None
 
 
 @app.command("list", epilog=examples("quarkctl sim list", "quarkctl sim list --json"))
@@ -115,8 +134,11 @@ def list_glasses(as_json: Json = False) -> None:
         show.out.print("no virtual glasses are running; start some: quarkctl sim start")
         return
     show.table(
-        ("device", "board", "serial", "power", "port", "load", "packs"),
-        ((f"sim:{r['name']}", r["board"], r["serial"], r["power"], r["port"], r["load"], _packs(r)) for r in rows),
+        ("device", "board", "serial", "power", "port", "load", "packs", "ar1"),
+        (
+            (f"sim:{r['name']}", r["board"], r["serial"], r["power"], r["port"], r["load"], _packs(r), _ar1(r["ar1"]))
+            for r in rows
+        ),
     )
 
 
@@ -231,7 +253,7 @@ def cable(
     _print_status(control.request(_only(name), command="cable", action=action.value, rate=rate), as_json=as_json)
 
 
-@app.command(epilog=examples("quarkctl sim ar1 fastboot", "quarkctl sim ar1 edl --fault hello_once"))
+@app.command(epilog=examples("quarkctl sim ar1 system --wait", "quarkctl sim ar1 --flip system_a+4096"))
 def ar1(
     mode: Annotated[str, typer.Argument(metavar="[MODE]", help="fastboot, fastbootd, edl, dump, system or off.")] = "",
     faults: Annotated[
@@ -242,11 +264,19 @@ def ar1(
     soc: Annotated[
         int | None, typer.Option("--battery", min=0, max=100, metavar="PCT", help="What it says of it.")
     ] = None,
+    flip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PARTITION[+OFFSET[:BYTES]]", help="Damage bytes on its storage; may be repeated."),
+    ] = None,
+    lock: Annotated[bool | None, typer.Option("--lock/--unlock", help="What its boot loader may start.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until a system that starts talks, or does not start.")] = False,
+    timeout: Annotated[float, typer.Option(min=1, metavar="S", help="Of --wait.")] = 120.0,
     name: Name = "",
     as_json: Json = False,
 ) -> None:
-    """Switch the application processor on, into a mode; break its boot ROM and boot loader; or tell how it is."""
+    """Switch the application processor on, into a mode; damage its storage, boot ROM and boot loader; tell how it is."""
     from quarkctl.sim import control
+    from quarkctl.sim.ar1 import control as ar1_control
     from quarkctl.sim.ar1.settings import QUIRKS
 
     if faults == ["list"]:
@@ -258,31 +288,69 @@ def ar1(
     requests: list[dict[str, Any]] = [{"command": "fault", "fault": f, "on": True} for f in faults or ()]
     requests += [{"command": "fault", "fault": f, "on": False} for f in heal or ()]
     requests += [{"command": "battery", "soc_pct": soc}] if soc is not None else []
+    requests += [{"command": "lock", "on": lock}] if lock is not None else []
+    requests += [{"command": "flip", **_range(word)} for word in flip or ()]
     requests += [{"command": "enter", "mode": mode}] if mode else []
     requests += [{"command": "cable", "action": cable}] if cable else []
     status = {}
     for request in requests or [{"command": "status"}]:
         status = control.request(glasses, command="ar1", request=request)
+    if wait:
+        status = ar1_control.wait(glasses, timeout)
     if as_json:
         show.document("quarkctl.sim-ar1/1", status)
         return
+    _print_ar1(glasses, status)
+
+
+def _range(word: str) -> dict[str, Any]:
+    """``PARTITION[+OFFSET[:BYTES]]``, numbers also with 0x."""
+    partition, _, rest = word.partition("+")
+    offset, _, size = rest.partition(":")
+    try:
+        return {"partition": partition, "offset": int(offset or "0", 0), "size_bytes": int(size or "1", 0)}
+    except ValueError:
+        raise UsageWrong(f"--flip {word!r}", hint="PARTITION+OFFSET:BYTES, such as system_a+4096:1") from None
+
+
+def _print_ar1(glasses: str, status: dict[str, Any]) -> None:
     broken = f"   faults: {', '.join(status['faults'])}" if status["faults"] else ""
+    lock = "unlocked" if status["unlocked"] else "locked"
     show.out.print(
-        f"sim:{glasses}  AR1 in {status['mode']}  serial {status['serial']}  battery {status['battery_soc_pct']} %  "
+        f"sim:{glasses}  AR1 in {_ar1(status)}  {lock}  serial {status['serial']}  battery {status['battery_soc_pct']} %  "
         f"tcp:127.0.0.1:{status['tcp_port']}  udp:127.0.0.1:{status['udp_port']}  "
         f"usbip:127.0.0.1:{status['usbip_port']}{broken}"
     )
+    for slot, s in status["slots"].items():
+        words = [w for w in ("active", "successful", "unbootable") if s[w]]
+        reason = f": {s['reason']}" if s["reason"] else ""
+        show.out.print(f"slot {slot}  {', '.join(words) or 'spare'}, {s['retry_count']} tries{reason}")
+    if status["port"]:
+        show.out.print(f"its port: {status['port']} (--device sim:{glasses}/ar1)")
     if status["mode"] == "edl":
         show.out.print(f"its programmer: {status['programmer']}")
+    if status["boot_failure"]:
+        show.out.print(f"it did not start: {status['boot_failure']}")
 
 
-@app.command(epilog=examples("quarkctl sim console", "quarkctl sim console --name s1"))
-def console(name: Name = "") -> None:
+def _ar1(status: dict[str, Any] | None) -> str:
+    """Mode, and the slot that runs."""
+    if status is None:
+        return "off"
+    return f"{status['mode']} {status['slot']}".strip() if status["mode"] == "system" else str(status["mode"])
+
+
+@app.command(epilog=examples("quarkctl sim console", "quarkctl sim console --ar1 --name s1"))
+def console(
+    ar1: Annotated[bool, typer.Option("--ar1", help="The AR1's boot loader and its kernel's console.")] = False,
+    name: Name = "",
+) -> None:
     """Print the firmware's own log."""
     from quarkctl.sim import folder
 
-    log = folder.folder_of(_only(name)) / "firmware.log"
-    sys.stdout.write(log.read_text("utf-8", "replace") if log.exists() else "")
+    path = folder.folder_of(_only(name))
+    for log in (path / "ar1/bootloader.log", path / "ar1/console.log") if ar1 else (path / "firmware.log",):
+        sys.stdout.write(log.read_text("utf-8", "replace") if log.exists() else "")
 
 
 def _only(name: str) -> str:

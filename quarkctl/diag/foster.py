@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -206,6 +206,17 @@ def choose(record: Binned, *, golden_tau_s: float = 0.0, signed: bool = False) -
         return third
     stored = fit(record, order=2, signed=signed, settled=False)
     return stored if stored and (best is None or stored.bic < best.bic - 10) else best
+
+
+def slower(record: Binned, model: Model, tau_s: float) -> Model:
+    """The model with another slowest time constant and amplitudes to match: a record that ends early fits both, and what
+    they foretell lies on both sides of the truth (held by tests/diag/truths.py). Its covariance stays that of ``model``."""
+    taus = np.sort(np.array([*model.tau_s[:-1], tau_s]))
+    good = np.isfinite(record.temp_c)
+    columns = _columns(record, good, taus, settled=not model.decay_c)
+    x = np.linalg.lstsq(columns, record.temp_c[good], rcond=None)[0]
+    r = tuple(float(v) for v in x[1 : 1 + model.order])
+    return replace(model, offset_c=float(x[0]), k_per_w=r, tau_s=tuple(float(t) for t in taus))
 
 
 def _third(record: Binned, two: Model, *, signed: bool) -> Model | None:

@@ -62,6 +62,11 @@ class Station:
         """What ``--device`` takes for it."""
         return self.serial or self.port or f"sim:{self.sim}"
 
+    @property
+    def lock(self) -> str:
+        """What a run holds besides the device that it works with: there may be two in one place, a chip each."""
+        return f"station:{self.name}"
+
     def __str__(self) -> str:
         place = f"serial {self.serial}" if self.serial else f"port {self.port}" if self.port else f"sim:{self.sim}"
         return f"{self.name} ({place})"

@@ -98,6 +98,12 @@ class Finder:
         )
 
 
+def called(found: Sequence[Device], word: str) -> list[Device]:
+    """The devices that the word may mean; where it is the identity of one, that one."""
+    fitting = [d for d in found if d.is_called(word)]
+    return [d for d in fitting if d.identity == word] or fitting
+
+
 def choose(found: Sequence[Device], word: str, method: str = "") -> Device:
     """The device that the user means, or the only one that fits. Never a guess.
 
@@ -122,6 +128,8 @@ def choose(found: Sequence[Device], word: str, method: str = "") -> Device:
                 "no device found",
                 hint="plug glasses in, or start virtual ones: quarkctl sim start; then quarkctl devices",
             )
+    if len(fitting) > 1:  # of glasses with two chips, the identity names the microcontroller
+        fitting = [d for d in fitting if d.identity == word] or fitting
     if len(fitting) > 1:
         listed = ", ".join(str(d) for d in fitting)
         raise DeviceAmbiguous(

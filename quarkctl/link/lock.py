@@ -100,6 +100,17 @@ def holder_of(identity: str) -> Holder | None:
         return None if _try(file, fcntl.LOCK_SH) else _read(file) or Holder(0, "another process")
 
 
+def all_held() -> list[tuple[str, Holder]]:
+    """(identity, who has it) of every device that somebody has now."""
+    out = []
+    for path in sorted((state.root() / "locks").glob("*.lock")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), path.open("r", encoding="utf-8") as file:
+            if not _try(file, fcntl.LOCK_SH):
+                identity = str(json.loads(file.read(4096))["identity"])
+                out.append((identity, _read(file) or Holder(0, "another process")))
+    return out
+
+
 def _path(identity: str) -> Path:
     return state.root() / "locks" / f"{state.file_name(identity)}.lock"
 

@@ -139,7 +139,7 @@ class _Seat:
         self.next_look = 0.0
         self.identity = ""
         self.opener: Opener | None = None
-        self.lock: Lock | None = None
+        self.locks: list[Lock] = []
         self.worker: Worker | None = None
         self.buffer = b""
         self.step_result: StepResult | None = None
@@ -148,6 +148,24 @@ class _Seat:
         self.stop_reason: Verdict | None = None
         self.kill_at = 0.0
         self.done = False
+
+    @property
+    def things(self) -> tuple[str, ...]:
+        """What it queues for, and then holds: its place, and the device that is there; no other run works on either."""
+        return (self.station.lock, self.identity) if self.identity else ()
+
+    def hold(self) -> None:
+        """Both or none. Raises DeviceBusy."""
+        for thing in self.things:
+            try:
+                self.locks.append(hold(thing))
+            except QuarkError:
+                self.release()
+                raise
+
+    def release(self) -> None:
+        while self.locks:
+            self.locks.pop().release()
 
 
 class _Fleet:
@@ -192,8 +210,7 @@ class _Fleet:
                 if seat.worker:
                     seat.worker.kill()
                     seat.worker.reap()
-                if seat.lock:
-                    seat.lock.release()
+                seat.release()
             self.selector.close()
             woken.close()
             wake.close()
@@ -265,12 +282,13 @@ class _Fleet:
                 if twin:
                     raise InputWrong(f"stations {twin.station.name} and {seat.station.name} are one device: {seat.identity}",
                                      hint="correct rig.toml")  # fmt: skip
-                self.ticket.stand(seat.identity)
-            ahead = self.ticket.ahead(seat.identity)
-            holder = holder_of(seat.identity)
+                for thing in seat.things:
+                    self.ticket.stand(thing)
+            ahead = max(self.ticket.ahead(thing) for thing in seat.things)
+            holder = next((h for thing in seat.things if (h := holder_of(thing))), None)
             if not ahead and holder is None:
-                seat.lock = hold(seat.identity)
-                self.ticket.leave(seat.identity)
+                seat.hold()
+                self._leave(seat)
                 seat.result.started = time.time()
                 seat.result.waited_s = round(now - seat.asked_at, 3)
                 seat.deadline = now + policy.deadline_s + sum(plan.planned_s(s.kind) for _, s in seat.todo)
@@ -291,6 +309,10 @@ class _Fleet:
                 self._show(seat, step="queue", text=error.message)
         except QuarkError as error:
             self._close(seat, Verdict.ERROR, error.exit_code, error.message, error.hint)
+
+    def _leave(self, seat: _Seat) -> None:
+        for thing in seat.things:
+            self.ticket.leave(thing)
 
     def _method(self, seat: _Seat) -> str:
         """The flash method of its first flash step: a device in another mode is not the right one."""
@@ -323,7 +345,7 @@ class _Fleet:
         again = seat.attempt > 1
         seat.worker = worker.start(
             task, log=self.folder.log_of(seat.station.name), foreign_fds=others,
-            cycle_first=again and bool(seat.station.power),
+            cycle_first=again and bool(seat.station.power), abandoned=self.folder.abandoned,
         )  # fmt: skip
         seat.result.attempts += 1
         seat.attempt_until = time.monotonic() + self.order.policy.attempt_s + plan.planned_s(step.kind)
@@ -414,21 +436,19 @@ class _Fleet:
         seat.done, seat.todo = True, []
         r.verdict, r.exit_code, r.error, r.hint = verdict.value, code, error, hint
         r.seconds = round(time.time() - r.started, 3) if r.started else 0.0
-        if seat.identity:
-            self.ticket.leave(seat.identity)
-        if seat.lock:
-            seat.lock.release()
-            seat.lock = None
+        self._leave(seat)
+        seat.release()
         try:
             self.order.release(seat.station)
         except QuarkError as problem:
             self.watcher.complain(f"{seat.station.name}: {problem.message}")
         if verdict not in (Verdict.INTERRUPTED, Verdict.QUARANTINED, Verdict.BUSY):
             self._count(seat)
+        self.record.stations.append(r)
+        self.folder.keep(self.record)  # before anybody hears of it
         self._event(seat, "verdict", Level.DONE if r.passed else Level.FAILED, f"{verdict.value} {error}".strip())
         seat.row.state = verdict.value
         self._show(seat, step="", text=error, pct=None)
-        self.record.stations.append(r)
 
     def _count(self, seat: _Seat) -> None:
         fault = seat.result.error if is_fault_of_station(seat.result) else ""

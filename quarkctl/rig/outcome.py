@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -110,6 +110,14 @@ class Run:
         for s in self.stations:
             out[s.verdict] = out.get(s.verdict, 0) + 1
         return out
+
+    def brief(self) -> Run:
+        """Without evidence: verdicts of run, stations and steps, and why."""
+        stations = [
+            replace(s, steps=[replace(p, facts={}, measurements=[], findings=[], artifacts=[]) for p in s.steps])
+            for s in self.stations
+        ]
+        return replace(self, stations=stations)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from quarkctl.errors import UsageWrong
+from quarkctl.flash.plan import Ar1Wish
 from quarkctl.formats import toml_text
 from quarkctl.formats.rig_file import Station
 from quarkctl.formats.toml_text import Table
+
+#: Of the application processor.
+SLOTS = ("inactive", "active", "a", "b")
 
 
 class When(Enum):
@@ -26,13 +30,15 @@ class When(Enum):
 
 @dataclass(frozen=True)
 class Flash:
-    """Put firmware on the device: what `quarkctl flash` takes."""
+    """Put firmware on the device: what `quarkctl flash` takes. ``yes``: go on where it would ask."""
 
     what: tuple[str, ...]
     via: str = ""
     chip: str = ""
     force: bool = False
     allow_downgrade: bool = False
+    yes: bool = False
+    ar1: Ar1Wish = field(default_factory=Ar1Wish)
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,13 @@ def _flash(t: Table) -> Flash:
     words = (t.text("what"),) if isinstance(what, str) else t.texts("what")
     if not words:
         raise t.wrong("what", "is empty")
-    return Flash(words, t.text("via", ""), t.text("chip", ""), t.flag("force", False), t.flag("allow_downgrade", False))
+    slot = t.text("slot", "inactive")
+    if slot not in SLOTS:
+        raise t.wrong("slot", f"is {slot!r}; there are {', '.join(SLOTS)}")
+    return Flash(
+        words, t.text("via", ""), t.text("chip", ""), t.flag("force", False), t.flag("allow_downgrade", False),
+        t.flag("yes", False), Ar1Wish(slot, programmer=t.text("programmer", ""), memory=t.text("memory", "")),
+    )  # fmt: skip
 
 
 def _swap(t: Table) -> Swap:
@@ -130,7 +142,7 @@ def _thermal(t: Table) -> Soak:
 
 #: {what a step does: (its own keys, how they are read)}
 KINDS: Mapping[str, tuple[tuple[str, ...], Callable[[Table], Kind]]] = {
-    "flash": (("what", "via", "chip", "force", "allow_downgrade"), _flash),
+    "flash": (("what", "via", "chip", "force", "allow_downgrade", "yes", "slot", "programmer", "memory"), _flash),
     "diag": (
         ("area", "checks", "seconds"),
         lambda t: Diag(t.text("area", "battery"), t.texts("checks", ()), t.number("seconds", 10.0, least=0.5)),

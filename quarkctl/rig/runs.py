@@ -6,8 +6,8 @@
     junit.xml       at the end
     logs/STATION.log, artifacts/...
 
-``lock`` is held by the process of the run: a record that says "running" without it is that of a run whose process is
-gone. Such a run is closed by the next command that looks.
+``lock`` is held by the process of the run and by its workers: a record that says "running" without it is that of a run
+that was killed. The last of its workers closes it; where that was killed too, whoever looks next.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from quarkctl.rig import junit
 from quarkctl.rig.outcome import Run, StationResult, Verdict
 
 _RECORD_MAX = 64 << 20
+#: Kept free on the disk from the start of a run on, for its record at the end.
+_RESERVE_BYTES = 256 << 10
+_LOOK_S = 0.2
 
 
 def root() -> Path:
@@ -46,7 +49,7 @@ def new_id() -> str:
 
 
 class Folder:
-    """The folder of a run under way. A full disk costs the logs, told once, and not the run."""
+    """The folder of a run under way. A full disk costs the logs, told once, and neither the run nor its verdicts."""
 
     def __init__(self, run: Run, complain: Callable[[str], None]) -> None:
         """Raises HostUnfit when nothing can be written at all."""
@@ -58,9 +61,10 @@ class Folder:
             (self.path / "logs").mkdir(parents=True)
             self.artifacts.mkdir()
             self._lock = (self.path / "lock").open("a")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)  # nobody has it for longer than a look (`alive`)
             self._events = (self.path / "events.jsonl").open("a", encoding="utf-8", buffering=1)
             save(self.path, run)
+            self._reserve()
         except OSError as error:
             raise HostUnfit(f"cannot write {self.path}: {error.strerror}", hint="is the disk full?") from error
 
@@ -81,12 +85,35 @@ class Folder:
         with self._told():
             _replace(self.path / "live.json", json.dumps({"time": time.time(), "stations": rows}))
 
-    def end(self, run: Run) -> None:
-        """Record, report, and a copy for history."""
+    def keep(self, run: Run) -> None:
+        """The record so far: what a station has come to is known even if the run is killed."""
         with self._told():
-            save(self.path, run)
-            _replace(self.path / "junit.xml", junit.build(run))
-            post(run)
+            _replace(self.path / "run.json", json.dumps(run.as_dict()))
+
+    def end(self, run: Run) -> None:
+        """Record, report, and a copy for history; where there is no room for all of it, the verdicts."""
+        with contextlib.suppress(OSError):
+            (self.path / "reserve").unlink()
+        with self._told():
+            try:
+                _end(self.path, run)
+            except OSError:
+                _end(self.path, run.brief())
+                raise
+
+    def abandoned(self) -> None:
+        """In a worker whose run is gone, when it has done: whoever of them is the last gives the run its verdict."""
+        for file in (self._events, *self._logs.values(), self._lock):
+            with contextlib.suppress(OSError):
+                file.close()
+        until = time.monotonic() + _LOOK_S
+        while alive(self.path) and time.monotonic() < until:  # or somebody just looks at our open files in /proc
+            time.sleep(_LOOK_S / 10)
+        close(self.path)
+
+    def _reserve(self) -> None:
+        with contextlib.suppress(OSError), (self.path / "reserve").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
 
     def close(self) -> None:
         for file in (self._events, *self._logs.values()):
@@ -104,25 +131,36 @@ class Folder:
             self._complain(f"cannot write below {self.path}: {error.strerror}; the run goes on without")
 
 
+def _end(path: Path, run: Run) -> None:
+    save(path, run)
+    _replace(path / "junit.xml", junit.build(run))
+    post(run)
+
+
 def save(path: Path, run: Run) -> None:
-    _replace(path / "run.json", json.dumps(run.as_dict()))
+    _replace(path / "run.json", json.dumps(run.as_dict()), on_disk=True)
 
 
 def post(run: Run) -> None:
     """Leave the record for history: delivered now or later."""
     state.folder("rig/outbox")
-    _replace(outbox() / f"{run.id}.json", json.dumps(run.as_dict()))
+    _replace(outbox() / f"{run.id}.json", json.dumps(run.as_dict()), on_disk=True)
 
 
-def _replace(path: Path, text: str) -> None:
-    """Whole or not at all, and on disk."""
+def _replace(path: Path, text: str, *, on_disk: bool = False) -> None:
+    """Whole or not at all; ``on_disk``: also when the computer loses its power now."""
     temporary = path.with_suffix(f"{path.suffix}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if path.suffix == ".json" and path.name != "live.json":
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if on_disk:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def load(path: Path) -> Run:
@@ -163,7 +201,7 @@ def live(path: Path) -> list[dict[str, Any]]:
 
 
 def alive(path: Path) -> bool:
-    """Is the process of this run there?"""
+    """Is the process of this run there, or one of its workers?"""
     try:
         with (path / "lock").open("r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -174,28 +212,32 @@ def alive(path: Path) -> bool:
     return False
 
 
-def close_dead() -> list[Run]:
-    """Give a verdict to runs whose process is gone, and leave their records for history."""
-    closed = []
+def close_dead() -> None:
+    """Give a verdict to every run that was killed, and leave its record for history. For all who read runs."""
     for path in _folders():
-        if (path / "junit.xml").exists() or alive(path):
-            continue
-        with contextlib.suppress(InputWrong, OSError):
-            run = load(path / "run.json")
-            if run.verdict == "running":
-                _give_up(path, run)
-                closed.append(run)
-            save(path, run)
-            post(run)
-            _replace(path / "junit.xml", junit.build(run))
-    return closed
+        close(path)
+
+
+def close(path: Path) -> None:
+    """Give this run a verdict if it was killed; nothing where it has one, or where a process of it lives."""
+    if (path / "junit.xml").exists() or alive(path):
+        return
+    with contextlib.suppress(InputWrong, OSError):
+        run = load(path / "run.json")
+        if run.verdict == "running":
+            _give_up(path, run)
+        (path / "reserve").unlink(missing_ok=True)
+        save(path, run)
+        post(run)
+        _replace(path / "junit.xml", junit.build(run))
 
 
 def _give_up(path: Path, run: Run) -> None:
-    """What its stations had come to is in the last live rows; who had no verdict then gets none better than lost."""
-    run.verdict, run.ended = Verdict.LOST.value, (path / "live.json").stat().st_mtime if live(path) else run.started
+    """Stations that had a verdict keep it; the others were lost, where the last live rows say."""
+    rows = live(path)
+    run.verdict, run.ended = Verdict.LOST.value, (path / "live.json").stat().st_mtime if rows else run.started
     done = {s.station for s in run.stations}
-    for row in live(path):
+    for row in rows:
         if row["station"] not in done:
             why = f"the process of the run was gone in {row.get('step') or 'the queue'}"
             run.stations.append(
@@ -204,6 +246,8 @@ def _give_up(path: Path, run: Run) -> None:
                     started=run.started, seconds=round(run.ended - run.started, 3),
                 )
             )  # fmt: skip
+    order = [row["station"] for row in rows]
+    run.stations.sort(key=lambda s: order.index(s.station) if s.station in order else len(order))
 
 
 def prune(keep_days: int) -> int:

@@ -81,12 +81,14 @@ def _flash(task: Task, prepared: Prepared, kind: plan.Flash, result: StepResult,
     opener = task.find(task.station.word, task.method)
     with opener.hold():
         journal = Journal(opener.identity)
-        wish = Wish(kind.force, kind.allow_downgrade)
+        wish = Wish(kind.force, kind.allow_downgrade, ar1=kind.ar1)
         session = prepared(Job(opener, journal, progress, task.station.board, wish, kind.chip))
         try:
             made = run.preflight(session, journal, progress)
-            if made.questions:
-                raise UsageWrong(f"{made.questions[0].rstrip('?')}: a rig cannot be asked", hint="quarkctl flash --yes")
+            if made.questions and not kind.yes:
+                raise UsageWrong(
+                    f"nobody is here to be asked: {made.questions[0]}", hint="--yes, or yes = true in the step, goes on"
+                )
             done = run.carry_out(session, made, journal, progress)
         finally:
             session.close()

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,6 +27,7 @@ from quarkctl.rig.steps import Task
 
 #: Progress of one step is told that often at most.
 _PROGRESS_EVERY_S = 0.25
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -57,15 +58,21 @@ class Worker:
         return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
-def start(task: Task, *, log: Path, foreign_fds: Iterable[int], cycle_first: bool) -> Worker:
+def start(
+    task: Task, *, log: Path, foreign_fds: Iterable[int], cycle_first: bool, abandoned: Callable[[], None]
+) -> Worker:
     """Fork a worker. ``log`` takes what it prints; ``foreign_fds`` are pipes of other workers; ``cycle_first``: switch the
-    station's power off and on before the step."""
+    station's power off and on before the step; ``abandoned``: called in the worker when it has done and nobody is there
+    any more to be told."""
     reader, writer = os.pipe()
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
+    # A signal between the fork and the handlers of the child would be taken by those of its parent, and be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         os.close(writer)
         with contextlib.suppress(OSError):  # the child does the same; whoever comes first
             os.setpgid(pid, pid)
@@ -74,11 +81,14 @@ def start(task: Task, *, log: Path, foreign_fds: Iterable[int], cycle_first: boo
     try:
         _settle(parent, log, [reader, *foreign_fds])
         code = _work(task, writer, cycle_first=cycle_first)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if os.getppid() != parent:
+            abandoned()
     except BaseException:  # noqa: BLE001 - the child must not run on as a second parent, whatever happens
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(BaseException):
+            traceback.print_exc()
             sys.stderr.flush()
+    finally:
         os._exit(code)
 
 
@@ -145,6 +155,7 @@ def _work(task: Task, fd: int, *, cycle_first: bool) -> int:
     result = StepResult(task.step.name, "", task.turn)
     began = time.monotonic()
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # what came since the fork comes now, and is answered
         if cycle_first:
             steps.power_cycle(task.station, tell)
         result = steps.carry_out(task, tell)

@@ -13,6 +13,7 @@ import os
 import random
 import select
 import selectors
+import time
 import tty
 from collections.abc import Callable
 
@@ -38,6 +39,8 @@ class Cable:
         #: Share of whole frames from the device that never arrive.
         self.drop_rate = 0.0
         self._partial = b""
+        #: When the guest was attached or said something, on the clock of time.monotonic.
+        self.heard_s = time.monotonic()
         self.port = ""
         self.plug()
 
@@ -68,6 +71,7 @@ class Cable:
         self.detach()
         self._guest = os.open(guest_port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         tty.setraw(self._guest)
+        self.heard_s = time.monotonic()
         self._update()
 
     def detach(self) -> None:
@@ -120,6 +124,7 @@ class Cable:
                 except OSError:  # QEMU is gone; its owner will notice
                     self.detach()
                     return
+                self.heard_s = time.monotonic()
                 if self._host_there:
                     self._to_host += self._noisy(self._thinned(data))
                     self._flush_host()

@@ -37,13 +37,17 @@ class Firmware:
 
 
 def start(
-    name: str, board: str, firmware: Firmware, *, load: str = "idle", seed: int = 1, ar1_version: str = "1.0.0"
-) -> folder.Instance:
+    name: str, board: str, firmware: Firmware, *, load: str = "idle", seed: int = 1, ar1_version: str = "1.0.0",
+    ar1_images: Path | None = None,
+) -> folder.Instance:  # fmt: skip
     """Start virtual glasses; returns when their firmware's power is on.
 
-    Raises UsageWrong (name taken), InputWrong (image), HostUnfit (no QEMU).
+    ``ar1_images``: build of the application processor that the factory flashes and that starts with the power; without, it
+    is off until somebody switches it on. Raises UsageWrong (name taken), InputWrong (image), HostUnfit (no QEMU).
     """
     qemu.require()
+    if ar1_images:
+        qemu.require(qemu.AR1_PROGRAM)
     image = _read(firmware.image)
     parsed = mcuboot_image.parse(image)
     if parsed.board != board:
@@ -63,8 +67,12 @@ def start(
         _provision(path / "memory.bin", image)
         settings = {
             "name": name, "board": board, "serial": _serial(board, name), "image": str(firmware.image),
-            "load": load, "seed": seed, "ar1_version": ar1_version,
+            "load": load, "seed": seed, "ar1_version": ar1_version, "ar1": bool(ar1_images),
         }  # fmt: skip
+        if ar1_images:
+            from quarkctl.sim.ar1 import factory
+
+            factory.install(path / "ar1", board, ar1_images)
         (path / "settings.json").write_text(json.dumps(settings), "utf-8")
         _launch(path, held.fileno())
     except BaseException:

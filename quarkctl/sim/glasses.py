@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from quarkctl import schemas
-from quarkctl.errors import QuarkError, UsageWrong
+from quarkctl.errors import LinkError, QuarkError, UsageWrong
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.sim import faults, folder
 from quarkctl.sim.ar1 import control as ar1
@@ -73,6 +73,8 @@ class Glasses:
     def power_on(self) -> None:
         if self._qemu:
             return
+        if self._settings.get("ar1") and self._ar1 is None:
+            self._switch_on("off")  # before time begins: starting a process takes a while
         hysteresis = self._machine_faults.get(faults.NO_HYSTERESIS.name)
         self._mailbox.reset(
             str(self._settings["serial"]), Version.parse(self._settings["ar1_version"]).packed,
@@ -83,8 +85,11 @@ class Glasses:
         self._clock_offset = time.monotonic() - self._plant.time_us / 1e6
         self._plant.brown_out = False
         self._publish()
+        self._tell_ar1(command="power", action="on")
 
-    def power_cut(self) -> None:
+    def power_cut(self, reason: str = "power_on") -> None:
+        """Of both chips. ``reason``: what the next start of the application processor says of it."""
+        self._tell_ar1(command="power", action="cut", reason=reason)
         if self._qemu:
             self._cable.detach()
             self._qemu.kill()
@@ -136,9 +141,11 @@ class Glasses:
         """Below the limit the power chip holds reset; it lets go when a pack can feed the bus again."""
         self._plant.brown_out = False
         if self._plant.bus_mv < self._plant.uvlo_mv:
-            self.power_cut()
+            self.power_cut("brownout")
         else:
             self._reset("brownout")
+            self._tell_ar1(command="power", action="cut", reason="brownout")
+            self._tell_ar1(command="power", action="on")
 
     def _now(self) -> None:
         """An edge: what the firmware sees must be up to date on both sides of it."""
@@ -174,7 +181,16 @@ class Glasses:
             ),
             "throttle_level": p.throttle_level,
             "faults": {**p.faults, **self._machine_faults},
+            "ar1": self._ar1_state(),
         }
+
+    def _ar1_state(self) -> dict[str, Any] | None:
+        """Of the application processor; None where it was never switched on."""
+        try:
+            now = json.loads((self._path / "ar1" / "state.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return {key: now[key] for key in ("mode", "slot", "port", "boot_failure")}
 
     def _stop(self, _: dict[str, Any]) -> dict[str, Any]:
         self.stopping = True
@@ -254,10 +270,19 @@ class Glasses:
 
     def _application(self, request: dict[str, Any]) -> dict[str, Any]:
         """The application processor: switched on by the first command for it, then commanded by itself."""
-        path = self._path / "ar1"
         if self._ar1 is None:
-            self._ar1 = ar1.Child(path, str(self._settings["board"]), str(self._settings["serial"]))
-        return ar1.request(path, **dict(request["request"]))
+            self._switch_on("fastboot")
+        return ar1.request(self._path / "ar1", **dict(request["request"]))
+
+    def _switch_on(self, mode: str) -> None:
+        s = self._settings
+        self._ar1 = ar1.Child(self._path / "ar1", str(s["board"]), str(s["serial"]), mode)
+
+    def _tell_ar1(self, **request: Any) -> None:
+        """A command for the application processor, if there is one that listens."""
+        if self._ar1:
+            with contextlib.suppress(LinkError):
+                ar1.request(self._path / "ar1", **request)
 
     def close(self) -> None:
         if self._ar1:

@@ -16,10 +16,14 @@ from pathlib import Path
 from quarkctl.errors import HostUnfit, LinkError
 
 PROGRAM = "qemu-system-arm"
+#: Of the application processor (`sim/ar1/system.py`).
+AR1_PROGRAM = "qemu-system-aarch64"
 #: The machine insists on exactly this size; the file is sparse.
 MEMORY_BYTES = 2 << 30
 #: Guests are untrusted: no new processes, no privileges. Semihosting would give them a shell on the host: never.
 SANDBOX = "on,spawn=deny,elevateprivileges=deny,obsolete=deny,resourcecontrol=deny"
+#: The UART to the application processor, in the folder of the glasses.
+AR1_SOCKET = "ar1.sock"
 _START_TIMEOUT_S = 10.0
 
 
@@ -32,24 +36,26 @@ def command(icount: bool = False) -> list[str]:
         # The terminal comes last: when its name is printed, the sockets exist.
         "-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
         "-chardev", "socket,id=doorbell,path=doorbell.sock,server=on,wait=off",
+        # The application processor's QEMU is the client: either may restart without the other.
+        "-chardev", f"socket,id=ar1,path={AR1_SOCKET},server=on,wait=off",
         "-chardev", "file,id=log,path=firmware.log,append=on",
         "-chardev", "pty,id=link",
-        "-serial", "chardev:link", "-serial", "chardev:doorbell", "-serial", "null", "-serial", "chardev:log",
+        "-serial", "chardev:link", "-serial", "chardev:doorbell", "-serial", "chardev:ar1", "-serial", "chardev:log",
         "-sandbox", SANDBOX,
         *(["-icount", "shift=5,sleep=off"] if icount else []),
     ]  # fmt: skip
 
 
-def require() -> str:
-    """Path of the program; HostUnfit tells how to get it."""
-    path = shutil.which(PROGRAM)
+def require(program: str = PROGRAM) -> str:
+    """Path of the program; HostUnfit tells how to get it. Debian's package brings both."""
+    path = shutil.which(program)
     if path is None:
-        raise HostUnfit(f"{PROGRAM} is not installed", hint="on Debian or Ubuntu: apt-get install qemu-system-arm")
+        raise HostUnfit(f"{program} is not installed", hint="on Debian or Ubuntu: apt-get install qemu-system-arm")
     return path
 
 
-def _die_with_parent() -> None:
-    """PR_SET_PDEATHSIG: QEMU must not outlive a supervisor that was killed."""
+def die_with_parent() -> None:
+    """PR_SET_PDEATHSIG: QEMU must not outlive a supervisor that was killed. Its parent is the thread that started it."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
 
@@ -67,12 +73,12 @@ class Qemu:
 
     def __init__(self, folder: Path, icount: bool = False) -> None:
         require()
-        for name in ("doorbell.sock", "qmp.sock"):
+        for name in ("doorbell.sock", "qmp.sock", AR1_SOCKET):
             (folder / name).unlink(missing_ok=True)
         self._folder = folder
         self._process = subprocess.Popen(
             command(icount), cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )  # fmt: skip
         _pin(self._process.pid)
         try:

@@ -26,6 +26,7 @@ from quarkctl.formats import frame
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.sim import control
 from quarkctl.sim.faults import FAULTS
+from tests.bench import diag_firmware
 from tests.bench.figure import FOLDER, Figure, program, save
 from tests.conftest import ROOT
 from tests.diag import coverage, kept, matrix, truths
@@ -340,20 +341,29 @@ def live() -> Figure:
 
 
 def run() -> None:
-    """``QUARKCTL_PART=simulations`` or ``measures``: only those; the others are taken from the last run."""
+    """``QUARKCTL_PART=measures``, ``firmware`` or ``simulations``: only those; the others are taken from the last run."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     part = os.environ.get("QUARKCTL_PART", "")
     before = FOLDER / "diag.json"
     old = [Figure(**f) for f in json.loads(before.read_text())] if part and before.exists() else []
-    figures = [] if part == "simulations" else [fit(), live(), *recording()]
-    figures += [] if part == "measures" else simulations()
+    figures: list[Figure] = []
+    if part in ("", "measures"):
+        figures += [fit(), live(), *recording()]
+    if part in ("", "firmware"):
+        figures += diag_firmware.figures()
+    if part in ("", "simulations"):
+        figures += simulations()
     names = {f.name for f in figures}
     save("diag", [*figures, *(f for f in old if f.name not in names)])
 
 
 def load_matrix() -> str:
-    """The table of the last run, or that of the reference page."""
-    return MATRIX.read_text() if MATRIX.exists() else ""
+    """The tables of the last run; empty before the first."""
+    if not MATRIX.exists():
+        return ""
+    table = diag_firmware.TABLE
+    day = f"\n### A day in the real firmware\n\n{table.read_text()}" if table.exists() else ""
+    return MATRIX.read_text() + day
 
 
 __all__ = ["load_matrix", "run"]

@@ -78,6 +78,22 @@ def test_plots_keep_extremes_and_show_every_event() -> None:
     assert sum("left out at" in p.title for p in drawn) == 2
 
 
+def test_the_times_beside_a_verdict_are_those_of_the_plots() -> None:
+    r = result()
+    mark = next(at for at, name in plots.plots(r.evidence, {})[0].marks if name == "left out")
+    shift = replace(r.evidence, tables={n: _later(t) for n, t in r.evidence.tables.items()})
+    found = checks.run(shift, r.limits, checks.select("battery", ["takeover"]))
+    html = page.build(replace(r, runs=[found], evidence=shift))
+    assert f"{mark:.3f} s, 1 pack_removed sample<" in html
+
+
+def _later(table: Any) -> Any:
+    """As if the record had begun an hour after the start of the device."""
+    moved = table.copy()
+    moved["time_us"] += 3_600_000_000
+    return moved
+
+
 def chromium() -> str:
     found = shutil.which("chromium") or shutil.which("google-chrome")
     assert found, "setup.sh test installs chromium"

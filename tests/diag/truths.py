@@ -376,6 +376,15 @@ def link(fault: str, key: str) -> Callable[[int, float], tuple[Unit, float]]:
     return make
 
 
+def theta_early(seed: int, truth: float) -> tuple[Unit, float]:
+    """A record that ends while it still warms: 400 to 900 s of load."""
+    u = Unit(seed, ambient_c=21.0)
+    part = np.interp(truth, [18.8, 20.4, 22.0, 24.2, 26.2, 28.8, 30.0], [-90.0, -50.0, -27.0, 0.0, 15.5, 31.0, 37.0])
+    u.plant.faults["detached_spreader"] = float(part)
+    u.run([(200, "sleep", 1.0), (400 + 100 * (seed % 6), "camera", 1.0)])
+    return u, float(np.linalg.solve(network(u), shares(u))[0])
+
+
 SWEEPS = (
     Sweep("PWR-001", 0.012, takeover),
     Sweep("PWR-002", 80, bus_minimum, tested="lsl"),
@@ -397,6 +406,7 @@ SWEEPS = (
     Sweep("PWR-020", 20, capacity, "left", "lsl"),
     Sweep("THM-001", 2.0, theta, "ar1"),
     Sweep("THM-001", 2.0, theta, "ar1", "lsl"),
+    Sweep("THM-001", 2.0, theta_early, "ar1"),
     Sweep("THM-002", 250, time_to_limit, "skin", "lsl", 640.0),
     Sweep("THM-003", 0, hot_spot, at=15.5),
     Sweep("THM-004", 1.5, latency),

@@ -65,6 +65,25 @@ def run(name: str, *args: str | Path, fast: bool = False) -> str:
     return done.stdout
 
 
+def compile_agent_tool() -> Path:
+    """The pure code of the AR1's agent behind a pipe (firmware/ar1/tests/host_tool.c)."""
+    out = BUILD / "host"
+    out.mkdir(parents=True, exist_ok=True)
+    agent = RTOS.parent / "ar1"
+    sources = [agent / "tests/host_tool.c", agent / "agent/slots.c", agent / "agent/vbmeta.c"]
+    sources += [RTOS / "core" / f"{n}.c" for n in ("crc", "sha2")]
+    target = out / "ar1_host_tool"
+    with (out / "ar1_host_tool.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        newest = max(p.stat().st_mtime for p in [*sources, *agent.rglob("*.h")])
+        if not target.exists() or target.stat().st_mtime < newest:
+            fresh = target.with_suffix(".new")
+            includes = [f"-I{agent / 'agent'}", f"-I{RTOS / 'core'}"]
+            subprocess.run(["gcc", *FLAGS, *includes, *sources, "-o", str(fresh)], check=True)
+            fresh.replace(target)
+    return target
+
+
 class HostTool:
     """The firmware's pure code behind a pipe (firmware/rtos/tests/host_tool.c)."""
 
@@ -72,9 +91,12 @@ class HostTool:
         1, 11
     )
 
-    def __init__(self) -> None:
+    def __init__(self, program: Path | None = None) -> None:
         self._process = subprocess.Popen(
-            [compile_program("host_tool")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [program or compile_program("host_tool")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def __call__(self, op: int, body: bytes) -> bytes:

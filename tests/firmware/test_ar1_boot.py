@@ -1,99 +1,171 @@
-"""The virtual AR1's images meet a real Linux kernel: it boots them, and its dm-verity judges tree and codes."""
+"""The virtual AR1 boots what lies on its storage: a real Linux kernel, whose dm-verity judges tree and codes."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import subprocess
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from quarkctl import files, schemas
-from quarkctl.build.ar1 import request
-from quarkctl.formats import avb, bootimg, gpt, lp, rawprogram, sparse
-from quarkctl.formats.segments import joined, whole
-from quarkctl.formats.stream import Decoder
-from tests.conftest import BUILD, ROOT
+from quarkctl.formats import avb
+from quarkctl.sim.ar1 import factory
+from quarkctl.sim.ar1.host_port import HostPort
+from quarkctl.sim.ar1.logical import Logical
+from quarkctl.sim.ar1.machine import VirtualAr1
+from quarkctl.sim.ar1.partitions import Disk
+from quarkctl.sim.ar1.system import QemuSystem
+from tests.ar1_system import PATIENCE_S, Talk
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.qemu
-BOARD = "g1-virtual"
+BLOCK = 4096
 
 
-@pytest.fixture(scope="module")
-def built() -> Path:
-    """The images of the virtual G1, from the sources in firmware/ar1."""
-    out = BUILD / BOARD / "ar1"
-    out.mkdir(parents=True, exist_ok=True)
-    with (BUILD / "lock.ar1").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        request.build(request.Request(ROOT / "firmware/ar1" / f"{BOARD}.toml", out))
-    return out
+@dataclass
+class Device:
+    """A virtual AR1 as it left the factory, flashed."""
+
+    ar1: VirtualAr1
+    port: HostPort
+    images: Path
+    folder: Path
+
+    def boot(self) -> Talk:
+        self.ar1.enter("system")
+        assert self.ar1.wait_for("system", "fastboot", timeout_s=PATIENCE_S)
+        assert self.ar1.mode == "system", self.ar1.boot_failure
+        return Talk(self.port.port)
+
+    def flip(self, blocks: dict[int, int]) -> None:
+        """Damage so many bytes of each of these blocks of system_a."""
+        storage = self.ar1.storage
+        place = Disk(storage).partitions["super"]
+        start, _ = Logical.read(storage, place).extents("system_a")[0]
+        for block, count in blocks.items():
+            old = storage.read(place.lun, start + block * BLOCK, count)
+            storage.write(place.lun, start + block * BLOCK, bytes(b ^ 0xFF for b in old))
+
+    @property
+    def console(self) -> str:
+        return (self.folder / "console.log").read_text("utf-8", "replace")
 
 
-def flashed(out: Path, lun: int, target: Path) -> Path:
-    """A disk after the programs of an XML set were written to it."""
-    sectors = gpt.parse((out / f"gpt_main{lun}.bin").read_bytes()).sectors
-    fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    os.ftruncate(fd, sectors * 4096)
-    for p in rawprogram.parse_programs((out / f"rawprogram{lun}.xml").read_bytes()):
-        if not p.filename:
-            continue
-        with files.File(out / p.filename) as source:
-            if p.sparse:
-                image = sparse.parse(source)
-                for c in image.chunks:
-                    files.append(fd, p.start.number * 4096 + c.first_block * image.block_bytes, image.read(c))
-            else:
-                files.append(fd, p.start.number * 4096, [whole(source)])
-    os.close(fd)
-    return target
+@pytest.fixture
+def device(ar1_images: Callable[[str], Path], tmp_path: Path) -> Iterator[Callable[..., Device]]:
+    made: list[Device] = []
+
+    def make(board: str = "s1-virtual", *, locked: bool = False) -> Device:
+        folder, images = tmp_path / f"ar1-{len(made)}", ar1_images(board)
+        factory.install(folder, board, images)
+        port = HostPort()
+        ar1 = VirtualAr1(
+            folder, factory.settings(board, "V-7"),
+            lambda a, start: QemuSystem(folder, start, a.storage.paths, a.settings.sector_bytes, port),
+        )  # fmt: skip
+        ar1.remembered.unlocked = not locked
+        made.append(Device(ar1, port, images, folder))
+        return made[-1]
+
+    yield make
+    for d in made:
+        d.ar1.close()
+        d.port.close()
 
 
-def test_the_kernel_boots_our_images_and_corrects_a_destroyed_block_by_our_codes(built: Path, tmp_path: Path) -> None:
-    disks = [flashed(built, lun, tmp_path / f"lun{lun}") for lun in (0, 4)]
-    disk = bytearray(disks[0].read_bytes())
-    at = disk.index(b"Quark virtual AR1 system") // 4096 * 4096
-    disk[at : at + 4096] = bytes(x ^ 0xFF for x in disk[at : at + 4096])
-    disks[0].write_bytes(disk)
-    boot = bootimg.parse_boot((built / "boot.img").read_bytes())
-    init = bootimg.parse_boot((built / "init_boot.img").read_bytes())
-    vendor = bootimg.parse_vendor((built / "vendor_boot.img").read_bytes())
-    (tmp_path / "kernel").write_bytes(joined([boot.kernel]))
-    (tmp_path / "initrd").write_bytes(joined([*(f.data for f in vendor.fragments), init.ramdisk]))
-    drives: list[str] = []
-    for n, path in enumerate(disks):
-        drives += ["-drive", f"if=none,id=d{n},file={path},format=raw"]
-        drives += ["-device", f"virtio-blk-pci,drive=d{n},logical_block_size=4096,physical_block_size=4096"]
-    done = subprocess.run(
-        [
-            "qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-m", "256", "-nodefaults", "-display", "none",
-            "-no-reboot", "-kernel", tmp_path / "kernel", "-initrd", tmp_path / "initrd",
-            "-append", f"{vendor.cmdline} quark.once androidboot.slot_suffix=_a androidboot.serialno=VG1-7",
-            "-serial", "stdio", "-chardev", f"file,id=link,path={tmp_path / 'link'}", "-device", "pci-serial,chardev=link",
-            *drives, "-sandbox", "on,spawn=deny,elevateprivileges=deny,obsolete=deny,resourcecontrol=deny",
-        ],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    told = done.stdout
-    top = avb.parse((built / "vbmeta.img").read_bytes())
-    tree = top.descriptor("system")
+def tree_of(images: Path) -> avb.Hashtree:
+    tree = avb.parse((images / "vbmeta.img").read_bytes()).descriptor("system")
     assert isinstance(tree, avb.Hashtree)
-    assert f"verity system blocks {tree.image_size // 4096} failed 0 corrected" in told, told + done.stderr
-    assert "system Quark virtual AR1 system" in told and "modules-missing 0" in told
-    samples = {s.message.name: s for s in Decoder(schemas.telemetry()).feed((tmp_path / "link").read_bytes())}
-    assert (samples["hello"].text("board"), samples["hello"].text("serial")) == (BOARD, "VG1-7")
-    found = samples["ar1_verity"].values
-    assert bytes(found["root_digest"]) == tree.root_digest[:8]
-    assert found["corrected_errors"] > 0 and found["failed_blocks"] == 0 and found["error"] == 0
-    assert samples["ar1_load"].values["memory_total_kib"] > 100_000
-    assert len(samples["ar1_thermal"].values["zone_decic"]) == 4
+    return tree
 
 
-def test_both_specifications_of_the_repository_hold() -> None:
+@pytest.mark.parametrize("board", ["s1-virtual", "g1-virtual"])
+def test_what_was_built_boots_locked_and_tells_what_it_is(device: Callable[..., Device], board: str) -> None:
+    d = device(board, locked=True)
+    talk = d.boot()
+    verity = talk.message("ar1_verity")
+    system = talk.message("ar1_system")
+    hello = talk.message("hello")
+    tree = tree_of(d.images)
+    assert (hello["board"], hello["serial"], hello["slot"], hello["image_state"]) == (board, "V-7", 0, 0)
+    assert hello["selftest_passed"] == hello["selftest_count"] > 0 and any(hello["build_id"])
+    assert bytes(verity["root_digest"]) == tree.root_digest[:8]
+    assert (verity["blocks"], verity["failed_blocks"], verity["error"]) == (tree.image_size // BLOCK, 0, 0)
+    assert (system["boot_state"], system["locked"], system["verity_state"]) == (1, 1, 1)
+    raw = (d.images / "vbmeta.img").read_bytes()
+    assert bytes(system["vbmeta_a_digest"]) == hashlib.sha256(raw[: avb.parse(raw).size_bytes]).digest()[:8]
+    assert talk.message("ar1_load")["memory_total_kib"] > 100_000
+    assert len(talk.message("ar1_thermal")["zone_decic"]) == 4
+    assert "system Quark virtual AR1 system" in d.console and "modules-missing 0" in d.console
+    talk.close()
+
+
+def test_flipped_blocks_are_corrected_until_there_are_too_many(device: Callable[..., Device]) -> None:
+    """One, then two far apart: our codes give the bytes back. More than they can mend is EIO, and said."""
+    d = device("g1-virtual")
+    tree = tree_of(d.images)
+    blocks = tree.image_size // BLOCK
+    d.flip({3: BLOCK})
+    talk = d.boot()
+    one = talk.message("ar1_verity")
+    assert one["failed_blocks"] == 0 and one["corrected_errors"] > 0
+    assert talk.message("ar1_system")["verity_state"] == 2
+    rows = -(-(tree.tree_offset + tree.tree_size) // BLOCK // 253)
+    assert rows >= 2, "two blocks far apart must lie in the same code words"
+    # Two parity bytes mend one wrong byte a word, or two where the tree tells which: rows apart they share every word.
+    d.flip({3 + rows * (blocks // rows // 2): BLOCK})
+    assert talk.request("verify") == 0
+    two = [s.values for s in talk.samples if s.message.name == "ar1_verity"][-1]
+    assert two["failed_blocks"] == 0 and two["corrected_errors"] > 0
+    d.flip({3 + rows * k: BLOCK for k in (1, 2, 3)})
+    assert talk.request("verify") == 0
+    many = [s.values for s in talk.samples if s.message.name == "ar1_verity"][-1]
+    assert many["failed_blocks"] >= 3
+    system = talk.message("ar1_system")
+    assert system["verity_state"] == 3 and system["verity_failed_blocks"] == many["failed_blocks"]
+    assert talk.request("confirm") == 1  # EPERM: it is not well
+    talk.close()
+
+
+def test_a_trial_is_confirmed_by_the_system_and_an_unconfirmed_one_falls_back(device: Callable[..., Device]) -> None:
+    d = device("s1-virtual", locked=True)
+    storage, disk = d.ar1.storage, Disk(d.ar1.storage)
+    for name in ("boot", "init_boot", "vendor_boot", "dtbo", "vbmeta"):  # slot b: the same images, and the same system
+        a, b = disk.partitions[f"{name}_a"], disk.partitions[f"{name}_b"]
+        for at in range(0, a.size_bytes, 1 << 20):
+            storage.write(b.lun, b.offset + at, storage.read(a.lun, a.offset + at, min(1 << 20, a.size_bytes - at)))
+    logical = Logical.read(storage, disk.partitions["super"])
+    size = logical.sizes()["system_a"]
+    logical.resize("system_b", size)
+    (start, _), *_ = logical.extents("system_a")
+    logical.writer("system_b")(0, memoryview(storage.read(0, start, size)))
+    talk = d.boot()
+    assert talk.request("trial") == 0 and Disk(storage).slot("b").retry_count == 1
+    assert talk.request("reboot") == 0
+    hello = dict(talk.until(lambda s: s.message.name == "hello" and s.values["slot"] == 1).values)
+    assert (hello["image_state"], hello["reset_reason"]) == (1, 1) and d.ar1.slot == "b"
+    d.ar1.power_cut()  # nobody confirmed it
+    d.ar1.enter("system")
+    hello = dict(talk.until(lambda s: s.message.name == "hello" and s.values["slot"] == 0).values)
+    assert (hello["rollback_reason"], hello["reset_reason"]) == (1, 0)
+    assert talk.request("trial") == 0 and talk.request("reboot") == 0
+    talk.until(lambda s: s.message.name == "ar1_system" and s.values["slot"] == 1)
+    assert talk.request("confirm") == 0
+    assert Disk(storage).slot("b").successful and not Disk(storage).slot("a").active
+    assert talk.request("reboot_bootloader") == 0
+    assert d.ar1.wait_for("fastboot", timeout_s=PATIENCE_S) and Disk(storage).current_slot == "b"
+    talk.close()
+
+
+def test_factory_and_specification_have_the_same_partitions() -> None:
     from quarkctl.build.ar1 import spec, storage
 
     for board in ("s1-virtual", "g1-virtual"):
         s = spec.load(ROOT / "firmware/ar1" / f"{board}.toml")
-        assert s.product == board and storage.tables(s)[4].partition("vbmeta_b")
-    assert lp.SECTOR_BYTES == 512
+        made = factory.settings(board, "")
+        assert (s.product, s.sector_bytes) == (board, made.sector_bytes)
+        for number, table in storage.tables(s).items():
+            assert table.sectors * s.sector_bytes == made.lun_bytes[number]
+            sizes = {p.name: p.sectors * s.sector_bytes for p in table.partitions if p.name != "userdata"}
+            assert sizes == {n: size for n, size in made.layout[number] if n != "userdata"}

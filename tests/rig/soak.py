@@ -1,9 +1,9 @@
 """A rig of virtual glasses through random faults from a seed: ``python -m tests.rig.soak --cycles 300 --seed 1``.
 
 Each round flashes all stations with the other of two images and judges them, while faults strike: cables unplugged, power
-cut, a device that hangs, a noisy line, a full disk, a killed worker, the killed process of the run. After each round every
-promise is looked at: a verdict for the run and each station, no lock held, no process left, every device sound, history
-complete. A promise that is broken ends the soak with the seed and the round.
+cut, a device that hangs, one that is slow, a noisy line, a full disk, a killed worker, the killed process of the run. After
+each round every promise is looked at: a verdict for the run and each station, no lock held, no process left, every device
+sound, history complete. A promise that is broken ends the soak with the seed and the round.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from quarkctl.rig.outcome import Run
 from quarkctl.sim import control, folder
 from tests.conftest import BUILD, Quarkctl
 
-FAULTS = ("unplug", "power", "hang", "noise", "full-disk", "kill-worker", "kill-run")
+FAULTS = ("unplug", "power", "hang", "slow", "noise", "full-disk", "kill-worker", "kill-run")
 VERSIONS = ("1.1.0", "1.2.0")
 #: Open files of the process of a run, whatever it has been through: more would be a leak.
 FILES_MAX = 64
@@ -55,13 +55,14 @@ class Soak:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.names = [f"soak-{i}" for i in range(self.station_count)]
-        self.stopped: dict[int, float] = {}
+        self.slow: set[str] = set()
+        self.halted = False
 
     def begin(self) -> None:
         for i, name in enumerate(self.names):
             control.start(name, "s1-virtual", control.Firmware(self.boot_elf, self.images[0]), load="idle", seed=i)
         stations = "".join(f'[station.{n}]\nsim = "{n}"\n' for n in self.names)
-        head = "[rig]\nretries = 1\nattempt_s = 60\ndeadline_s = 150\nappear_s = 5\nquarantine_after = 1000\n"
+        head = "[rig]\nretries = 1\nattempt_s = 60\ndeadline_s = 120\nappear_s = 5\nquarantine_after = 1000\n"
         (self.work / "rig.toml").write_text(head + stations)
 
     def end(self) -> None:
@@ -78,7 +79,7 @@ class Soak:
         )
         chosen = [self.random.choice(FAULTS) for _ in range(self.random.randint(1, max(2, self.station_count // 2)))]
         self.counts.update(chosen)
-        limit = "ulimit -f 8; " if "full-disk" in chosen else ""
+        limit = "ulimit -f 16; " if "full-disk" in chosen else ""
         line = " ".join(Quarkctl.command("rig", "run", "plan.toml", "--events=events.jsonl", "--wait", "60"))
         process = subprocess.Popen(
             ["bash", "-c", f"{limit}exec {line}"], cwd=self.work, stdin=subprocess.DEVNULL,
@@ -97,6 +98,7 @@ class Soak:
         cures: list[tuple[float, str, str]] = []
         while process.poll() is None:
             now = time.monotonic() - began
+            self._brake()
             with suppress(OSError):
                 files = max(files, sum(1 for _ in Path(f"/proc/{process.pid}/fd").iterdir()))
             while strikes and strikes[0][0] <= now:
@@ -115,6 +117,13 @@ class Soak:
                 raise AssertionError(f"seed {self.seed}: the run does not end")
         return killed, files
 
+    def _brake(self) -> None:
+        """A slow device works every other tenth of a second."""
+        self.halted = not self.halted
+        for name in self.slow:
+            with suppress(QuarkError, OSError):
+                os.kill(folder.load(name).qemu_pid, signal.SIGSTOP if self.halted else signal.SIGCONT)
+
     def _do(self, fault: str, name: str, run_pid: int) -> bool:
         if fault == "unplug":
             control.request(name, command="cable", action="unplug")
@@ -124,6 +133,8 @@ class Soak:
             control.request(name, command="power", action="cut")
         elif fault == "hang":
             os.kill(folder.load(name).qemu_pid, signal.SIGSTOP)
+        elif fault == "slow":
+            self.slow.add(name)
         elif fault == "kill-worker":
             children = Path(f"/proc/{run_pid}/task/{run_pid}/children").read_text().split()
             if children:
@@ -140,13 +151,14 @@ class Soak:
             control.request(name, command="cable", action="noise", rate=0.0)
         elif fault == "power":
             control.request(name, command="power", action="on")
-        elif fault == "hang":
+        elif fault in ("hang", "slow"):
+            self.slow.discard(name)
             os.kill(folder.load(name).qemu_pid, signal.SIGCONT)
 
     def _mend(self) -> None:
         """Whatever fault is still there is taken away; what a device then is, it is by itself."""
         for name in self.names:
-            for fault in ("hang", "noise", "unplug", "power"):
+            for fault in ("slow", "noise", "unplug", "power"):
                 with suppress(QuarkError, OSError):
                     self._undo(fault, name)
 
@@ -166,7 +178,7 @@ class Soak:
         assert len(new) == 1 or (killed and not new), f"{where}: {len(new)} new runs in history"
         self.known |= new
         for run_id in new:
-            self._verdicts(where, runs.load(runs.root() / run_id / "run.json"), full_disk="File too large" in err)
+            self._verdicts(where, runs.load(runs.root() / run_id / "run.json"), killed=killed)
         for name in self.names:
             assert holder_of(f"sim:{name}") is None, f"{where}: {name} is still held"
             self._sound(where, name)
@@ -178,10 +190,9 @@ class Soak:
             assert time.monotonic() < until, f"{where}: processes {left} are left"
             time.sleep(0.1)
 
-    def _verdicts(self, where: str, run: Run, *, full_disk: bool) -> None:
-        if full_disk and run.verdict == "running":  # its record could not be written, and it said so
-            return
+    def _verdicts(self, where: str, run: Run, *, killed: bool) -> None:
         assert run.verdict != "running", f"{where}: {run.id} has no verdict"
+        assert killed or run.verdict != "lost", f"{where}: {run.id} was not killed"
         assert {s.station for s in run.stations} == set(self.names), f"{where}: a station has no verdict"
         for s in run.stations:
             self.counts[s.verdict] += 1

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from quarkctl.rig import fleet
+from quarkctl.rig import fleet, runs
 from quarkctl.rig.outcome import Run
 from tests.conftest import ROOT, Outcome, Quarkctl
 from tests.rig.conftest import processes_of
@@ -210,25 +210,68 @@ def test_an_interrupted_run_leaves_no_process_no_lock_and_no_device_half_done(
         assert "goes on with the flash of 1.1.0" in station["steps"][0]["facts"]["resumed"]
 
 
-def test_a_killed_run_takes_its_workers_along_and_gets_its_verdict_from_the_next_command(
+def test_the_last_worker_of_a_killed_run_gives_it_its_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUARKCTL_STATE_DIR", str(tmp_path))
+    folder = runs.Folder(Run("r1", "", "plan", "", "", "1", 5.0), pytest.fail)
+    folder.live([{"station": "a", "state": "working", "step": "flash", "device": "usb:1"}])
+    other = os.dup(folder._lock.fileno())  # as another worker has it, which has not done yet
+    folder.abandoned()
+    assert runs.load(folder.path / "run.json").verdict == "running"
+    os.close(other)
+    folder.abandoned()
+    found = runs.load(folder.path / "run.json")
+    assert found.verdict == "lost" and found.stations[0].error == "the process of the run was gone in flash"
+    assert runs.load(runs.outbox() / "r1.json") == found
+
+
+def test_a_killed_run_takes_its_workers_along_and_is_lost_in_history(
     three: Terminals, quarkctl: Quarkctl, state_of_its_own: Path
 ) -> None:
     three.devices[0].silent, reached = once(half_uploaded)
-    process = quarkctl.start("rig", "flash", "new.bin", "--all", "--wait", "5", "--json")
+    process = quarkctl.start("rig", "flash", "new.bin", "--all", "--wait", "5", "--json", "--events=e.jsonl")
     assert reached.wait(60)
+    wait_for_verdicts(process, quarkctl.folder / "e.jsonl", 2)
     process.kill()
     process.communicate()
-    while processes_of(state_of_its_own):  # a run is lost when the last of its workers has left its device in order
+    while processes_of(state_of_its_own):
         pass
+    assert [r["verdict"] for r in quarkctl("rig", "history", "--json").json["runs"]] == ["lost"]
+    run = json.loads(next(state_of_its_own.glob("rig/runs/*/run.json")).read_text())
+    found = {s["station"]: s for s in run["stations"]}
+    assert found["p0"]["verdict"] == "lost" and "gone in flash" in found["p0"]["error"]
+    assert all(found[p]["verdict"] == "passed" and found[p]["steps"][0]["measurements"] for p in ("p1", "p2"))
     three.devices[0].silent = lambda _: False
     again = quarkctl("rig", "flash", "new.bin", "--all", "--json")
     assert again.code == 0, again.out
     assert [d.version for d in three.devices] == ["1.1.0"] * 3
-    runs = [json.loads(p.read_text()) for p in sorted(state_of_its_own.glob("rig/runs/*/run.json"))]
-    assert [r["verdict"] for r in runs] == ["lost", "passed"]
-    lost = {s["station"]: s for s in runs[0]["stations"]}
-    assert lost["p0"]["verdict"] == "lost" and "gone in flash" in lost["p0"]["error"]
     assert processes_of(state_of_its_own) == []
+
+
+def test_a_run_killed_with_all_its_workers_gets_its_verdict_from_whoever_looks(
+    three: Terminals, quarkctl: Quarkctl, state_of_its_own: Path
+) -> None:
+    three.devices[0].silent, reached = once(half_uploaded)
+    process = quarkctl.start("rig", "flash", "new.bin", "--where", "p0", "--json")
+    assert reached.wait(60)
+    worker = worker_of(three.devices[0], state_of_its_own)
+    os.kill(worker, signal.SIGSTOP)  # so that it does not hear of the end of its run
+    process.kill()
+    process.communicate()
+    with suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGKILL)
+    while processes_of(state_of_its_own):
+        pass
+    assert [r["verdict"] for r in quarkctl("rig", "history", "--json").json["runs"]] == ["lost"]
+
+
+def test_two_paths_of_one_port_are_noticed_before_anything_is_touched(three: Terminals, quarkctl: Quarkctl) -> None:
+    (quarkctl.folder / "other").symlink_to(three.devices[1].path)
+    with (quarkctl.folder / "rig.toml").open("a") as file:
+        file.write(f'[station.twin]\nport = "{quarkctl.folder}/other"\n')
+    done = quarkctl("rig", "flash", "new.bin", "--all")
+    assert done.code == 6 and f"stations p1 and twin are one device: {three.devices[1].path}" in done.err
+    assert all(d.requests == 0 for d in three.devices)
+    assert "is the same device as p1" in quarkctl("rig", "doctor").out
 
 
 def test_a_killed_worker_is_replaced(three: Terminals, quarkctl: Quarkctl, state_of_its_own: Path) -> None:
@@ -294,6 +337,9 @@ def test_a_full_disk_costs_the_logs_and_not_the_run(three: Terminals, quarkctl: 
     assert "cannot write events: No space left on device; the run goes on without" in done.stderr
     assert "File too large; the run goes on without" in done.stderr
     assert [d.version for d in three.devices] == ["1.1.0"] * 3
+    run = json.loads(next(Path(quarkctl.env["QUARKCTL_STATE_DIR"]).glob("rig/runs/*/run.json")).read_text())
+    assert run["verdict"] == "passed" and [s["verdict"] for s in run["stations"]] == ["passed"] * 3
+    assert run["stations"][0]["steps"][0]["measurements"] == []  # evidence had no room
 
 
 @pytest.mark.parametrize(

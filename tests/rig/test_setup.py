@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quarkctl.cli import rig_setup
+import pytest
+
+from quarkctl.cli import doctor, rig_setup
 from quarkctl.formats import rig_file
+from quarkctl.formats.rig_file import Station
+from quarkctl.link import identity, names
 from quarkctl.link.identity import Device
 from tests.conftest import Quarkctl
 from tests.rig.terminals import Terminals
@@ -57,3 +61,22 @@ def test_doctor_shows_the_place_of_a_mistake_in_the_rig_file(quarkctl: Quarkctl)
     (quarkctl.folder / "rig.toml").write_text('[station.a]\nsim = "x"\ncolour = "red"\n')
     done = quarkctl("rig", "doctor")
     assert done.code == 3 and "rig.toml line 3, column 1: station.a.colour is not known here" in done.out
+
+
+def test_both_chips_of_glasses_are_one_station() -> None:
+    microcontroller = device("sim:s1")
+    processor = Device("sim:s1/ar1", "sim:s1", "AR1", lambda: "", names=("sim:s1",))
+    found = [microcontroller, processor]
+    assert identity.choose(found, "sim:s1") is microcontroller  # an identity is never ambiguous
+    both = [Station("a", sim="s1"), Station("b", sim="s1/ar1")]
+    assert [(one.name, other.name) for one, other, _ in names.twins(both, found)] == [("a", "b")]
+
+
+def test_doctor_knows_the_udev_rule_and_another_version_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "UDEV_FOLDERS", (tmp_path,))
+    assert doctor._udev().text.startswith("not installed")
+    rule = tmp_path / "70-quarkctl.rules"
+    rule.write_text("\n".join(doctor.UDEV_RULE.splitlines()[:4]))
+    assert doctor._udev().text.startswith(f"{rule} is of another version")
+    rule.write_text(f"# ours\n{doctor.UDEV_RULE}")
+    assert doctor._udev().ok and doctor._udev().text == str(rule)

@@ -45,6 +45,6 @@ def test_two_names_for_one_device_are_noticed(glasses: Callable[..., Glasses], q
         f'[station.a]\nsim = "{one.name}"\n[station.b]\nserial = "{one.instance.serial}"\n'
     )
     done = quarkctl("rig", "diag", "battery", "--all", "--seconds", "2.5", "--json")
-    found = {s["station"]: s for s in done.json["stations"]}
-    assert found["b"]["error"] == f"stations a and b are one device: {one.device}"
+    assert done.code == 6 and f"stations a and b are one device: {one.device}" in done.err
+    assert "--where a" in done.err
     assert quarkctl("devices", "--json").json["devices"][0]["names"]

@@ -8,6 +8,8 @@
 
 #include "qk_agent.h"
 
+struct qk_system qk_system;
+
 static int uart;
 
 int __wrap_open(const char *path, int flags, ...);
@@ -24,21 +26,21 @@ int qk_cmdline(const char *key, char *value, size_t room)
 	return -ENOENT;
 }
 
+void qk_system_look(void)
+{
+}
+
 int main(int count, char **words)
 {
 	struct pollfd input = {.fd = 0, .events = POLLIN};
 
 	uart = count == 2 ? atoi(words[1]) : -1;
-	if (qk_link_open()) {
+	if (qk_port_open(&qk_host, "/dev/ttyS0")) {
 		return 1;
 	}
-	for (int i = 0; poll(&input, 1, 20) == 0; i++) {
-		if (i % 50 == 0) {
-			qk_report_hello();
-			qk_report_thermal();
-		}
-		qk_report_load();
-		qk_link_poll();
+	qk_report_identify();
+	while (poll(&input, 1, 20) == 0) {
+		qk_report_all();
 	}
 	return 0;
 }

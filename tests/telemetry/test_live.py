@@ -126,7 +126,8 @@ def agent(fd: int) -> subprocess.Popen[bytes]:
             "gcc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined", "-o", program,
             '-DQK_BOARD="g1-virtual"', "-DQK_VERSION_MAJOR=1", "-DQK_VERSION_MINOR=2", "-DQK_VERSION_REVISION=3",
             *(f"-I{p}" for p in (here, rtos / "core", rtos / "wire")), "-Wl,--wrap=open",
-            ROOT / "tests/telemetry/ar1_agent.c", here / "report.c", rtos / "core/frame.c", rtos / "core/crc.c",
+            ROOT / "tests/telemetry/ar1_agent.c", here / "report.c", here / "port.c", rtos / "core/frame.c",
+            rtos / "core/crc.c",
         ],
         check=True,
     )  # fmt: skip

@@ -2,9 +2,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/klog.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -64,6 +66,86 @@ int qk_block_find(const char *name, char *device, size_t room)
 	return found;
 }
 
+int qk_block_read(const char *device, uint64_t at, void *out, size_t size)
+{
+	int fd = open(device, O_RDONLY | O_CLOEXEC);
+	ssize_t got;
+
+	if (fd < 0) {
+		return -errno;
+	}
+	got = pread(fd, out, size, (off_t)at);
+	close(fd);
+	return got == (ssize_t)size ? 0 : -EIO;
+}
+
+int qk_block_write(const char *device, uint64_t at, const void *data, size_t size)
+{
+	int fd = open(device, O_WRONLY | O_CLOEXEC), error;
+
+	if (fd < 0) {
+		return -errno;
+	}
+	error = pwrite(fd, data, size, (off_t)at) == (ssize_t)size && !fsync(fd) ? 0 : -EIO;
+	close(fd);
+	return error;
+}
+
+static int disk_read(void *context, uint64_t at, void *out, size_t size)
+{
+	return pread(*(int *)context, out, size, (off_t)at) == (ssize_t)size ? 0 : -EIO;
+}
+
+static int disk_write(void *context, uint64_t at, const void *data, size_t size)
+{
+	int fd = *(int *)context;
+
+	return pwrite(fd, data, size, (off_t)at) == (ssize_t)size && !fsync(fd) ? 0 : -EIO;
+}
+
+int qk_block_disk(const char *partition, struct qk_disk *disk)
+{
+	static int fd = -1;
+	char device[64], link[96], target[512], *last, *above;
+	int sector, error = qk_block_find(partition, device, sizeof device);
+	unsigned long long bytes;
+	ssize_t size;
+
+	if (error) {
+		return error;
+	}
+	/* .../block/vda/vda3: the folder above is the disk */
+	snprintf(link, sizeof link, "/sys/class/block/%s", device + sizeof "/dev/" - 1);
+	size = readlink(link, target, sizeof target - 1);
+	target[size > 0 ? size : 0] = 0;
+	last = strrchr(target, '/');
+	if (!last) {
+		return -ENODEV;
+	}
+	*last = 0;
+	above = strrchr(target, '/');
+	snprintf(link, sizeof link, "/dev/%.60s", above ? above + 1 : target);
+	fd = open(link, O_RDWR | O_CLOEXEC);
+	if (fd < 0) {
+		return -errno;
+	}
+	*disk = (struct qk_disk){.read = disk_read, .write = disk_write, .context = &fd};
+	if (ioctl(fd, BLKSSZGET, &sector) || ioctl(fd, BLKGETSIZE64, &bytes) || sector <= 0) {
+		error = -errno;
+		qk_block_close(disk);
+		return error;
+	}
+	(void)ioctl(fd, BLKFLSBUF, 0); /* what is on the medium counts, not what was read before */
+	disk->sector_bytes = (uint32_t)sector;
+	disk->sectors = bytes / (unsigned)sector;
+	return 0;
+}
+
+void qk_block_close(struct qk_disk *disk)
+{
+	close(*(int *)disk->context);
+}
+
 int qk_modules_load(void)
 {
 	FILE *list = fopen("/modules/modules.load", "r");
@@ -96,6 +178,9 @@ void qk_read_all(const char *device, uint64_t size, uint32_t *blocks, uint32_t *
 	int fd = open(device, O_RDONLY | O_CLOEXEC);
 
 	*blocks = *failed = 0;
+	if (fd >= 0) {
+		(void)ioctl(fd, BLKFLSBUF, 0);
+	}
 	for (uint64_t at = 0; fd >= 0 && at < size; at += WINDOW) {
 		uint64_t length = size - at < WINDOW ? size - at : WINDOW;
 

@@ -1,114 +1,159 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
-#include <fcntl.h>
+#include <elf.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <termios.h>
-#include <time.h>
-#include <unistd.h>
+#include <sys/auxv.h>
 
 #include "qk_agent.h"
-#include "qk_frame.h"
-#include "qk_telemetry.h"
 
 #define ZONES 4
 #define NO_SENSOR (-32768)
 
-static int link_fd = -1;
-static uint16_t seq;
-static uint32_t boot_id;
+static struct qk_wire_hello identity;
+static uint8_t boot_state, locked;
 static int16_t fed[ZONES] = {NO_SENSOR, NO_SENSOR, NO_SENSOR, NO_SENSOR};
 
-uint64_t qk_time_us(void)
+/* The linker's build id, from the notes of the program that runs. */
+static void build_id(uint8_t out[8])
 {
-	struct timespec now;
+	const Elf64_Phdr *header = (const Elf64_Phdr *)getauxval(AT_PHDR);
+	unsigned long count = getauxval(AT_PHNUM);
+	uintptr_t base = 0; /* where the program lies, if not where it was linked to */
 
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
-}
+	for (; header && count; header++, count--) {
+		const uint8_t *at, *end;
 
-int qk_link_open(void)
-{
-	struct termios line;
-
-	if (getrandom(&boot_id, sizeof boot_id, GRND_NONBLOCK) != (ssize_t)sizeof boot_id) {
-		boot_id = (uint32_t)qk_time_us();
-	}
-	link_fd = open("/dev/ttyS0", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-	if (link_fd < 0 || tcgetattr(link_fd, &line)) {
-		return -errno;
-	}
-	cfmakeraw(&line);
-	cfsetspeed(&line, B1000000);
-	return tcsetattr(link_fd, TCSANOW, &line) ? -errno : 0;
-}
-
-/* Whole frames or none: what does not go out at once is dropped, and its number is missing. */
-void qk_link_send(uint8_t type, const void *payload, size_t size)
-{
-	uint8_t wire[QK_FRAME_WIRE_MAX];
-	size_t length =
-	    qk_frame_build(wire, type, qk_frame_source(QK_CHIP_AR1, boot_id), seq++, qk_time_us(), payload, size);
-	size_t done = 0;
-
-	for (int tries = 0; link_fd >= 0 && done < length && tries < 200; tries++) {
-		ssize_t sent = write(link_fd, wire + done, length - done);
-
-		if (sent > 0) {
-			done += (size_t)sent;
-		} else {
-			usleep(1000);
+		if (header->p_type == PT_PHDR) {
+			base = getauxval(AT_PHDR) - header->p_vaddr;
 		}
-	}
-}
+		at = (const uint8_t *)(base + header->p_vaddr);
+		end = at + header->p_memsz;
 
-/* Takes the temperatures that virtual glasses are told to have. */
-void qk_link_poll(void)
-{
-	static uint8_t run[QK_FRAME_WIRE_MAX];
-	static size_t used;
-	uint8_t byte;
+		while (header->p_type == PT_NOTE && end - at >= (long)sizeof(Elf64_Nhdr)) {
+			Elf64_Nhdr note;
 
-	while (link_fd >= 0 && read(link_fd, &byte, 1) == 1) {
-		if (byte) {
-			if (used < sizeof run) {
-				run[used++] = byte;
+			memcpy(&note, at, sizeof note);
+			at += sizeof note + ((note.n_namesz + 3u) & ~3u);
+			if (note.n_type == NT_GNU_BUILD_ID && note.n_descsz >= 8) {
+				memcpy(out, at, 8);
+				return;
 			}
-			continue;
+			at += (note.n_descsz + 3u) & ~3u;
 		}
-		if (used > 12 && qk_frame_parse(run, used) == (int)sizeof(struct qk_wire_ar1_feed) &&
-		    run[0] == QK_WIRE_AR1_FEED_TYPE) {
-			memcpy(fed, run + 12, sizeof fed);
-		}
-		used = 0;
 	}
 }
 
-void qk_report_hello(void)
+/* Index of a word of the command line among names; 0 for any other. */
+static uint8_t among(const char *key, const char *const *names, uint8_t count)
 {
-	struct qk_wire_hello hello = {
+	char value[32];
+
+	if (!qk_cmdline(key, value, sizeof value)) {
+		for (uint8_t i = 0; i < count; i++) {
+			if (!strcmp(value, names[i])) {
+				return i;
+			}
+		}
+	}
+	return 0;
+}
+
+void qk_report_identify(void)
+{
+	static const char *const reasons[] = {"power_on", "software", "watchdog", "fault", "brownout", "external"};
+	static const char *const states[] = {"unknown", "green", "yellow", "orange", "red"};
+	static const char *const locks[] = {"unlocked", "locked"};
+	static const char *const given_up[] = {"", "not_confirmed", "bad_image"};
+	static const uint8_t rollback[] = {QK_ROLLBACK_REASON_NONE, QK_ROLLBACK_REASON_NOT_CONFIRMED,
+	                                   QK_ROLLBACK_REASON_BAD_IMAGE};
+	char serial[sizeof identity.serial + 1] = "";
+
+	identity = (struct qk_wire_hello){
 	    .layout_hash = QK_TELEMETRY_LAYOUT_HASH,
 	    .protocol_version = 1,
-	    .boot_id = boot_id,
+	    .boot_id = qk_boot_id(),
 	    .boot_count = 1,
 	    .board = QK_BOARD,
 	    .version_major = QK_VERSION_MAJOR,
 	    .version_minor = QK_VERSION_MINOR,
 	    .version_revision = QK_VERSION_REVISION,
-	    .uptime_ms = (uint32_t)(qk_time_us() / 1000u),
+	    .reset_reason = among("androidboot.bootreason", reasons, 6),
+	    .rollback_reason = rollback[among("androidboot.quark.given_up", given_up, 3)],
 	};
-	char serial[sizeof hello.serial + 1] = "VAR1-1", slot[4] = "_a";
-
+	boot_state = among("androidboot.verifiedbootstate", states, 5);
+	locked = among("androidboot.vbmeta.device_state", locks, 2);
+	build_id(identity.build_id);
 	qk_cmdline("androidboot.serialno", serial, sizeof serial);
-	qk_cmdline("androidboot.slot_suffix", slot, sizeof slot);
-	memcpy(hello.serial, serial, strlen(serial));
-	hello.slot = slot[1] == 'b';
-	qk_link_send(QK_WIRE_HELLO_TYPE, &hello, sizeof hello);
+	memcpy(identity.serial, serial, strlen(serial));
 }
 
-void qk_report_load(void)
+static void report_hello(void)
+{
+	identity.slot = (uint8_t)qk_system.slot;
+	identity.image_state =
+	    qk_system.slot_state[qk_system.slot] & QK_SLOT_SUCCESSFUL ? QK_IMAGE_STATE_CONFIRMED : QK_IMAGE_STATE_TRIAL;
+	identity.selftest_count = qk_system.selftest_count;
+	identity.selftest_passed = qk_system.selftest_passed;
+	identity.uptime_ms = (uint32_t)(qk_time_us() / 1000u);
+	qk_port_send(&qk_host, QK_WIRE_HELLO_TYPE, &identity, sizeof identity);
+}
+
+void qk_report_system(void)
+{
+	struct qk_wire_ar1_system out = {
+	    .slot = (uint8_t)qk_system.slot,
+	    .boot_state = boot_state,
+	    .locked = locked,
+	    .verity_state = qk_system.verity_state,
+	    .verity_failed_blocks = qk_system.failed_blocks,
+	    .verity_corrected_errors = qk_system.corrected_errors,
+	};
+
+	qk_system_look();
+	memcpy(out.slot_state, qk_system.slot_state, sizeof out.slot_state);
+	for (unsigned i = 0; i < 2; i++) {
+		const struct qk_vbmeta *v = &qk_system.vbmeta[i];
+
+		memcpy((uint8_t *)out.slot_version + i * sizeof v->version, &v->version, sizeof v->version);
+		memcpy((uint8_t *)out.rollback_index + i * sizeof v->rollback_index, &v->rollback_index,
+		       sizeof v->rollback_index);
+		memcpy(i ? out.vbmeta_b_digest : out.vbmeta_a_digest, v->digest, sizeof v->digest);
+	}
+	report_hello();
+	qk_port_send(&qk_host, QK_WIRE_AR1_SYSTEM_TYPE, &out, sizeof out);
+}
+
+void qk_report_verity(const struct qk_hashtree *tree, uint32_t blocks, uint32_t failed, uint32_t corrected, int error)
+{
+	struct qk_wire_ar1_verity event = {
+	    .blocks = blocks, .failed_blocks = failed, .corrected_errors = corrected, .error = (uint8_t)-error};
+
+	strncpy(event.partition, tree->name, sizeof event.partition);
+	memcpy(event.root_digest, tree->root, sizeof event.root_digest);
+	qk_port_send(&qk_host, QK_WIRE_AR1_VERITY_TYPE, &event, sizeof event);
+}
+
+/* The microcontroller asks whether we live, and tells how warm it is here. */
+void qk_link_frame(uint8_t type, const uint8_t *payload, size_t size)
+{
+	struct qk_wire_link_request request;
+	struct qk_wire_link_answer answer;
+
+	if (type != QK_WIRE_LINK_REQUEST_TYPE || size != sizeof request) {
+		return;
+	}
+	memcpy(&request, payload, sizeof request);
+	memcpy(fed, request.zone_decic, sizeof fed);
+	answer = (struct qk_wire_link_answer){
+	    .nonce = request.nonce,
+	    .version = (uint32_t)QK_VERSION_MAJOR << 24 | (uint32_t)QK_VERSION_MINOR << 16 | QK_VERSION_REVISION,
+	    .slot = (uint8_t)qk_system.slot,
+	    .healthy = qk_system.selftest_count && qk_system.selftest_passed == qk_system.selftest_count,
+	};
+	qk_port_send(&qk_link, QK_WIRE_LINK_ANSWER_TYPE, &answer, sizeof answer);
+}
+
+static void report_load(void)
 {
 	static unsigned long long before_busy, before_all;
 	struct qk_wire_ar1_load load = {0};
@@ -149,10 +194,10 @@ void qk_report_load(void)
 	if (file) {
 		fclose(file);
 	}
-	qk_link_send(QK_WIRE_AR1_LOAD_TYPE, &load, sizeof load);
+	qk_port_send(&qk_host, QK_WIRE_AR1_LOAD_TYPE, &load, sizeof load);
 }
 
-void qk_report_thermal(void)
+static void report_thermal(void)
 {
 	struct qk_wire_ar1_thermal message = {0};
 
@@ -171,5 +216,12 @@ void qk_report_thermal(void)
 			fclose(file);
 		}
 	}
-	qk_link_send(QK_WIRE_AR1_THERMAL_TYPE, &message, sizeof message);
+	qk_port_send(&qk_host, QK_WIRE_AR1_THERMAL_TYPE, &message, sizeof message);
+}
+
+void qk_report_all(void)
+{
+	qk_report_system();
+	report_load();
+	report_thermal();
 }

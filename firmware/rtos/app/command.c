@@ -26,6 +26,7 @@ static uint64_t stack[4096 / 8];
 static uint8_t request[QK_SMP_FRAME_MAX], response[QK_SMP_MESSAGE_MAX], wire[3 * QK_SMP_FRAME_MAX / 2];
 static struct qk_smp_server server;
 static struct qk_line_reader line;
+static struct qk_image_policy policy;
 
 void qk_command_byte(uint8_t byte)
 {
@@ -49,7 +50,10 @@ static size_t fault_record(const void **record)
 
 static void answer(void)
 {
-	size_t size = qk_smp_handle(&server, request, line.message_size, response);
+	size_t size;
+
+	policy.ar1_version = qk_identity_ar1_version(); /* it may have started since */
+	size = qk_smp_handle(&server, request, line.message_size, response);
 
 	if (size) {
 		size = qk_line_build(wire, sizeof wire, response, size);
@@ -89,7 +93,6 @@ void qk_command_start(void)
 	    .health = qk_health_put,
 	    .fault = fault_record,
 	};
-	static struct qk_image_policy policy;
 	static const osEventFlagsAttr_t events_attr = {.cb_mem = &events, .cb_size = sizeof events};
 	static const osThreadAttr_t attr = {.name = "command",
 	                                    .cb_mem = &thread,

@@ -45,7 +45,9 @@ const char *qk_identity_serial(void)
 
 uint32_t qk_identity_ar1_version(void)
 {
-	return ar1_version;
+	struct qk_peer peer;
+
+	return qk_peer_get(&peer) ? peer.version : ar1_version;
 }
 
 uint32_t qk_identity_boot_id(void)
@@ -104,7 +106,7 @@ void qk_identity_put(struct qk_cbor_writer *writer)
 	qk_cbor_pair_uint(writer, "reset_reason", retained->reset_reason);
 	qk_cbor_pair_uint(writer, "rollback_reason", retained->rollback_reason);
 	qk_cbor_pair_uint(writer, "security_counter", retained->security_counter);
-	qk_cbor_pair_uint(writer, "ar1_version", ar1_version);
+	qk_cbor_pair_uint(writer, "ar1_version", qk_identity_ar1_version());
 	qk_cbor_pair_uint(writer, "layout_hash", QK_TELEMETRY_LAYOUT_HASH);
 	qk_cbor_pair_bytes(writer, "key_hash", key_hash, sizeof key_hash);
 }

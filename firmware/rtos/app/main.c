@@ -14,6 +14,8 @@ void qk_uart_received(unsigned uart, uint8_t byte)
 		qk_command_byte(byte);
 	} else if (uart == QK_UART_DOORBELL) {
 		qk_sense_doorbell();
+	} else if (uart == QK_UART_AR1) {
+		qk_peer_byte(byte);
 	}
 }
 
@@ -42,6 +44,7 @@ int main(void)
 	qk_link_start();
 	qk_stream_start(qk_identity_boot_id());
 	qk_sense_start();
+	qk_peer_start();
 	qk_report_start();
 	qk_command_start();
 	qk_guard_start();
@@ -50,6 +53,7 @@ int main(void)
 	(void)qk_uart_send(QK_UART_LOG, (const uint8_t *)"app: started\n", 13);
 	qk_uart_open(QK_UART_LINK, true);
 	qk_uart_open(QK_UART_DOORBELL, true);
+	qk_uart_open(QK_UART_AR1, true);
 	(void)osKernelStart();
 	return 0;
 }

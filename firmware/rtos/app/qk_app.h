@@ -58,6 +58,17 @@ void qk_sense_slow_read(uint16_t version); /* what the slow buses held until thi
 /* slow.c: gauges, authenticators, charger and the AR1's lines. */
 void qk_slow_report(void); /* once a second */
 
+/* peer.c: the AR1 on its UART. */
+struct qk_peer {
+	uint32_t version; /* major << 24 | minor << 16 | revision; 0 while it has said nothing since reset */
+	uint32_t sent_count, lost_count;
+	uint32_t latency_us_max; /* held until its report has left */
+};
+void qk_peer_start(void);
+void qk_peer_byte(uint8_t byte);        /* from the interrupt */
+bool qk_peer_get(struct qk_peer *peer); /* true when the AR1 has ever answered */
+void qk_peer_latency_sent(uint32_t latency_us_max);
+
 /* report.c: what goes out and when. */
 void qk_report_start(void);
 void qk_report_event(uint8_t type, const void *payload, size_t size); /* one of the [[event]] messages */

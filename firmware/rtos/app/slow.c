@@ -17,6 +17,7 @@
 
 static uint32_t version_read;
 static uint32_t reads;
+static uint32_t counted_sent, counted_lost; /* requests of the model, before the AR1 answered itself */
 
 static bool read(struct qk_wire_plant_slow *out)
 {
@@ -58,6 +59,7 @@ void qk_slow_report(void)
 	struct qk_wire_ar1_link link;
 	struct qk_wire_display display;
 	struct qk_wire_camera camera;
+	struct qk_peer peer;
 	uint16_t seq;
 
 	if (!read(&slow)) {
@@ -79,6 +81,14 @@ void qk_slow_report(void)
 	    .hand_over_us_max = slow.hand_over_us_max,
 	    .ar1_version = qk_identity_ar1_version(),
 	};
+	if (qk_peer_get(&peer)) { /* it answers on its own line: the model has nothing to say of that any more */
+		link.sent_count = counted_sent + peer.sent_count;
+		link.lost_count = counted_lost + peer.lost_count;
+		link.latency_us_max = peer.latency_us_max;
+	} else {
+		counted_sent = slow.sent_count;
+		counted_lost = slow.lost_count;
+	}
 	display = (struct qk_wire_display){.frame_count = slow.frame_count, .dropped_count = slow.dropped_count};
 	camera = (struct qk_wire_camera){.camera_frame_count = slow.camera_frame_count,
 	                                 .camera_dropped_count = slow.camera_dropped_count};
@@ -87,6 +97,7 @@ void qk_slow_report(void)
 	/* what is held starts anew only when its report has left */
 	if (qk_stream_send(QK_WIRE_AR1_LINK_TYPE, &link, sizeof link, &seq) == QK_STREAM_SENT) {
 		qk_sense_slow_read((uint16_t)slow.version);
+		qk_peer_latency_sent(link.latency_us_max);
 	} else {
 		version_read = 0;
 	}

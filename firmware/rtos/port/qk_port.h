@@ -19,8 +19,8 @@ void qk_port_wait_for_interrupt(void);
 void qk_watchdog_start(uint32_t timeout_ms);
 void qk_watchdog_kick(void);
 
-/* UARTs: 0 command and telemetry link, 1 doorbell of the power path, 3 firmware log. */
-enum { QK_UART_LINK = 0, QK_UART_DOORBELL = 1, QK_UART_LOG = 3 };
+/* UARTs: 0 command and telemetry link, 1 doorbell of the power path, 2 the AR1, 3 firmware log. */
+enum { QK_UART_LINK = 0, QK_UART_DOORBELL = 1, QK_UART_AR1 = 2, QK_UART_LOG = 3 };
 void qk_uart_open(unsigned uart, bool receive);
 /* Sends what fits without waiting; returns how many bytes went. */
 size_t qk_uart_send(unsigned uart, const uint8_t *data, size_t size);

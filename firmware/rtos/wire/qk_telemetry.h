@@ -7,13 +7,41 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_TELEMETRY_LAYOUT_HASH 0x283fu
+#define QK_TELEMETRY_LAYOUT_HASH 0x88aau
 
 enum qk_ar1_zone {
 	QK_AR1_ZONE_CPU = 0,
 	QK_AR1_ZONE_NPU = 1,
 	QK_AR1_ZONE_CAMERA = 2,
 	QK_AR1_ZONE_SKIN = 3,
+};
+
+enum qk_ar1_boot_state {
+	QK_AR1_BOOT_STATE_UNKNOWN = 0,
+	QK_AR1_BOOT_STATE_GREEN = 1,
+	QK_AR1_BOOT_STATE_YELLOW = 2,
+	QK_AR1_BOOT_STATE_ORANGE = 3,
+	QK_AR1_BOOT_STATE_RED = 4,
+};
+
+enum qk_ar1_verity_state {
+	QK_AR1_VERITY_STATE_NONE = 0,
+	QK_AR1_VERITY_STATE_WHOLE = 1,
+	QK_AR1_VERITY_STATE_CORRECTED = 2,
+	QK_AR1_VERITY_STATE_FAILED = 3,
+};
+
+enum qk_ar1_action {
+	QK_AR1_ACTION_NONE = 0,
+	QK_AR1_ACTION_CONFIRM = 1,
+	QK_AR1_ACTION_TRIAL = 2,
+	QK_AR1_ACTION_UNTRIAL = 3,
+	QK_AR1_ACTION_REBOOT = 4,
+	QK_AR1_ACTION_REBOOT_BOOTLOADER = 5,
+	QK_AR1_ACTION_REBOOT_FASTBOOTD = 6,
+	QK_AR1_ACTION_REBOOT_EDL = 7,
+	QK_AR1_ACTION_POWER_OFF = 8,
+	QK_AR1_ACTION_VERIFY = 9,
 };
 
 enum qk_pack {
@@ -112,13 +140,43 @@ struct qk_wire_ar1_thermal {
 _Static_assert(sizeof(struct qk_wire_ar1_thermal) == 8, "qk_wire_ar1_thermal");
 _Static_assert(offsetof(struct qk_wire_ar1_thermal, zone_decic) == 0, "qk_wire_ar1_thermal.zone_decic");
 
-#define QK_WIRE_AR1_FEED_TYPE 0x53u
-/* To the agent of virtual glasses: the temperatures that its zones shall have. */
-struct qk_wire_ar1_feed {
-	int16_t zone_decic[4]; /* 0.1 degC; Indexed by ar1_zone; -32768 takes a sensor away. */
+#define QK_WIRE_AR1_SYSTEM_TYPE 0x54u
+/* The running system and both slots, 1 Hz. Arrays: slot a, slot b. */
+struct qk_wire_ar1_system {
+	uint8_t slot; /* That runs: 0 is A, 1 is B. */
+	uint8_t boot_state; /* As Android names it. */
+	uint8_t locked; /* 1: the boot loader starts only what verifies. */
+	uint8_t verity_state; /* Of all partitions with a hash tree, when they were read last. */
+	uint32_t verity_failed_blocks; /* Neither whole nor corrected, when they were read last. */
+	uint32_t verity_corrected_errors; /* Since the start, as the kernel counts them. */
+	uint8_t slot_state[2]; /* GPT attribute bits 48 to 55: priority 2 bits, active, retry count 3 bits, successful, unbootable. */
+	uint32_t slot_version[2]; /* Property quark.version of its vbmeta structure: major << 24 | minor << 16 | revision; 0 without one. */
+	uint64_t rollback_index[2]; /* Of its vbmeta structure. */
+	uint8_t vbmeta_a_digest[8]; /* First bytes of SHA-256 over the vbmeta structure in slot a; zeros where there is none. */
+	uint8_t vbmeta_b_digest[8];
 } __attribute__((packed));
-_Static_assert(sizeof(struct qk_wire_ar1_feed) == 8, "qk_wire_ar1_feed");
-_Static_assert(offsetof(struct qk_wire_ar1_feed, zone_decic) == 0, "qk_wire_ar1_feed.zone_decic");
+_Static_assert(sizeof(struct qk_wire_ar1_system) == 54, "qk_wire_ar1_system");
+_Static_assert(offsetof(struct qk_wire_ar1_system, slot) == 0, "qk_wire_ar1_system.slot");
+_Static_assert(offsetof(struct qk_wire_ar1_system, boot_state) == 1, "qk_wire_ar1_system.boot_state");
+_Static_assert(offsetof(struct qk_wire_ar1_system, locked) == 2, "qk_wire_ar1_system.locked");
+_Static_assert(offsetof(struct qk_wire_ar1_system, verity_state) == 3, "qk_wire_ar1_system.verity_state");
+_Static_assert(offsetof(struct qk_wire_ar1_system, verity_failed_blocks) == 4, "qk_wire_ar1_system.verity_failed_blocks");
+_Static_assert(offsetof(struct qk_wire_ar1_system, verity_corrected_errors) == 8, "qk_wire_ar1_system.verity_corrected_errors");
+_Static_assert(offsetof(struct qk_wire_ar1_system, slot_state) == 12, "qk_wire_ar1_system.slot_state");
+_Static_assert(offsetof(struct qk_wire_ar1_system, slot_version) == 14, "qk_wire_ar1_system.slot_version");
+_Static_assert(offsetof(struct qk_wire_ar1_system, rollback_index) == 22, "qk_wire_ar1_system.rollback_index");
+_Static_assert(offsetof(struct qk_wire_ar1_system, vbmeta_a_digest) == 38, "qk_wire_ar1_system.vbmeta_a_digest");
+_Static_assert(offsetof(struct qk_wire_ar1_system, vbmeta_b_digest) == 46, "qk_wire_ar1_system.vbmeta_b_digest");
+
+#define QK_WIRE_AR1_REQUEST_TYPE 0x55u
+/* To the system. Repeated with the same nonce until it is answered; carried out once. */
+struct qk_wire_ar1_request {
+	uint8_t action;
+	uint32_t nonce; /* Not 0; another one for each request. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_ar1_request) == 5, "qk_wire_ar1_request");
+_Static_assert(offsetof(struct qk_wire_ar1_request, action) == 0, "qk_wire_ar1_request.action");
+_Static_assert(offsetof(struct qk_wire_ar1_request, nonce) == 1, "qk_wire_ar1_request.nonce");
 
 #define QK_WIRE_AR1_VERITY_TYPE 0x52u
 /* A partition was mapped through dm-verity and read whole. */
@@ -137,6 +195,18 @@ _Static_assert(offsetof(struct qk_wire_ar1_verity, blocks) == 28, "qk_wire_ar1_v
 _Static_assert(offsetof(struct qk_wire_ar1_verity, failed_blocks) == 32, "qk_wire_ar1_verity.failed_blocks");
 _Static_assert(offsetof(struct qk_wire_ar1_verity, corrected_errors) == 36, "qk_wire_ar1_verity.corrected_errors");
 _Static_assert(offsetof(struct qk_wire_ar1_verity, error) == 40, "qk_wire_ar1_verity.error");
+
+#define QK_WIRE_AR1_ANSWER_TYPE 0x56u
+/* A request was carried out, and lies on the storage, or was refused. */
+struct qk_wire_ar1_answer {
+	uint8_t action;
+	uint8_t error; /* errno; 0 for done. */
+	uint32_t nonce; /* Of the request. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_ar1_answer) == 6, "qk_wire_ar1_answer");
+_Static_assert(offsetof(struct qk_wire_ar1_answer, action) == 0, "qk_wire_ar1_answer.action");
+_Static_assert(offsetof(struct qk_wire_ar1_answer, error) == 1, "qk_wire_ar1_answer.error");
+_Static_assert(offsetof(struct qk_wire_ar1_answer, nonce) == 2, "qk_wire_ar1_answer.nonce");
 
 #define QK_WIRE_AR1_LINK_TYPE 0x40u
 /* Requests to the AR1, 1 Hz. What is latched holds the longest since the report before. */
@@ -165,6 +235,30 @@ struct qk_wire_display {
 _Static_assert(sizeof(struct qk_wire_display) == 8, "qk_wire_display");
 _Static_assert(offsetof(struct qk_wire_display, frame_count) == 0, "qk_wire_display.frame_count");
 _Static_assert(offsetof(struct qk_wire_display, dropped_count) == 4, "qk_wire_display.dropped_count");
+
+#define QK_WIRE_LINK_REQUEST_TYPE 0x42u
+/* From the microcontroller, 20 Hz. */
+struct qk_wire_link_request {
+	uint32_t nonce; /* Comes back in the answer. */
+	int16_t zone_decic[4]; /* 0.1 degC; What the AR1's zones are, where they have no sensor of their own; indexed by ar1_zone, -32768 for unknown. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_link_request) == 12, "qk_wire_link_request");
+_Static_assert(offsetof(struct qk_wire_link_request, nonce) == 0, "qk_wire_link_request.nonce");
+_Static_assert(offsetof(struct qk_wire_link_request, zone_decic) == 4, "qk_wire_link_request.zone_decic");
+
+#define QK_WIRE_LINK_ANSWER_TYPE 0x43u
+/* From the AR1, at once. */
+struct qk_wire_link_answer {
+	uint32_t nonce;
+	uint32_t version; /* What runs: major << 24 | minor << 16 | revision. */
+	uint8_t slot; /* 0 is A, 1 is B. */
+	uint8_t healthy; /* 1: every self-test holds. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_link_answer) == 10, "qk_wire_link_answer");
+_Static_assert(offsetof(struct qk_wire_link_answer, nonce) == 0, "qk_wire_link_answer.nonce");
+_Static_assert(offsetof(struct qk_wire_link_answer, version) == 4, "qk_wire_link_answer.version");
+_Static_assert(offsetof(struct qk_wire_link_answer, slot) == 8, "qk_wire_link_answer.slot");
+_Static_assert(offsetof(struct qk_wire_link_answer, healthy) == 9, "qk_wire_link_answer.healthy");
 
 #define QK_WIRE_CAMERA_TYPE 0x44u
 /* Frames of the camera, 1 Hz, counted at its sync line. */

@@ -19,8 +19,8 @@ def sources() -> list[Path]:
     folder = source.root() / "firmware" / "ar1" / "agent"
     core = source.rtos() / "core"
     return [
-        *sorted(folder.glob("*.c")), core / "frame.c", core / "crc.c", *sorted(folder.glob("*.h")),
-        core / "qk_frame.h", core / "qk_crc.h", source.rtos() / "wire" / "qk_telemetry.h",
+        *sorted(folder.glob("*.c")), *(core / f"{n}.c" for n in ("frame", "crc", "sha2")), *sorted(folder.glob("*.h")),
+        *(core / f"qk_{n}.h" for n in ("frame", "crc", "sha2")), source.rtos() / "wire" / "qk_telemetry.h",
     ]  # fmt: skip
 
 

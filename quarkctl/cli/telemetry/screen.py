@@ -13,6 +13,8 @@ from quarkctl.formats.account import Counts
 from quarkctl.formats.schema import Kind
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from quarkctl.diag.limits import Limits
     from quarkctl.formats.stream import Decoder, Sample
 
@@ -71,12 +73,15 @@ class Screen:
             self._limits = _limits(self._board)
 
     def draw(self) -> None:
+        if time.monotonic() - self._drawn >= _REDRAW_S:
+            self._drawn = time.monotonic()
+            self._live.update(self.picture(), refresh=True)
+
+    def picture(self) -> Group:
+        """What there is to see, in no more lines than the window has."""
         from rich.console import Group
         from rich.text import Text
 
-        if time.monotonic() - self._drawn < _REDRAW_S:
-            return
-        self._drawn = time.monotonic()
         counts = sum((d.counts for d in self._decoders), Counts())
         bad = counts.lost or counts.corrupt
         head = [
@@ -96,7 +101,7 @@ class Screen:
         for text in head:
             text.no_wrap, text.overflow = True, "ellipsis"
         below = [Text(f"{hidden} more in a taller window", style="dim")] if hidden else []
-        self._live.update(Group(*head, self._table(rows[:room]), *below), refresh=True)
+        return Group(*head, self._table(rows[:room]), *below)
 
     def close(self) -> None:
         self._live.stop()

@@ -8,7 +8,7 @@ from importlib import resources
 
 from quarkctl.diag.finding import Finding, Verdict
 from quarkctl.diag.report import measured
-from quarkctl.diag.report.plots import plots
+from quarkctl.diag.report.plots import plots, starts_of
 from quarkctl.diag.result import Result
 
 
@@ -20,6 +20,7 @@ def build(result: Result) -> str:
     data = json.dumps([d.as_dict() for d in drawn]).replace("<", "\\u003c")
     here = resources.files("quarkctl.diag.report")
     style, script = (here / "page.css").read_text("utf-8"), (here / "page.js").read_text("utf-8")
+    began = starts_of(result.evidence)
     judged = [f for f in result.findings if f.verdict is not Verdict.SKIP]
     left = [f for f in result.findings if f.verdict is Verdict.SKIP]
     figures = "".join(
@@ -33,7 +34,7 @@ def build(result: Result) -> str:
 <span class="over {result.verdict.value}">{result.verdict.value}</span></h1>
 <p>{escape(_summary(result))}</p></header>
 <h2>Verdicts</h2><div class="wide"><table><thead><tr><th>code</th><th>check</th><th>measured</th><th>limit</th><th>verdict</th><th>note</th>
-</tr></thead><tbody>{"".join(_row(f) for f in judged)}</tbody></table></div>
+</tr></thead><tbody>{"".join(_row(f, began) for f in judged)}</tbody></table></div>
 {_left_out(left)}{_statistics(result)}
 <h2>Evidence</h2><table><tbody>{"".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in _evidence(result))}</tbody></table>
 <h2>Limits and their sources</h2><div class="wide"><table><thead><tr><th>code</th><th>limit</th><th>guard band</th><th>source</th></tr></thead><tbody>
@@ -54,13 +55,16 @@ def _summary(result: Result) -> str:
     )
 
 
-def _row(f: Finding) -> str:
+def _row(f: Finding, began: list[float]) -> str:
+    """``began``: where each start lies on the plots; the times beside a verdict are the plots'."""
     override = " (overridden)" if f.limit and f.limit.override else ""
-    where = (
-        f"{f.span.first_us / 1e6:.3f} to {f.span.last_us / 1e6:.3f} s, {f.span.count} {f.span.message} samples"
-        if f.span
-        else ""
-    )
+    where = ""
+    if f.span:
+        at = began[f.span.boot] if f.span.boot < len(began) else 0.0
+        first, last = f.span.first_us / 1e6 + at, f.span.last_us / 1e6 + at
+        when = f"{first:.3f} s" if first == last else f"{first:.3f} to {last:.3f} s"
+        rows = f"{f.span.count} {f.span.message} sample{'s' * (f.span.count != 1)}" if f.span.message else "no sample"
+        where = f"{when}, {rows}"
     note = escape(f.note) + (f'<div class="dim">{escape(where)}</div>' if where else "")
     return (
         f'<tr><td class="code">{f.code}</td><td>{escape(f.name)}</td><td class="n">{escape(measured(f))}</td>'

@@ -40,7 +40,7 @@ def plots(evidence: Evidence, limits: dict[str, tuple[float | None, float | None
     return out
 
 
-def _starts(evidence: Evidence) -> list[float]:
+def starts_of(evidence: Evidence) -> list[float]:
     """Seconds at which each start is drawn: one after the other, a second apart."""
     out, at = [], 0.0
     for boot in range(evidence.boots):
@@ -60,7 +60,7 @@ def _seconds(table: Table, starts: list[float]) -> Floats:
 
 
 def _marks(evidence: Evidence) -> list[tuple[float, str]]:
-    starts = _starts(evidence)
+    starts = starts_of(evidence)
     out: list[tuple[float, str]] = []
     for message, word in (("pack_removed", "out"), ("pack_inserted", "in")):
         t = evidence.of(message)
@@ -85,7 +85,7 @@ def _around(
 ) -> list[Plot]:  # fmt: skip
     import numpy as np
 
-    starts = _starts(evidence)
+    starts = starts_of(evidence)
 
     def cut(table: Table) -> tuple[Table, Floats]:
         s = _seconds(table, starts)

@@ -8,12 +8,12 @@ import io
 from quarkctl.diag.result import Result
 
 COLUMNS = (
-    "run", "serial", "board", "rtos", "rtos_build_id", "ar1", "code", "check", "subject", "verdict", "value",
+    "run", "serial", "board", "rtos", "rtos_build_id", "ar1", "ar1_build_id", "code", "check", "subject", "verdict", "value",
     "uncertainty", "unit", "lsl", "usl", "guard", "limit_label", "limit_source", "override", "note", "boot", "first_us",
     "last_us", "samples", "limits", "limits_sha256", "recording_sha256", "layout", "tool", "made_at", "operator", "fixture",
 )  # fmt: skip
 
-_IDENTITY = ("serial", "board", "rtos", "rtos_build_id", "ar1", "layout")
+_IDENTITY = ("serial", "board", "rtos", "rtos_build_id", "ar1", "ar1_build_id", "layout")
 
 
 def build(result: Result) -> str:

@@ -189,9 +189,11 @@ class _Pages:
     def _runs(self, wanted: dict[str, str]) -> list[dict[str, Any]]:
         from quarkctl.rig.history import database, query
         from quarkctl.rig.history.ages import since_of
+        from quarkctl.rig.history.deliver import catch_up
 
         keys = ("station", "device", "board", "verdict", "plan", "firmware")
         chosen = query.Filter(**{k: wanted.get(k, "") for k in keys}, since=since_of(wanted.get("since", "")))
+        catch_up(self._history)
         with database.connect(self._history) as connection:
             return query.runs(connection, chosen, _RUNS_SHOWN)
 
@@ -206,7 +208,9 @@ class _Pages:
         from sqlalchemy import select
 
         from quarkctl.rig.history import database, query, tables
+        from quarkctl.rig.history.deliver import catch_up
 
+        catch_up(self._history)
         with database.connect(self._history) as connection:
             head = connection.execute(select(tables.run).where(tables.run.c.id == run_id)).mappings().first()
             if head is None:
@@ -225,8 +229,10 @@ class _Pages:
         from sqlalchemy import select
 
         from quarkctl.rig.history import database, query, tables
+        from quarkctl.rig.history.deliver import catch_up
 
         everything = query.Filter()
+        catch_up(self._history)
         with database.connect(self._history) as connection:
             column = tables.measurement.c.name
             names = list(connection.execute(select(column).distinct().order_by(column)).scalars())

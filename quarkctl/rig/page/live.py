@@ -14,7 +14,7 @@ from quarkctl.rig import quarantine, runs
 
 #: Asked more often, the same answer is given: many browsers cost no more than one.
 _FRESH_S = 0.25
-_LAST_RUNS = 20
+_LAST_RUNS = 200
 
 
 class Live:
@@ -53,7 +53,9 @@ class Live:
         known: dict[str, dict[str, Any]] = {}
         for path in sorted(runs.root().glob("*"), reverse=True)[:_LAST_RUNS]:
             for name, row in self._rows(path).items():
-                known.setdefault(name, row)
+                # Who works there goes before a newer run that was only refused.
+                if name not in known or (row["state"] == "working" != known[name]["state"]):
+                    known[name] = row
         rows = []
         for name in [*rig.stations, *(n for n in known if n not in rig.stations)]:
             station = rig.stations.get(name)
@@ -70,7 +72,7 @@ class Live:
         """Rows of one run; those of a run that has ended do not change any more."""
         if path.name in self._ended:
             return self._ended[path.name]
-        rows = {r["station"]: {**r, "run": path.name} for r in runs.live(path) if isinstance(r.get("station"), str)}
+        rows = {r["station"]: {**r, "run": path.name} for r in runs.live(path) if {"station", "state"} <= r.keys()}
         if not runs.alive(path):
             for row in rows.values():
                 if row.get("state") in ("working", "waiting"):  # its process is gone

@@ -6,30 +6,35 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quarkctl.errors import DeviceMissing, HostUnfit, LinkError, UsageWrong
+from quarkctl.errors import DeviceMissing, HostUnfit, LinkError, LinkTimeout, UsageWrong
 from quarkctl.link import Link, lock
 from quarkctl.link.ar1 import METHODS_OF_MODE, UsbWay
 from quarkctl.link.identity import Device
 from quarkctl.link.lock import Lock
+from quarkctl.link.serial_port import SerialOpener
 from quarkctl.link.tcp import TcpLink
 from quarkctl.sim import folder
+from quarkctl.sim.ar1.settings import STARTING
 
 _ANSWER_TIMEOUT_S = 10.0
+_BAUD = 1_000_000
+_POLL_S = 0.1
 
 
 class Child:
     """The process, which ends when its standard input does: with the supervisor, however that ends."""
 
-    def __init__(self, path: Path, board: str, serial: str) -> None:
-        """Raises HostUnfit when it does not start."""
+    def __init__(self, path: Path, board: str, serial: str, mode: str = "fastboot") -> None:
+        """``mode`` is the one to start in. Raises HostUnfit when it does not start."""
         self._path = path
         with (path.parent / "ar1.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "quarkctl.sim.ar1.process", str(path), board, serial],
+                [sys.executable, "-m", "quarkctl.sim.ar1.process", str(path), board, serial, mode],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
         line = self._process.stdout.readline() if self._process.stdout else b""
@@ -79,6 +84,33 @@ def state(name: str) -> dict[str, Any]:
         ) from None
 
 
+def port(name: str) -> str:
+    """Path of the running system's own serial port, for telemetry and requests; another one each time its cable is
+    plugged in. Raises DeviceMissing while no system runs."""
+    now = state(name)
+    if not now["port"]:
+        raise DeviceMissing(
+            f"the AR1 of {name} is in mode {now['mode']}: no system runs that could talk"
+            if now["mode"] != "system" else f"the AR1's cable of {name} is unplugged",
+            hint=f"quarkctl sim ar1 --name {name}",
+        )  # fmt: skip
+    return str(now["port"])
+
+
+def wait(name: str, timeout_s: float) -> dict[str, Any]:
+    """Until the boot loader has done its work and a started system talks. Returns the state. Raises LinkTimeout."""
+    deadline = time.monotonic() + timeout_s
+    while (now := state(name))["mode"] == STARTING or (now["mode"] == "system" and not now["heard"]):
+        if time.monotonic() > deadline:
+            raise LinkTimeout(
+                f"the AR1 of {name} does not talk after {timeout_s:g} s",
+                hint=f"quarkctl sim console --ar1 --name {name}",
+            )
+        time.sleep(_POLL_S)
+        request(folder.folder_of(name) / "ar1", command="status")
+    return now
+
+
 @dataclass
 class SimWay:
     """To a virtual AR1, in whatever mode it is: fastboot over TCP, everything else over USB/IP."""
@@ -93,12 +125,14 @@ class SimWay:
         return lock.hold(self.identity)
 
     def resolve(self) -> str:
-        return f"sim:{self.name}"
+        return port(self.name) if state(self.name)["mode"] == "system" else f"sim:{self.name}"
 
     def open(self) -> Link:
         from quarkctl.link.usbip import Backend
 
         now = state(self.name)
+        if now["mode"] == "system":
+            return SerialOpener(self.identity, lambda: port(self.name), _BAUD).open()
         if now["mode"] in ("fastboot", "fastbootd"):
             return TcpLink("127.0.0.1", int(now["tcp_port"]))
         if now["mode"] not in ("edl", "dump"):
@@ -116,8 +150,9 @@ def device(name: str) -> Device:
     mode = str(now["mode"])
     way = SimWay(name)
     return Device(
-        way.identity, f"sim:{name}", f"{now['board']}, AR1 in {mode}", lambda: f"sim:{name}", board=str(now["board"]),
-        serial=str(now["serial"]), mode=mode, methods=METHODS_OF_MODE.get(mode, ()), names=(f"sim:{name}",), way=way,
+        way.identity, str(now["port"]) or f"sim:{name}", f"{now['board']}, AR1 in {mode}", lambda: f"sim:{name}",
+        board=str(now["board"]), serial=str(now["serial"]), mode=mode, methods=METHODS_OF_MODE.get(mode, ()),
+        names=(f"sim:{name}",), way=way,
     )  # fmt: skip
 
 

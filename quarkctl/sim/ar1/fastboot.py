@@ -5,21 +5,25 @@ Source: AOSP ``system/core/fastboot/README.md`` and the behaviour of fastbootd a
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 from quarkctl.formats.fastboot import Kind, Reply, build_reply
+from quarkctl.sim.ar1 import bootloader
 from quarkctl.sim.ar1.logical import Logical, LogicalError
-from quarkctl.sim.ar1.partitions import SLOTS, Disk, Partition
+from quarkctl.sim.ar1.partitions import RETRY_MAX, SLOTS, Disk, Partition, other_slot
 from quarkctl.sim.ar1.settings import MIB, Remembered, Settings
 from quarkctl.sim.ar1.storage import MediaError, Storage
 
 _COMMAND_MAX = 4096
 _ERASE_FIRST = ("userdata", "metadata")
 _PIECE = MIB
+#: What an answer holds besides its kind and, in `getvar all`, its name.
+_TEXT_MAX = 180
 
 
 class Wire(Protocol):
@@ -42,6 +46,8 @@ class Device(Protocol):
     settings: Settings
     remembered: Remembered
     storage: Storage
+    reset_reason: str
+    boot_failure: str
 
     def remember(self) -> None: ...
 
@@ -164,16 +170,15 @@ class Fastboot:
             "snapshot-update-status": r.snapshot, "super-partition-name": "super",
             "slot-count": "2" if disk.has_slots else "0", "erase-block-size": self._number(s.sector_bytes),
             "logical-block-size": self._number(s.sector_bytes),
+            "reset-reason": self._device.reset_reason, "boot-failure": _one_word(self._device.boot_failure),
         }  # fmt: skip
         if self._userspace:
             values["max-fetch-size"] = self._number(256 * MIB)
         if disk.has_slots:
             values["current-slot"] = disk.current_slot
             for slot in SLOTS:
-                state = disk.slot(slot)
-                values[f"slot-successful:{slot}"] = yes[state.successful]
-                values[f"slot-unbootable:{slot}"] = yes[state.unbootable]
-                values[f"slot-retry-count:{slot}"] = str(state.retry_count)
+                values |= {f"{key}:{slot}": value for key, value in self._slot(disk, slot).items()}
+        values |= {f"stored-rollback-index:{k}": str(v) for k, v in r.rollback.items()}
         everything = {p.name: p.size_bytes for p in disk.partitions.values()}
         logical = self._logical_sizes(disk)
         for name, size in {**everything, **logical}.items():
@@ -183,6 +188,19 @@ class Fastboot:
             slotted = name[-2:] in ("_a", "_b") and {f"{name[:-2]}_a", f"{name[:-2]}_b"} <= {*everything, *logical}
             values[f"has-slot:{name[:-2] if slotted else name}"] = yes[slotted]
         return values
+
+    def _slot(self, disk: Disk, slot: str) -> dict[str, str]:
+        """Of the boot control, and of what lies in the slot now."""
+        yes = {True: "yes", False: "no"}
+        state, found = disk.slot(slot), bootloader.content(self._device.storage, disk, slot)
+        reason = self._device.remembered.reasons.get(slot, "") if state.unbootable else ""
+        return {
+            "slot-successful": yes[state.successful], "slot-unbootable": yes[state.unbootable],
+            "slot-retry-count": str(state.retry_count), "slot-priority": str(state.priority),
+            "slot-active": yes[state.active], "slot-vbmeta-digest": found.digest, "slot-version": found.version,
+            "slot-rollback-index": str(found.rollback_index),
+            "slot-reason": _one_word(reason),
+        }  # fmt: skip
 
     def _logical_sizes(self, disk: Disk) -> dict[str, int]:
         if not self._userspace or "super" not in disk.partitions:
@@ -301,13 +319,29 @@ class Fastboot:
         return ""
 
     def _set_active(self, slot: str) -> str:
-        self._require_unlocked("set_active")
+        return self._activate(slot, "set_active", RETRY_MAX)
+
+    def _activate(self, slot: str, command: str, tries: int) -> str:
+        self._require_unlocked(command)
         disk = Disk(self._device.storage)
         if not disk.has_slots or slot not in SLOTS:
             raise Refused(f"there is no slot {slot}")
         if self._device.remembered.snapshot == "merging":
             raise Refused("a snapshot is being merged")
-        disk.activate(slot)
+        disk.activate(slot, tries)
+        if self._device.remembered.reasons.pop(slot, ""):
+            self._device.remember()
+        return ""
+
+    def _untrial(self) -> str:
+        """Take back a slot that is to be tried: the one that was confirmed is the next to start again."""
+        self._require_unlocked("untrial")
+        disk = Disk(self._device.storage)
+        armed = disk.current_slot
+        there = other_slot(armed)
+        if not armed or disk.slot(armed).successful or not disk.slot(there).successful:
+            raise Refused("no slot is on trial beside one that was confirmed")
+        disk.settle(there)
         return ""
 
     def _logical(self) -> Logical:
@@ -385,18 +419,15 @@ class Fastboot:
     def _oem(self, text: str) -> str:
         words = text.split()
         if words[:1] == ["digest"] and len(words) in (2, 4) and "no_digest" not in self._settings.quirks:
-            place = self._place(words[1])
-            try:
-                offset, size = (int(w, 0) for w in words[2:]) if len(words) == 4 else (0, place.size_bytes)
-            except ValueError:
-                raise Refused("malformed range") from None
-            if offset < 0 or size < 0 or offset + size > place.size_bytes:
-                raise Refused("outside the partition")
-            digest = self._device.storage.digest(place.lun, place.offset + offset, size)
+            digest = self._digest(words[1], words[2:])
             if "digest_lies" in self._settings.quirks:
                 digest = digest[::-1]
             self._info(digest.hex())
             return ""
+        if words[:1] == ["trial"] and len(words) == 2:
+            return self._activate(words[1], "trial", 1)
+        if words == ["untrial"]:
+            return self._untrial()
         if words == ["edl"]:
             return self._leave("edl")
         if words == ["device-info"]:
@@ -407,8 +438,39 @@ class Fastboot:
             return ""
         raise Refused("unknown oem command")
 
+    def _digest(self, name: str, words: Sequence[str]) -> bytes:
+        """Of a range of a partition, physical or logical; of all of it without ``words``."""
+        storage, disk = self._device.storage, Disk(self._device.storage)
+        logical = self._logical_sizes(disk)
+        if name in logical and name not in disk.partitions:
+            total, lun = logical[name], disk.partitions["super"].lun
+            pieces = Logical.read(storage, disk.partitions["super"]).extents(name)
+        else:
+            place = self._place(name)
+            total, lun, pieces = place.size_bytes, place.lun, [(place.offset, place.size_bytes)]
+        try:
+            offset, size = (int(w, 0) for w in words) if words else (0, total)
+        except ValueError:
+            raise Refused("malformed range") from None
+        if offset < 0 or size < 0 or offset + size > total:
+            raise Refused("outside the partition")
+        found = hashlib.sha256()
+        for start, length in pieces:
+            end = start + min(length, offset + size)
+            for at in range(start + offset, end, _PIECE):
+                found.update(storage.read(lun, at, min(_PIECE, end - at)))
+            size -= max(min(length - offset, size), 0)
+            offset = max(offset - length, 0)
+        return found.digest()
+
     def _boot(self) -> str:
         raise Refused("this boot loader starts only what is flashed")
+
+
+def _one_word(text: str) -> str:
+    """As a variable's value: clients look for its end of the name at the last colon."""
+    plain = text.replace(": ", ", ").replace(":", " ")
+    return "".join(c for c in plain if c.isascii() and c.isprintable())[:_TEXT_MAX]
 
 
 def _write_at(storage: Storage, place: Partition, offset: int, data: memoryview) -> None:

@@ -6,14 +6,17 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
+from quarkctl.errors import HostUnfit
 from quarkctl.formats.firehose import EDL_USB_ID
 from quarkctl.formats.sahara import Region
 from quarkctl.sim.ar1 import partitions
 from quarkctl.sim.ar1.boot_rom import BootRom, Restart
+from quarkctl.sim.ar1.bootloader import Bootloader, NoStart, Start
 from quarkctl.sim.ar1.fastboot import Fastboot, Wire
 from quarkctl.sim.ar1.programmer import Programmer
-from quarkctl.sim.ar1.settings import Remembered, Settings
+from quarkctl.sim.ar1.settings import STARTING, Remembered, Settings
 from quarkctl.sim.ar1.storage import PowerLost, Storage
 from quarkctl.sim.ar1.wires import TcpServer, UdpServer, UsbWire
 from quarkctl.sim.fault_points import Points
@@ -25,16 +28,30 @@ MODES = ("off", "fastboot", "fastbootd", "edl", "dump", "system", "recovery")
 _DUMP_USB_ID = (EDL_USB_ID[0], 0x900E)
 _FASTBOOT_USB_ID = (0x18D1, 0x4EE0)
 
-Boot = Callable[["VirtualAr1"], str]
+
+class Running(Protocol):
+    """A started system."""
+
+    def wait(self) -> str:
+        """Until it ends: ``reset``, ``panic``, ``hung``, ``off`` or ``died``."""
+        ...
+
+    def kill(self) -> None: ...
+
+
+#: Start what the boot loader took. Raises HostUnfit.
+Launch = Callable[["VirtualAr1", Start], Running]
+#: {how a system ended: reset_reason of the next start}
+_REASONS = {"reset": "software", "panic": "fault", "hung": "watchdog"}
 
 
 class VirtualAr1:
-    """One device. ``boot`` decides what a start of the system leads to: it returns the mode that the boot loader goes to.
+    """One device. ``launch`` starts systems; without it the boot loader is left out, and mode ``system`` is an empty bus.
 
     ``points`` counts transfers and messages: tests cut there. ``changed`` is called after every change of mode.
     """
 
-    def __init__(self, folder: Path, settings: Settings, boot: Boot | None = None) -> None:
+    def __init__(self, folder: Path, settings: Settings, launch: Launch | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.settings = settings
@@ -45,7 +62,14 @@ class VirtualAr1:
         self.changed: Callable[[str], None] | None = None
         #: What a crash left in memory, for a dump.
         self.memory: Sequence[tuple[Region, bytes]] = ()
-        self._boot = boot or (lambda _: "system")
+        #: The slot that runs, empty while none does.
+        self.slot = ""
+        #: Why the last restart happened (a reset_reason), and why it led to fastboot instead of a system.
+        self.reset_reason = "power_on"
+        self.boot_failure = ""
+        self._launch = launch
+        self._running: Running | None = None
+        self._starts = 0
         self._remembered_path = folder / "remembered.json"
         self.remembered = Remembered.load(self._remembered_path)
         fresh = not (folder / "lun0.img").exists()
@@ -58,6 +82,7 @@ class VirtualAr1:
         self._hello_said = False
         self._datagrams = 0
         self._state = threading.Condition(threading.RLock())
+        self._log = folder / "bootloader.log"
         self._tcp = TcpServer(self.points)
         self._udp = UdpServer(self.points, self._loses)
         self.tcp_port, self.udp_port = self._tcp.port, self._udp.port
@@ -72,44 +97,115 @@ class VirtualAr1:
 
     # --- modes --------------------------------------------------------------------------------------------------------
 
-    def enter(self, mode: str) -> None:
-        """Go to a mode, through a restart: what ran before is gone, and the device is found anew on the bus."""
+    def enter(self, mode: str, reason: str = "", failure: str = "") -> None:
+        """Go to a mode, through a restart: what ran before is gone, and the device is found anew on the bus.
+
+        ``reason`` is a reset_reason; ``failure`` why the boot loader stays in fastboot. With a system to start, mode
+        ``system`` is reached later: `wait_for` it."""
         with self._state:
             if mode not in MODES:
                 raise ValueError(mode)
-            self._tcp.detach()
-            self._udp.detach()
-            self._programmer = None
-            self._hello_said = False
-            self.port.plug(None)
-            if mode == "system":
-                mode = self._boot(self)
-            self.mode = mode
-            if mode in ("fastboot", "fastbootd"):
-                self._tcp.attach(self._serve_network)
-                self._udp.attach(self._serve_network)
-            device = self._device()
-            if device:
-                self.port.plug(device)
-            self._state.notify_all()
+            off = self.mode == "off"
+            self._stop()
+            self.reset_reason = reason or (self.reset_reason if off else "software")
+            self.boot_failure = failure
+            starts = mode == "system" and self._launch is not None
+            if starts:
+                mode = STARTING
+                threading.Thread(target=self._start, args=(self._starts,), name="ar1 system", daemon=True).start()
+            self._show(mode)
         if self.changed:
             self.changed(mode)
+
+    def _stop(self) -> None:
+        """Everything that runs, at once."""
+        self._starts += 1
+        running, self._running, self.slot = self._running, None, ""
+        if running:
+            running.kill()
+        self._tcp.detach()
+        self._udp.detach()
+        self._programmer = None
+        self._hello_said = False
+        self.port.plug(None)
+
+    def _show(self, mode: str) -> None:
+        self.mode = mode
+        if mode in ("fastboot", "fastbootd"):
+            self._tcp.attach(self._serve_network)
+            self._udp.attach(self._serve_network)
+        device = self._device()
+        if device:
+            self.port.plug(device)
+        self._state.notify_all()
+
+    def say(self, text: str) -> None:
+        """A line of the boot loader's log."""
+        with self._log.open("a") as file:
+            file.write(text + "\n")
+
+    def _start(self, start: int) -> None:
+        """The boot loader, and the system for as long as it runs; in a thread of its own. ``start`` tells whether it is
+        still the one that was meant."""
+        boot = Bootloader(self.settings, self.remembered, self.storage, self.remember, self.say)
+        try:
+            mode, chosen = boot.asked_mode(), None
+            if not mode:
+                chosen = boot.choose(self.reset_reason)
+        except PowerLost:
+            return
+        if not isinstance(chosen, Start):
+            failure = chosen.reason if isinstance(chosen, NoStart) else ""
+            if failure:
+                self.say(f"fastboot: {failure}")
+            self._go_on(start, mode or "fastboot", "", failure)
+            return
+        with self._state:
+            if start != self._starts or self._launch is None:
+                return
+            try:
+                running = self._running = self._launch(self, chosen)
+            except HostUnfit as error:
+                self.say(f"fastboot: {error.message}")
+                running, failure = None, error.message
+            else:
+                self.slot = chosen.slot
+                self._show("system")
+        if running is None:
+            self._go_on(start, "fastboot", "", failure)
+            return
+        if self.changed:
+            self.changed("system")
+        ended = running.wait()
+        if ended in _REASONS:
+            self._go_on(start, "system", _REASONS[ended])
+        else:
+            with self._state:
+                if start == self._starts:
+                    self.say("the system switched the device off" if ended == "off" else "the power was cut")
+                    self.power_cut()
+
+    def _go_on(self, start: int, mode: str, reason: str, failure: str = "") -> None:
+        with self._state:
+            if start != self._starts:
+                return
+            if mode != "system":
+                reason = reason or self.reset_reason
+            self.enter(mode, reason, failure)
 
     def wait_for(self, *modes: str, timeout_s: float = 30.0) -> bool:
         """Until one of the modes is there; False when it does not come."""
         with self._state:
             return self._state.wait_for(lambda: self.mode in modes, timeout_s)
 
-    def power_cut(self) -> None:
-        """No goodbye. ``power_on`` brings it back."""
+    def power_cut(self, reason: str = "power_on") -> None:
+        """No goodbye. ``enter`` brings it back; ``reason`` is what the next start says of it (power_on, brownout)."""
         with self._state:
-            self._tcp.detach()
-            self._udp.detach()
-            self._programmer = None
-            self._hello_said = False
-            self.mode = "off"
-            self.port.plug(None)
-            self._state.notify_all()
+            self._stop()
+            self.reset_reason, self.boot_failure = reason, ""
+            self._show("off")
+        if self.changed:
+            self.changed("off")
 
     def unplug(self) -> None:
         """Only the cable: what runs on the device goes on."""

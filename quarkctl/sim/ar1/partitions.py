@@ -10,7 +10,7 @@ import struct
 import uuid
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quarkctl.sim.ar1.storage import Storage
 
@@ -23,6 +23,7 @@ _SPACE = uuid.UUID("6f1c9a8e-6b0f-5d6e-9b37-6d0b7c2c7a11")
 
 ACTIVE, SUCCESSFUL, UNBOOTABLE = 1 << 50, 1 << 54, 1 << 55
 _PRIORITY_SHIFT, _RETRY_SHIFT = 48, 51
+_SLOT_BITS = 0xFF << _PRIORITY_SHIFT
 RETRY_MAX = 7
 SLOTS = ("a", "b")
 
@@ -41,30 +42,63 @@ class Partition:
 class Slot:
     """A/B state of one slot, from the attributes of its boot partition."""
 
-    active: bool
-    successful: bool
-    unbootable: bool
-    retry_count: int
+    active: bool = False
+    successful: bool = False
+    unbootable: bool = False
+    retry_count: int = 0
+    priority: int = 2
+
+    @classmethod
+    def of(cls, bits: int) -> Slot:
+        return cls(
+            bool(bits & ACTIVE), bool(bits & SUCCESSFUL), bool(bits & UNBOOTABLE), bits >> _RETRY_SHIFT & RETRY_MAX,
+            bits >> _PRIORITY_SHIFT & 3,
+        )  # fmt: skip
+
+    @property
+    def bits(self) -> int:
+        flags = (ACTIVE if self.active else 0) | (SUCCESSFUL if self.successful else 0)
+        flags |= UNBOOTABLE if self.unbootable else 0
+        return flags | self.priority << _PRIORITY_SHIFT | self.retry_count << _RETRY_SHIFT
+
+    @property
+    def bootable(self) -> bool:
+        return not self.unbootable and (self.successful or self.retry_count > 0)
+
+
+#: Slot a as it leaves the factory.
+FACTORY = Slot(active=True, retry_count=RETRY_MAX, priority=3)
 
 
 class Table:
     """The GPT of one LUN. ``load`` takes the primary, or the backup where the primary is damaged."""
 
-    def __init__(self, storage: Storage, lun: int, header: bytes, entries: bytearray) -> None:
+    def __init__(self, storage: Storage, lun: int, header: bytes, entries: bytearray, *, damaged: bool = False) -> None:
         self._storage = storage
         self.lun = lun
         self._header = header
         self.entries = entries
+        #: The primary was not whole: this is the backup.
+        self.damaged = damaged
 
     @classmethod
     def load(cls, storage: Storage, lun: int) -> Table | None:
         """None where there is no whole table."""
         sector = storage.sector_bytes
-        for at in (sector, storage.lun_bytes[lun] - sector):
-            found = cls._read(storage, lun, at)
+        found = cls._read(storage, lun, sector)
+        if found is None:
+            found = cls._read(storage, lun, storage.lun_bytes[lun] - sector)
             if found:
-                return found
-        return None
+                found.damaged = True
+        return found
+
+    def repair(self) -> bool:
+        """Write both copies anew where they differ or one is damaged. Returns whether it was necessary."""
+        other = self._read(self._storage, self.lun, self._storage.lun_bytes[self.lun] - self._storage.sector_bytes)
+        if not self.damaged and other is not None and other.entries == self.entries:
+            return False
+        self.store()
+        return True
 
     @classmethod
     def _read(cls, storage: Storage, lun: int, at: int) -> Table | None:
@@ -115,17 +149,19 @@ class Table:
         return None
 
     def store(self) -> None:
-        """Backup first: at any moment one of the two is whole."""
+        """The copy first that was not read: at any moment one of the two is whole, the old one or the new one."""
         sector = self._storage.sector_bytes
         sectors = self._storage.lun_bytes[self.lun] // sector
         fields = list(_HEADER.unpack_from(self._header))
         array_sectors = -(-len(self.entries) // sector)
-        for my, other, array_at in ((sectors - 1, 1, sectors - 1 - array_sectors), (1, sectors - 1, 2)):
+        backup, primary = (sectors - 1, 1, sectors - 1 - array_sectors), (1, sectors - 1, 2)
+        for my, other, array_at in (primary, backup) if self.damaged else (backup, primary):
             fields[2], fields[3], fields[5], fields[6], fields[10] = 92, 0, my, other, array_at
             fields[11], fields[13] = len(self.entries) // _ENTRY_BYTES, zlib.crc32(self.entries)
             fields[3] = zlib.crc32(_HEADER.pack(*fields))
             self._storage.write(self.lun, array_at * sector, self.entries.ljust(array_sectors * sector, b"\0"))
             self._storage.write(self.lun, my * sector, _HEADER.pack(*fields).ljust(sector, b"\0"))
+        self.damaged = False
 
 
 def make(storage: Storage, lun: int, layout: Iterable[tuple[str, int]]) -> Table:
@@ -140,8 +176,9 @@ def make(storage: Storage, lun: int, layout: Iterable[tuple[str, int]]) -> Table
         unique = uuid.uuid5(_SPACE, f"{lun}/{name}")
         kind = uuid.uuid5(_SPACE, name) if name[-2:] in ("_a", "_b") else _TYPE
         start = index * _ENTRY_BYTES
+        bits = {"boot_a": FACTORY.bits, "boot_b": Slot().bits}.get(name, 0)
         entries[start : start + _ENTRY_BYTES] = struct.pack(
-            "<16s16sQQQ72s", kind.bytes_le, unique.bytes_le, at, last, 0, name.encode("utf-16-le")
+            "<16s16sQQQ72s", kind.bytes_le, unique.bytes_le, at, last, bits, name.encode("utf-16-le")
         )
         at = last + 1
     usable_last = sectors - 2 - array_sectors
@@ -173,36 +210,54 @@ class Disk:
         return "boot_a" in self.partitions and "boot_b" in self.partitions
 
     def slot(self, slot: str) -> Slot:
-        for table in self._tables:
-            bits = table.attributes(f"boot_{slot}")
-            if bits is not None:
-                retries = (bits >> _RETRY_SHIFT) & RETRY_MAX
-                return Slot(bool(bits & ACTIVE), bool(bits & SUCCESSFUL), bool(bits & UNBOOTABLE), retries)
-        return Slot(False, False, True, 0)
+        """A table that knows nothing of slots is taken for a factory's: slot a, with all its tries."""
+        bits = {s: self._attributes(f"boot_{s}") for s in SLOTS}
+        mine = bits[slot]
+        if mine is None:
+            return Slot(unbootable=True)
+        if slot == SLOTS[0] and not any((b or 0) & _SLOT_BITS for b in bits.values()):
+            return FACTORY
+        return Slot.of(mine)
 
-    def set_slot(self, slot: str, state: Slot) -> None:
+    def _attributes(self, name: str) -> int | None:
+        return next((bits for t in self._tables if (bits := t.attributes(name)) is not None), None)
+
+    def set_slots(self, **states: Slot) -> None:
+        """Change slots, both in one write of the table: they cannot contradict each other after a cut."""
         for table in self._tables:
-            bits = table.attributes(f"boot_{slot}")
-            if bits is None:
-                continue
-            keep = bits & ~(0xFF << _PRIORITY_SHIFT)
-            keep |= (3 if state.active else 2) << _PRIORITY_SHIFT | state.retry_count << _RETRY_SHIFT
-            keep |= (ACTIVE if state.active else 0) | (SUCCESSFUL if state.successful else 0)
-            table.set_attributes(f"boot_{slot}", keep | (UNBOOTABLE if state.unbootable else 0))
-            table.store()
+            known = {slot: bits for slot in states if (bits := table.attributes(f"boot_{slot}")) is not None}
+            for slot, bits in known.items():
+                table.set_attributes(f"boot_{slot}", bits & ~_SLOT_BITS | states[slot].bits)
+            if known:
+                table.store()
+
+    def repair(self) -> list[int]:
+        """Write damaged tables anew; returns their LUNs."""
+        return [t.lun for t in self._tables if t.repair()]
+
+    @property
+    def order(self) -> list[str]:
+        """The slots in the order in which the boot loader tries them."""
+        states = {s: self.slot(s) for s in SLOTS} if self.has_slots else {}
+        return sorted(states, key=lambda s: (-states[s].priority, not states[s].active, s))
 
     @property
     def current_slot(self) -> str:
-        """The active one; ``a`` where none is marked, as on a fresh table; empty without slots."""
-        if not self.has_slots:
-            return ""
-        return next((s for s in SLOTS if self.slot(s).active), "a")
+        """The one that the next start takes; empty without slots."""
+        return next((s for s in self.order if self.slot(s).bootable), self.order[0] if self.has_slots else "")
 
-    def activate(self, slot: str) -> None:
-        """Make ``slot`` the next to boot, with all its tries."""
-        for other in SLOTS:
-            before = self.slot(other)
-            if other == slot:
-                self.set_slot(other, Slot(True, False, False, RETRY_MAX))
-            else:
-                self.set_slot(other, Slot(False, before.successful, before.unbootable, before.retry_count))
+    def activate(self, slot: str, tries: int = RETRY_MAX) -> None:
+        """Make ``slot`` the next to start, with so many tries."""
+        other = other_slot(slot)
+        there = replace(self.slot(other), active=False, priority=2)
+        self.set_slots(**{slot: Slot(active=True, retry_count=tries, priority=3), other: there})
+
+    def settle(self, slot: str) -> None:
+        """Make ``slot`` the next to start as it is, and take the other one's tries away."""
+        other = other_slot(slot)
+        there = replace(self.slot(other), active=False, priority=1, retry_count=0)
+        self.set_slots(**{slot: replace(self.slot(slot), active=True, priority=3), other: there})
+
+
+def other_slot(slot: str) -> str:
+    return "b" if slot == "a" else "a"

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 MIB = 1 << 20
+#: Mode while the boot loader is at work: not one to be asked for.
+STARTING = "starting"
 
 #: Misbehaviour that real devices show, by name. Each is asked for where the protocol has the choice.
 QUIRKS = {
@@ -63,6 +65,8 @@ class Settings:
     discard: bool = False
     #: Digest of the only programmer that the boot ROM takes; empty takes any.
     programmer_digest: str = ""
+    #: SHA-256, in hex, of the AVB key that the boot loader trusts; empty trusts any.
+    root_key_digest: str = ""
 
 
 @dataclass
@@ -75,6 +79,8 @@ class Remembered:
     snapshot: str = "none"
     #: Oldest rollback index that the boot loader still takes, by location.
     rollback: dict[str, int] = field(default_factory=dict)
+    #: Why the boot loader refused a slot or gave it up.
+    reasons: dict[str, str] = field(default_factory=dict)
     #: LUN that the ROM boots from.
     bootable_lun: int = 1
 

@@ -106,6 +106,7 @@ static void receive(unsigned uart)
 
 void Uart0Rx_Handler(void);
 void Uart1Rx_Handler(void);
+void Uart2Rx_Handler(void);
 
 void Uart0Rx_Handler(void)
 {
@@ -115,6 +116,11 @@ void Uart0Rx_Handler(void)
 void Uart1Rx_Handler(void)
 {
 	receive(1);
+}
+
+void Uart2Rx_Handler(void)
+{
+	receive(2);
 }
 
 volatile uint8_t *qk_mailbox(void)

@@ -18,6 +18,7 @@ void SysTick_Handler(void);
 void Timer0_Handler(void);
 void Uart0Rx_Handler(void);
 void Uart1Rx_Handler(void);
+void Uart2Rx_Handler(void);
 void Default_Handler(void);
 
 void __attribute__((weak, alias("Default_Handler"))) SVC_Handler(void);
@@ -50,6 +51,7 @@ __attribute__((section(".vectors"), used)) static const vector vectors[16 + 128]
     IRQ(TIMER0_IRQ) = Timer0_Handler,
     IRQ(33) = Uart0Rx_Handler,
     IRQ(35) = Uart1Rx_Handler,
+    IRQ(37) = Uart2Rx_Handler,
 };
 
 __attribute__((used)) static void start(void)
