@@ -1,5 +1,6 @@
 # make demo    see it work: both chips built, flashed, booted and diagnosed on virtual glasses
 # make test    every test
+# make test-vm the virtual AR1 behind a real Linux USB stack, in QEMU
 # make check   what must hold before a commit: lint, types, layers, format, tests
 # make bench   all measurements; make bench-AREA for one of them
 # make fuzz    every decoder under coverage-guided fuzzing, FUZZ_S seconds each
@@ -12,13 +13,18 @@ QUARKCTL := build/venv/bin/quarkctl
 C_SOURCES := $(shell find firmware -name '*.[ch]' -not -path '*/wire/*')
 AREAS := cli rtos-flash serial telemetry bundle ar1-images ar1-flash diag rigs
 
-.PHONY: demo test check lint format bench $(AREAS:%=bench-%) fuzz soak gen kernel docs clean run-tools test-tools
+.PHONY: demo test test-vm check lint format bench $(AREAS:%=bench-%) fuzz soak gen kernel docs clean run-tools test-tools
 
 demo: kernel
 	@./demo.sh $(QUARKCTL)
 
 test: test-tools
 	$(PYTHON) -m pytest -n 2
+
+# The virtual AR1 behind a real Linux USB stack, in QEMU. The kernel (70 MB) is fetched once.
+test-vm: test-tools
+	@./setup.sh vm
+	$(PYTHON) -m pytest tests/vm/linux_usb.py
 
 check: lint test
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what is missing to build and run quarkctl from a clone, and makes build/venv.
 #   ./setup.sh run    what `make demo` needs
+#   ./setup.sh vm     what `make test-vm` needs besides that
 #   ./setup.sh test   what `make test` needs besides, with build/venv-labgrid
 # Debian and Ubuntu: installs packages, as root or through sudo. Elsewhere: says what is missing and how to get it.
 set -eu
@@ -71,6 +72,12 @@ if [ "$purpose" = test ]; then
 	have chromium || have google-chrome || need chromium chromium chromium chromium
 fi
 
+if [ "$purpose" = vm ]; then
+	# runs this computer's own programs under another kernel, behind an emulated USB controller
+	have qemu-system-x86_64 || need qemu-system-x86_64 qemu-system-x86 qemu-system-x86-core qemu
+	have gcc || need gcc "gcc libc6-dev" gcc gcc
+fi
+
 # --- Python 3.11 or newer
 python=
 for candidate in python3 python3.13 python3.12 python3.11; do
@@ -127,6 +134,6 @@ if [ "$purpose" = test ]; then
 	environment build/venv ".[dev]"
 	# labgrid brings a fork that is installed over pyserial: it must not reach what the other tests import.
 	environment build/venv-labgrid ".[labgrid]"
-else
+elif [ "$purpose" != vm ]; then
 	environment build/venv .
 fi

@@ -54,6 +54,17 @@ class File:
             raise InputWrong(f"cannot read {self.path}: {error.strerror}") from error
         return data
 
+    def read_into(self, view: memoryview, offset: int) -> None:
+        """Fill ``view`` from ``offset`` on. Raises InputWrong where the file ends before."""
+        try:
+            while view:
+                count = os.preadv(self.fd, [view], offset)
+                if not count:
+                    raise InputWrong(f"{self.path} shrank while it was read")
+                view, offset = view[count:], offset + count
+        except OSError as error:
+            raise InputWrong(f"cannot read {self.path}: {error.strerror}") from error
+
     def is_hole(self, start: int, stop: int) -> bool:
         """Whether the file system holds nothing there: all of it reads as zeros. False where it cannot tell."""
         if not hasattr(os, "SEEK_DATA"):

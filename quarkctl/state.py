@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import zlib
 from pathlib import Path
 
@@ -33,6 +34,17 @@ def folder(name: str) -> Path:
             hint="make it writable, or set QUARKCTL_STATE_DIR to a folder that is",
         ) from error
     return path
+
+
+def boot_id() -> str:
+    """The same until this computer starts again: what was only remembered in its memory is lost then.
+
+    Where the system gives no name to its start it is the time of the start; a clock that is set makes another one of it.
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return f"started {(time.time() - time.monotonic()) / 60:.0f}"
 
 
 def file_name(identity: str) -> str:

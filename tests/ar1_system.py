@@ -27,7 +27,7 @@ from quarkctl.sim.ar1.partitions import RETRY_MAX, SLOTS, Disk, Slot, other_slot
 SCHEMA = schemas.telemetry()
 ACTIONS = SCHEMA.enums["ar1_action"]
 #: Of a boot in QEMU on a busy computer.
-PATIENCE_S = 90.0
+PATIENCE_S = 60.0
 
 
 class Talk:
@@ -73,8 +73,8 @@ class Script:
     """How the scripted system behaves from its next start on."""
 
     healthy: bool = True
-    #: It hangs, panics, or is reset by somebody right after its start: ``hung``, ``panic``, ``reset``; empty: it runs.
-    ends: str = ""
+    #: The next system hangs, panics, or is reset by somebody right after its start: ``hung``, ``panic``, ``reset``.
+    ends_once: str = ""
     version: tuple[int, int, int] = (1, 0, 0)
 
 
@@ -95,8 +95,9 @@ class ScriptedSystem:
         os.close(other)
         self._seq, self._boot_id, self._last = 0, random.getrandbits(32), (0, 0, 0)
         self._began = time.monotonic()
-        if self.script.ends:
-            self._ended.put(self.script.ends)
+        ends, self.script.ends_once = self.script.ends_once, ""
+        if ends:
+            self._ended.put(ends)
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=t, name="scripted system", daemon=True) for t in (self._serve, self._tick)

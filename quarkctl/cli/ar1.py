@@ -262,6 +262,93 @@ def fetch(
     _said("quarkctl.ar1-fetch/1", {"file": str(out), "size_bytes": size}, f"{out}: {size} bytes", as_json=as_json)
 
 
+@app.command(epilog=examples("quarkctl ar1 boot boot.img", "quarkctl ar1 boot boot.img -d tcp:127.0.0.1"))
+def boot(
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    device: Device = "",
+    timeout: Timeout = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Start a boot image without writing it anywhere."""
+    from quarkctl.flash import ar1_commands
+
+    with _fastboot(device, timeout) as client:
+        size = ar1_commands.boot(client, file, lambda _: None)
+    _said("quarkctl.ar1-boot/1", {"size_bytes": size}, f"{file.name} is started", as_json=as_json)
+
+
+@app.command(
+    "update-super", epilog=examples("quarkctl ar1 update-super empty.img", "quarkctl ar1 update-super x.img --wipe")
+)
+def update_super(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What lpmake makes, not sparse.")],
+    wipe: Annotated[bool, typer.Option("--wipe", help="Drop all logical partitions that there are.")] = False,
+    device: Device = "",
+    yes: Yes = False,
+    timeout: Timeout = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Give fastbootd a new table of logical partitions."""
+    from quarkctl.flash import ar1_commands
+
+    if wipe:
+        insist("all logical partitions will be gone. Go on?", yes=yes)
+    with _fastboot(device, timeout) as client:
+        name = ar1_commands.update_super(client, file, wipe=wipe, moved=lambda _: None)
+    _said("quarkctl.ar1-super/1", {"partition": name}, f"{name} has the table of {file.name}", as_json=as_json)
+
+
+@app.command("format", epilog=examples("quarkctl ar1 format userdata", "quarkctl ar1 format metadata --type ext4 -y"))
+def format_(
+    partition: Annotated[str, typer.Argument(metavar="PARTITION")],
+    kind: Annotated[str, typer.Option("--type", metavar="KIND", help="ext4; else as the device says.")] = "",
+    device: Device = "",
+    yes: Yes = False,
+    timeout: Timeout = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Make an empty file system on a partition. What was on it is gone."""
+    import tempfile
+
+    from quarkctl.build.ar1 import empty
+    from quarkctl.flash import ar1_commands
+
+    insist(f"format {partition}: what is on it will be gone. Go on?", yes=yes)
+    with tempfile.TemporaryDirectory() as folder, _fastboot(device, timeout) as client:
+        size, kind = ar1_commands.place_to_format(client, partition, kind)
+        image = Path(folder) / "empty.img"
+        empty.make(kind, image, size, partition)
+        sent = ar1_commands.write_empty(client, partition, image, lambda _: None)
+    _said(
+        "quarkctl.ar1-format/1", {"partition": partition, "type": kind, "size_bytes": size, "sent_bytes": sent},
+        f"{partition} is an empty {kind} of {size} bytes", as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command(epilog=examples("quarkctl ar1 gsi status", "quarkctl ar1 gsi disable"))
+def gsi(
+    action: Annotated[str, typer.Argument(metavar="status|disable|wipe")] = "status",
+    device: Device = "",
+    yes: Yes = False,
+    timeout: Timeout = 0.0,
+    as_json: Json = False,
+) -> None:
+    """A system image that was installed beside the device's own: ask, switch it off, or remove it."""
+    from quarkctl.flash import ar1_commands
+
+    if action not in ("status", "disable", "wipe"):
+        raise UsageWrong(f"gsi {action!r}", hint="status, disable or wipe")
+    if action == "wipe":
+        insist("the other system image and its data will be gone. Go on?", yes=yes)
+    with _fastboot(device, timeout) as client:
+        ar1_commands.require_fastbootd(client)
+        answer = client.command(f"gsi:{action}", 60.0)
+    _said(
+        "quarkctl.ar1-gsi/1", {"action": action, "lines": answer.lines}, "\n".join(answer.lines) or "done",
+        as_json=as_json,
+    )  # fmt: skip
+
+
 # --- emergency download -----------------------------------------------------------------------------------------------
 
 
@@ -389,6 +476,50 @@ def provision(
     with _edl(device, programmer, memory, board, timeout, "", quiet=as_json, idle=idle) as (found, _, _):
         count = ar1_commands.provision(found, elements)
     _said("quarkctl.ar1-provision/1", {"elements": count}, f"{count} elements given", as_json=as_json)
+
+
+@app.command(epilog=examples("quarkctl ar1 peek 0x10000000 64 --programmer prog.elf", "quarkctl ar1 peek 0x0 4 --json"))
+def peek(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS")],
+    size_bytes: Annotated[int, typer.Argument(metavar="BYTES", min=1, max=65536)] = 4,
+    device: Device = "", programmer: Programmer = "", memory: Memory = "", board: Board = "", idle: Idle = False,
+    timeout: Timeout = 0.0, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Read memory of the device through its programmer, where that allows it."""
+    from quarkctl.flash import ar1_commands
+
+    try:
+        start = int(address, 0)
+    except ValueError:
+        raise UsageWrong(f"{address!r} is no address", hint="0x10000000") from None
+    with _edl(device, programmer, memory, board, timeout, "", quiet=as_json, idle=idle) as (found, _, _):
+        data = ar1_commands.peek(found, start, size_bytes)
+    lines = [f"{start + at:#012x}  {data[at : at + 16].hex(' ')}" for at in range(0, len(data), 16)]
+    _said("quarkctl.ar1-peek/1", {"address": start, "hex": data.hex()}, "\n".join(lines), as_json=as_json)
+
+
+@app.command(
+    "vip-tables",
+    epilog=examples("quarkctl ar1 vip-tables build/ar1 --out vip", "quarkctl ar1 vip-tables rawprogram0.xml --out vip"),
+)
+def vip_tables(
+    what: Annotated[list[str], typer.Argument(metavar="WHAT...", help="As for quarkctl flash --via edl.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the tables go.")],
+    memory: Memory = "",
+    payload: Annotated[
+        int, typer.Option("--payload", metavar="BYTES", min=4096, help="As the programmer takes it.")
+    ] = 1 << 20,
+    restart: Annotated[bool, typer.Option("--restart/--no-restart", help="As the flash will be called.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Make the digest tables of a flash, for a device with secure boot: sign DigestsToSign.bin, then flash --vip-tables."""
+    from quarkctl.flash import ar1_commands
+
+    made = ar1_commands.vip_tables(what, out, memory, payload, restart=restart)
+    _said(
+        "quarkctl.ar1-vip/1", made, "\n".join([*made["files"], f"{made['packets']} packets; sign {made['to_sign']}"]),
+        as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command(epilog=examples("quarkctl ar1 ramdump dumps", "quarkctl ar1 ramdump dumps OCIMEM.BIN"))

@@ -95,6 +95,15 @@ def flash(
             "--assume-idle", rich_help_panel=_EDL, help="A programmer that another tool left waits for commands."
         ),
     ] = False,
+    vip_tables: Annotated[
+        str,
+        typer.Option(
+            "--vip-tables",
+            metavar="FOLDER",
+            rich_help_panel=_EDL,
+            help="Signed digest tables, for a device that takes nothing else.",
+        ),
+    ] = "",
     allow_secdata: Annotated[
         bool, typer.Option("--allow-secdata", rich_help_panel=_AR1, help="Also what holds fuses, keys or calibration.")
     ] = False,
@@ -155,7 +164,8 @@ def flash(
         opener.hold(),
     ):  # fmt: skip
         journal = Journal(opener.identity)
-        ar1 = Ar1Wish(slot, restart, erase_first, verify, programmer, memory, allow_secdata, assume_idle=assume_idle)
+        ar1 = Ar1Wish(slot, restart, erase_first, verify, programmer, memory, allow_secdata, assume_idle=assume_idle,
+                      vip_tables=vip_tables)  # fmt: skip
         wish = Wish(force, allow_downgrade, verify_only, framing, ar1)
         session = prepared(Job(opener, journal, progress, board, wish, chip))
         try:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quarkctl import boards
+from quarkctl import boards, files
 from quarkctl.errors import HostUnfit, InputWrong, LinkError, ProtocolError, UsageWrong
 from quarkctl.events import Event, Level, Progress
+from quarkctl.files import File
+from quarkctl.flash import edl_sources, vip
 from quarkctl.flash.ar1_image import Image
-from quarkctl.flash.edl_device import HELLO_S, EdlDevice, left_idle, open_device
+from quarkctl.flash.edl_device import HELLO_S, EdlDevice, forget_programmer, open_device
 from quarkctl.flash.edl_sources import Work, load_programmers
 from quarkctl.flash.fastboot import Client
+from quarkctl.flash.fastboot_pieces import cut
 from quarkctl.flash.journal import Journal
 from quarkctl.flash.payload import FileRange
 from quarkctl.flash.plan import Step
 from quarkctl.flash.progress import Meter
 from quarkctl.flash.sahara import Sahara
-from quarkctl.formats import gpt
+from quarkctl.formats import firehose, gpt, sparse
+from quarkctl.formats import vip as digest_tables
+from quarkctl.formats.sparse import Chunk, Kind, Sparse
 from quarkctl.link import Opener
-from quarkctl.link.ar1 import reopen
+from quarkctl.link.ar1 import DUMP, EDL, FASTBOOT, expect, mode_of_link, reopen
 from quarkctl.link.usb import UsbLink
 
 #: {mode: fastboot's command}
@@ -32,6 +37,8 @@ REBOOTS = {
     "recovery": "reboot-recovery", "edl": "oem edl", "off": "powerdown",
 }  # fmt: skip
 _LONG_S = 120.0
+#: What fits the log lines of one command.
+_PEEK_BYTES = 512
 
 
 # --- fastboot ---------------------------------------------------------------------------------------------------------
@@ -41,6 +48,7 @@ _LONG_S = 120.0
 def fastboot(opener: Opener, told: Callable[[str], None] = lambda _: None) -> Iterator[Client]:
     """A client of a device in fastboot. Raises LinkError for one in emergency download."""
     link = opener.open()
+    expect(link, FASTBOOT)
     try:
         yield Client(link, told)
     finally:
@@ -58,11 +66,15 @@ def restart(opener: Opener, mode: str, *, wait: bool) -> str:
         raise UsageWrong(f"there is no mode {mode!r}", hint=f"there are {', '.join(REBOOTS)}")
     with fastboot(opener) as client:
         client.command(REBOOTS[mode], _LONG_S)
+        on_usb = isinstance(client.link, UsbLink)
     if wait and mode in ("bootloader", "fastbootd"):
         userspace = "yes" if mode == "fastbootd" else "no"
-        reopen(opener, lambda link: Client(link).variable("is-userspace") == userspace).close()
-    if wait and mode == "edl":
-        reopen(opener, lambda link: isinstance(link, UsbLink)).close()
+        reopen(
+            opener,
+            lambda link: mode_of_link(link) == FASTBOOT and Client(link).variable("is-userspace") == userspace,
+        ).close()
+    if wait and mode == "edl" and on_usb:  # a network never sees it there
+        reopen(opener, lambda link: mode_of_link(link) == EDL).close()
     return mode
 
 
@@ -77,6 +89,86 @@ def stage(client: Client, path: Path, moved: Callable[[int], None]) -> int:
         return image.size_bytes
     finally:
         image.close()
+
+
+def boot(client: Client, path: Path, moved: Callable[[int], None]) -> int:
+    """Start a boot image without writing it. Raises InputWrong for a file that is none."""
+    with File(path) as file:
+        if file[:8] != b"ANDROID!":
+            raise InputWrong(f"{path.name} is no boot image", hint="quarkctl inspect " + str(path))
+    size = stage(client, path, moved)
+    client.command("boot", _LONG_S)
+    return size
+
+
+def update_super(client: Client, path: Path, *, wipe: bool, moved: Callable[[int], None]) -> str:
+    """Give fastbootd a new table of logical partitions (what lpmake makes; not sparse). Returns the partition's name."""
+    with File(path) as file:
+        if file[:4] == b"\x3a\xff\x26\xed":
+            raise InputWrong(
+                f"{path.name} is sparse: fastbootd takes the table only as it is", hint="simg2img it first"
+            )
+    require_fastbootd(client)
+    name = client.variable("super-partition-name") or "super"
+    stage(client, path, moved)
+    client.command(f"update-super:{name}" + (":wipe" if wipe else ""), _LONG_S)
+    return name
+
+
+def require_fastbootd(client: Client) -> None:
+    """Raises LinkError in the boot loader, which knows nothing of logical partitions."""
+    if client.variable("is-userspace") != "yes":
+        raise LinkError("the device is in its boot loader, and only fastbootd does that",
+                        hint="quarkctl ar1 reboot fastbootd")  # fmt: skip
+
+
+def place_to_format(client: Client, partition: str, kind: str) -> tuple[int, str]:
+    """Size in bytes and file system of a partition, as the device tells. Raises InputWrong where it does not."""
+    size = client.number(f"partition-size:{partition}")
+    if not size:
+        raise InputWrong(f"the device has no partition {partition}", hint="quarkctl ar1 getvar all")
+    return size, kind or client.variable(f"partition-type:{partition}") or "unknown"
+
+
+def write_empty(client: Client, partition: str, image: Path, moved: Callable[[int], None]) -> int:
+    """Erase a partition and write a file system into it, of which only what the file holds is sent. Returns bytes sent."""
+    with File(image) as file:
+        whole = Sparse(file, sparse.BLOCK_BYTES, len(file) // sparse.BLOCK_BYTES, tuple(_data(file)))
+        path = image.with_suffix(".simg")
+        files.write(path, sparse.build(whole))
+    client.command(f"erase:{partition}", _LONG_S)
+    written = Image(path)
+    try:
+        sent = 0
+        for piece in cut(written, client.number("max-download-size") or (1 << 20)):
+            client.download(piece.parts(), piece.size_bytes, moved)
+            client.flash(partition, piece.size_bytes)
+            sent += piece.size_bytes
+        return sent
+    finally:
+        written.close()
+
+
+def _data(file: File) -> Iterator[Chunk]:
+    """Chunks of a file with holes, block by block of 1 MiB: what is a hole is left out."""
+    step, block = 1 << 20, sparse.BLOCK_BYTES
+    for at in range(0, len(file), step):
+        end = min(at + step, len(file))
+        kind = Kind.DONT_CARE if file.is_hole(at, end) else Kind.RAW
+        yield Chunk(kind, at // block, (end - at) // block, at if kind is Kind.RAW else 0)
+
+
+def peek(device: EdlDevice, address: int, size_bytes: int) -> bytes:
+    """Memory of the running device, which few programmers give. Raises DeviceRefused, ProtocolError."""
+    data = b""
+    while len(data) < size_bytes:
+        count = min(_PEEK_BYTES, size_bytes - len(data))
+        response = device.programmer.command("peek", {"address64": f"{address + len(data):#x}", "size_in_bytes": count})
+        found = firehose.parse_memory(response.logs)
+        if len(found) != count:
+            raise ProtocolError(f"the programmer gave {len(found)} bytes instead of {count}")
+        data += found
+    return data
 
 
 def take(client: Client, command: str, path: Path) -> int:
@@ -135,9 +227,9 @@ def chip_info(opener: Opener) -> dict[str, object]:
 
 def _bulk(opener: Opener) -> UsbLink:
     link = opener.open()
+    expect(link, EDL, DUMP)
     if not isinstance(link, UsbLink):
-        link.close()
-        raise LinkError(f"{link.name} is in fastboot", hint="quarkctl ar1 reboot edl")
+        raise LinkError(f"{link.name} is no USB device")
     return link
 
 
@@ -206,8 +298,8 @@ def digest(device: EdlDevice, lun: int, first: int, sectors: int) -> str:
 
 def power(device: EdlDevice, opener: Opener, mode: str) -> None:
     """``reset``, ``off`` or ``reset_to_edl``."""
-    device.programmer.command("power", {"value": mode, "DelayInSeconds": 1})
-    left_idle(opener.identity).unlink(missing_ok=True)
+    device.programmer.leave({"value": mode, "DelayInSeconds": 1})
+    forget_programmer(opener.identity)
 
 
 def provision(device: EdlDevice, elements: list[Mapping[str, str]]) -> int:
@@ -235,6 +327,31 @@ def provision_elements(path: Path) -> list[Mapping[str, str]]:
     if not found or (commits and commits != [len(found) - 1]):
         raise InputWrong(f"{path.name} has {len(found)} <ufs> elements; only the last one may commit")
     return list(found)
+
+
+def vip_tables(
+    sources: Sequence[str], folder: Path, memory: str, payload_bytes: int, *, restart: bool
+) -> dict[str, Any]:  # fmt: skip
+    """Digest tables of a flash into a folder. Raises InputWrong."""
+    work = edl_sources.read(sources)
+    try:
+        commands = vip.commands(work, memory or work.memory or "ufs", payload_bytes, restart=restart)
+        digests = vip.digests(commands, payload_bytes)
+        files = digest_tables.build(digests).files()
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(f"{digest_tables.TO_SIGN_NAME}*"), folder.glob("ChainedTableOfDigests*.bin"):
+            for path in stale:
+                path.unlink()
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        raise HostUnfit(f"cannot write into {folder}: {error.strerror}") from error
+    finally:
+        work.close()
+    return {
+        "files": [str(folder / name) for name in files], "packets": len(digests),
+        "to_sign": str(folder / digest_tables.TO_SIGN_NAME),
+    }  # fmt: skip
 
 
 def ramdump(opener: Opener, folder: Path, names: list[str], progress: Progress) -> list[dict[str, Any]]:

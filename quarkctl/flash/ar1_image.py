@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import repeat
 from pathlib import Path
 
 from quarkctl.errors import InputWrong
@@ -13,31 +15,9 @@ from quarkctl.files import File
 from quarkctl.formats import sparse
 from quarkctl.formats.sparse import Chunk, Kind
 
-#: How much of a file is read ahead: chunk headers lie scattered in it.
-_AHEAD_BYTES = 1 << 20
+#: What is hashed at once: stays in the processor's cache.
+_HASH_BYTES = 128 << 10
 _BLOCK_BYTES = 4096
-#: From so many chunks on they are not copied one by one.
-_GATHER_COUNT = 32
-
-
-class ReadAhead:
-    """A `quarkctl.formats.record.Source` that reads large pieces for many small slices in order."""
-
-    def __init__(self, file: File) -> None:
-        self._file = file
-        self._at = 0
-        self._held = memoryview(b"")
-
-    def __len__(self) -> int:
-        return len(self._file)
-
-    def __getitem__(self, at: slice, /) -> bytes | memoryview:
-        start, stop, _ = at.indices(len(self._file))
-        if not self._at <= start <= stop <= self._at + len(self._held):
-            size = max(stop - start, _AHEAD_BYTES)
-            self._held = memoryview(self._file[start : start + size])
-            self._at = start
-        return self._held[start - self._at : max(stop, start) - self._at]
 
 
 @dataclass(frozen=True)
@@ -48,11 +28,10 @@ class Extent:
     size_bytes: int
 
 
-def _filled(chunk: Chunk, inside: int, size_bytes: int) -> bytes:
-    """A part of a FILL chunk."""
-    if not chunk.fill:
-        return bytes(size_bytes)
-    return (chunk.fill.to_bytes(4, "little") * (size_bytes // 4 + 2))[inside % 4 : inside % 4 + size_bytes]
+@lru_cache(16)
+def _filled(fill: int, phase: int, size_bytes: int) -> bytes:
+    """A part of a FILL chunk that begins ``phase`` bytes into the word."""
+    return (fill.to_bytes(4, "little") * (size_bytes // 4 + 2))[phase : phase + size_bytes]
 
 
 class Image:
@@ -62,11 +41,10 @@ class Image:
         """Raises InputWrong for a file that cannot be read, is empty, or is a damaged sparse image."""
         self.path = path
         self.file = File(path)
-        self._ahead = ReadAhead(self.file)
         self.sparse: sparse.Sparse | None = None
         try:
             if may_be_sparse and sparse.looks_like(self.file):
-                self.sparse = sparse.parse(self._ahead)
+                self.sparse = sparse.parse(self.file)
                 if skip_bytes:
                     raise InputWrong(f"{path} is sparse: its beginning cannot be left out")
             elif len(self.file) <= skip_bytes:
@@ -79,9 +57,16 @@ class Image:
         self.skip_bytes = skip_bytes
         self.block_bytes = self.sparse.block_bytes if self.sparse else _BLOCK_BYTES
         self.size_bytes = self.sparse.size_bytes if self.sparse else len(self.file) - skip_bytes
-        self._written = [c for c in self.sparse.chunks if c.kind is not Kind.DONT_CARE] if self.sparse else []
-        self._starts = [c.first_block for c in self._written]
 
+    @cached_property
+    def _written(self) -> list[Chunk]:
+        return [c for c in self.sparse.chunks if c.kind is not Kind.DONT_CARE] if self.sparse else []
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [c.first_block for c in self._written]
+
+    @cached_property
     def extents(self) -> list[Extent]:
         """What is written, neighbours joined; holes are left out."""
         if self.sparse is None:
@@ -99,25 +84,28 @@ class Image:
             joined.append(Extent(begin, end - begin))
         return joined
 
-    def pieces(self, offset: int, size_bytes: int, piece_bytes: int, *, pad_to: int = 0) -> Iterator[memoryview]:
-        """Bytes of an extent, or of a part of it, in pieces of ``piece_bytes`` (the last one is what is left).
+    def pieces(
+        self, offset: int, size_bytes: int, buffers: Iterable[memoryview], *, pad_to: int = 0
+    ) -> Iterator[memoryview]:
+        """Bytes of an extent, or of a part of it, each piece in the next of ``buffers``; the last one is what is left.
 
-        ``pad_to``: zeros follow until so many bytes were given. A piece is valid until the next one is asked for.
+        ``pad_to``: zeros follow until so many bytes were given.
         """
-        total = max(pad_to, size_bytes)
-        buffer = memoryview(bytearray(min(piece_bytes, total)))
-        for at in range(0, total, piece_bytes):
-            view = buffer[: min(piece_bytes, total - at)]
+        total, at = max(pad_to, size_bytes), 0
+        for buffer in buffers:
+            view = buffer[: total - at]
             real = max(min(len(view), size_bytes - at), 0)
             self._fill(offset + at, view[:real])
             if real < len(view):
                 view[real:] = bytes(len(view) - real)
+            at += len(view)
             yield view
+            if at >= total:
+                return
 
     def _fill(self, offset: int, view: memoryview) -> None:
         if self.sparse is None:
-            start = self.skip_bytes + offset
-            view[:] = self.file[start : start + len(view)]
+            self.file.read_into(view, self.skip_bytes + offset)
             return
         if not view:
             return
@@ -131,42 +119,30 @@ class Image:
             base = raw[0].offset + max(offset - raw[0].first_block * block_bytes, 0)
             left = (raw[-1].first_block + raw[-1].blocks) * block_bytes - end
             data = memoryview(self.file[base : raw[-1].offset + raw[-1].blocks * block_bytes - max(left, 0)])
-        if len(chunks) >= _GATHER_COUNT and not (offset % block_bytes or len(view) % block_bytes):
-            self._gather(chunks, view, offset // block_bytes, data, base)
-            return
-        for chunk in chunks:
-            start = chunk.first_block * block_bytes
-            low, high = max(start, offset), min(start + chunk.blocks * block_bytes, end)
+
+        def part(chunk: Chunk, low: int, high: int) -> bytes | memoryview:
+            inside = low - chunk.first_block * block_bytes
             if chunk.kind is Kind.RAW:
-                at = chunk.offset + low - start - base
-                view[low - offset : high - offset] = data[at : at + high - low]
-            else:
-                view[low - offset : high - offset] = _filled(chunk, low - start, high - low)
+                return data[chunk.offset + inside - base :][: high - low]
+            return _filled(chunk.fill, inside % 4, high - low)
 
-    def _gather(self, chunks: list[Chunk], view: memoryview, first_block: int, data: memoryview, base: int) -> None:
-        """Many small chunks at once: blocks of RAW ones are rows of the file, picked by their offsets."""
-        import numpy as np
-
-        size = self.block_bytes
-        end_block = first_block + len(view) // size
-        low = np.maximum(np.array([c.first_block for c in chunks]), first_block)
-        high = np.minimum(np.array([c.first_block + c.blocks for c in chunks]), end_block)
-        owner = np.repeat(np.arange(len(chunks)), high - low)
-        block = np.arange(first_block, end_block)
-        is_raw = np.array([c.kind is Kind.RAW for c in chunks])[owner]
-        out = np.frombuffer(view, np.uint8).reshape(-1, size)
-        fill = np.array([c.fill for c in chunks], "<u4")[owner[~is_raw]]
-        out.view("<u4")[~is_raw] = fill[:, None]
-        if len(data) >= size:
-            starts = (
-                np.array([c.offset - c.first_block * size for c in chunks])[owner[is_raw]] + block[is_raw] * size - base
-            )
-            out[is_raw] = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), size)[starts]
+        first_end = min((chunks[0].first_block + chunks[0].blocks) * block_bytes, end)
+        parts = [part(chunks[0], offset, first_end)]
+        parts += [  # whole ones: the quick way for many
+            data[(at := c.offset - base) : at + c.blocks * block_bytes]
+            if c.kind is Kind.RAW
+            else _filled(c.fill, 0, c.blocks * block_bytes)
+            for c in chunks[1:-1]
+        ]
+        if len(chunks) > 1:
+            parts.append(part(chunks[-1], chunks[-1].first_block * block_bytes, end))
+        view[:] = b"".join(parts)
 
     def digest(self, offset: int, size_bytes: int, *, pad_to: int = 0) -> bytes:
         """SHA-256 of what an extent, or a part of one, leaves on the storage."""
         total = hashlib.sha256()
-        for piece in self.pieces(offset, size_bytes, _AHEAD_BYTES, pad_to=pad_to):
+        buffer = memoryview(bytearray(min(_HASH_BYTES, max(size_bytes, pad_to))))
+        for piece in self.pieces(offset, size_bytes, repeat(buffer), pad_to=pad_to):
             total.update(piece)
         return total.digest()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import array
 import queue
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -28,6 +28,10 @@ class Background(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - raised again where the result is wanted
             self._error = error
 
+    def join(self) -> None:
+        """Wait until it ended, well or not."""
+        self._thread.join()
+
     def result(self) -> T:
         self._thread.join()
         if self._error:
@@ -35,64 +39,61 @@ class Background(Generic[T]):
         return self._result[0]
 
 
-class Hasher:
-    """SHA-256 beside the transfers: of what is sent, cut into windows. Holds a few pieces at most."""
+class Feed:
+    """Pieces on their way to a device, made ahead of it in a thread. Iterate once; close when it ended, or was given up.
 
-    def __init__(self, window_bytes: int) -> None:
-        self._window_bytes = window_bytes
-        self._pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES_HELD)
-        self._digests = Background(self._run)
+    ``make`` gets the buffers to make them in, one after the other, and gives each back filled. There are only a few: a
+    piece is valid until the next one is asked for. Where there are not more pieces than buffers, all are ``kept``.
+    """
 
-    def tee(self, pieces: Iterable[memoryview]) -> Iterator[memoryview]:
-        """The same pieces, of which each is hashed too; windows end between pieces."""
-        for piece in pieces:
-            self._pieces.put(bytes(piece))
-            yield piece
+    def __init__(
+        self, make: Callable[[Iterator[memoryview]], Iterator[memoryview]], piece_bytes: int, total_bytes: int
+    ) -> None:
+        self.kept: list[memoryview] = []
+        self._keep = total_bytes <= _PIECES_HELD * piece_bytes
+        self._free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._piece_bytes = piece_bytes
+        self._make = make
+        self._made: Background[None] | None = None
 
-    def result(self) -> list[bytes]:
-        """Digests of all windows, the last one as long as it came."""
-        self._pieces.put(None)
-        return self._digests.result()
-
-    def _run(self) -> list[bytes]:
-        digests: list[bytes] = []
-        total, size = hashlib.sha256(), 0
-        while (piece := self._pieces.get()) is not None:
-            total.update(piece)
-            size += len(piece)
-            if size >= self._window_bytes:
-                digests.append(total.digest())
-                total, size = hashlib.sha256(), 0
-        return [*digests, total.digest()] if size else digests
-
-
-K = TypeVar("K", bound=Hashable)
-
-
-class Ahead(Generic[K, T]):
-    """Values that are computed in the background in the order of their keys, from the first question on; ``[key]`` waits
-    for one. What nobody asks for costs nothing."""
-
-    def __init__(self, compute: Callable[[K], T], keys: Sequence[K]) -> None:
-        self._compute = compute
-        self._keys = keys
-        self._all: Background[dict[K, T]] | None = None
-        self._known: dict[K, T] = {}
-
-    def know(self, key: K, value: T) -> None:
-        """It was computed on the way."""
-        self._known[key] = value
+    def _buffers(self) -> Iterator[memoryview]:
+        made = 0
+        while True:
+            if made < _PIECES_HELD and self._free.empty():
+                made += 1
+                yield memoryview(array.array("B", bytes(self._piece_bytes)))  # which pyusb takes without copying
+            elif (buffer := self._free.get()) is not None:
+                yield buffer
+            else:
+                return
 
     def start(self) -> None:
-        """Begin now, beside something else that takes time."""
-        if self._all is None:
-            missing = [k for k in self._keys if k not in self._known]
-            self._all = Background(lambda: {k: self._compute(k) for k in missing})
+        """Begin now, beside something else that takes time; else with the first piece that is asked for."""
+        if self._made is None:
+            self._made = Background(self._run)
 
-    def __getitem__(self, key: K) -> T:
-        if key in self._known:
-            return self._known[key]
+    def _run(self) -> None:
+        try:
+            for piece in self._make(self._buffers()):
+                self._ready.put(piece)
+        finally:
+            self._ready.put(None)
+
+    def __iter__(self) -> Iterator[memoryview]:
+        """Raises what making them raised."""
         self.start()
-        if self._all is None:  # start has set it
-            raise KeyError(key)
-        return self._all.result()[key]
+        while (piece := self._ready.get()) is not None:
+            yield piece
+            if self._keep:
+                self.kept.append(piece)
+            else:
+                self._free.put(memoryview(piece.obj))
+        if self._made:
+            self._made.result()
+
+    def close(self) -> None:
+        """Nobody wants the rest."""
+        self._free.put(None)
+        if self._made:
+            self._made.join()

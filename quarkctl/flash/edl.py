@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from quarkctl import boards
-from quarkctl.errors import InputWrong, LinkError, ProtocolError, UsageWrong, VerificationFailed
+from quarkctl.errors import InputWrong, LinkError, ProtocolError, VerificationFailed
 from quarkctl.events import Event, Level
 from quarkctl.flash import edl_sources
-from quarkctl.flash.ar1_image import Extent
-from quarkctl.flash.background import Ahead, Hasher
-from quarkctl.flash.edl_device import EdlDevice, left_idle, open_device
+from quarkctl.flash.ar1_image import Extent, Image
+from quarkctl.flash.background import Feed
+from quarkctl.flash.edl_device import EdlDevice, forget_programmer, open_device
 from quarkctl.flash.edl_sources import Work, Write
-from quarkctl.flash.fastboot_plan import SECDATA
+from quarkctl.flash.edl_vip import VipSession
 from quarkctl.flash.plan import Job, Plan, Step
 from quarkctl.flash.progress import Meter
-from quarkctl.formats.rawprogram import Patch
 
 #: A device is deaf while it computes a digest: not more than this at once.
 WINDOW_BYTES = 64 << 20
 #: A piece that is smaller costs less to write than to ask about.
 _ASK_BYTES = 1 << 20
+#: Where a window differs after one that does not, it is looked at in parts.
+_FINE_BYTES = 8 << 20
 #: More digests than that for one image cost more than what they save.
 _ASK_COUNT = 256
-#: Label of a partition that the boot ROM starts from, by LUN: it must be told after they were written.
-_BOOT_LABELS = ("xbl", "xbl_a", "sbl1")
 
 
 def accepts(sources: Sequence[str]) -> bool:
@@ -41,10 +40,10 @@ def accepts(sources: Sequence[str]) -> bool:
     return any(p.suffix in (".xml", ".json") for p in paths)
 
 
-def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
+def prepare(sources: Sequence[str]) -> Callable[[Job], Session | VipSession]:
     """Raises InputWrong for files that are missing, damaged or contradict each other."""
     work = edl_sources.read(sources)
-    return lambda job: Session(job, work)
+    return lambda job: VipSession(job, work) if job.wish.ar1.vip_tables else Session(job, work)
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,38 @@ class Placed:
     name: str
 
     def extents(self) -> list[Extent]:
-        return self.write.image.extents()
+        return self.write.image.extents
+
+
+class Expected:
+    """Digests of what an image leaves on the storage, by window. ``padded`` rounds bytes up to whole sectors."""
+
+    def __init__(self, image: Image, padded: Callable[[int], int]) -> None:
+        self._image = image
+        self._padded = padded
+        self._digests: dict[Extent, bytes] = {}
+        self._at_hand: tuple[Extent | None, Sequence[memoryview]] = (None, ())
+
+    def keep(self, window: Extent, pieces: Sequence[memoryview]) -> None:
+        """Bytes of a window that are at hand anyway, until the next ones are. None: they are read again."""
+        self._at_hand = (window, pieces)
+
+    def compute(self, window: Extent) -> None:
+        if window in self._digests:
+            return
+        kept, pieces = self._at_hand
+        if kept == window and pieces:
+            total = hashlib.sha256()
+            for piece in pieces:
+                total.update(piece)
+            self._digests[window] = total.digest()
+            return
+        padded = self._padded(window.size_bytes)
+        self._digests[window] = self._image.digest(window.offset, window.size_bytes, pad_to=padded)
+
+    def __getitem__(self, window: Extent) -> bytes:
+        self.compute(window)
+        return self._digests[window]
 
 
 class Session:
@@ -108,7 +138,7 @@ class Session:
         }
         if len(sizes) > 1:
             raise InputWrong(f"the files disagree on the size of a sector: {', '.join(map(str, sorted(sizes)))}")
-        self._check_secdata()
+        edl_sources.check_secdata(self._work, allowed=self._wish.secdata)
         images = edl_sources.load_programmers(self._work, self._wish.programmer)
         step = Step("programmer", "", sum(map(len, images.values())))
         meter = Meter(self._job.progress, self._job.opener.identity, step, step.size_bytes)
@@ -127,14 +157,6 @@ class Session:
         self._check_overlaps(found)
         self._placed = {p.name: p for p in found}
         return self._made(board.name if board else "", memory)
-
-    def _check_secdata(self) -> None:
-        for write in self._work.writes:
-            if write.label.removesuffix("_a").removesuffix("_b") in SECDATA and not self._wish.secdata:
-                raise UsageWrong(
-                    f"{write.label} holds fuses, keys or calibration: a wrong write cannot be undone",
-                    hint="--allow-secdata if you must",
-                )
 
     def _place(self, write: Write) -> Placed:
         """In numbers. Raises InputWrong for what does not fit: nothing is ever cut off."""
@@ -217,8 +239,8 @@ class Session:
         ]  # fmt: skip
         if work.patches:
             steps.append(Step("patch", f"{len(work.patches)} places"))
-        if any(p.write.label in _BOOT_LABELS for p in self._placed.values()):
-            lun = next(p.lun for p in self._placed.values() if p.write.label in _BOOT_LABELS)
+        if any(p.write.label in edl_sources.BOOT_LABELS for p in self._placed.values()):
+            lun = next(p.lun for p in self._placed.values() if p.write.label in edl_sources.BOOT_LABELS)
             steps.append(Step("bootable", f"start from LUN {lun}"))
         if self._wish.restart:
             steps.append(Step("restart", "into the system"))
@@ -273,11 +295,8 @@ class Session:
     def _compare(self) -> str:
         """Raises VerificationFailed. What patches would have changed is not looked at."""
         for placed in self._placed.values():
-            windows = self._windows(placed)
-            self._verified[placed.name] = self._verify(
-                placed, windows, Ahead(partial(self._expected, placed), windows),
-                "write it: the same command without --verify-only",
-            )  # fmt: skip
+            hint = "write it: the same command without --verify-only"
+            self._verified[placed.name] = self._verify(placed, self._windows(placed), self._expected(placed), hint)
         patches = f"; {len(self._work.patches)} patches not compared" if self._work.patches else ""
         return f"{', '.join(self._placed)}: as in the files{patches}"
 
@@ -298,37 +317,34 @@ class Session:
     def _patch(self) -> str:
         device = self._open()
         for patch in self._work.patches:
-            device.programmer.command("patch", _patch_attributes(patch), 30.0)
+            device.programmer.command("patch", edl_sources.patch_attributes(patch), 30.0)
         return f"{len(self._work.patches)} places"
 
     def _bootable(self) -> str:
-        lun = next(p.lun for p in self._placed.values() if p.write.label in _BOOT_LABELS)
+        lun = next(p.lun for p in self._placed.values() if p.write.label in edl_sources.BOOT_LABELS)
         self._open().programmer.command("setbootablestoragedrive", {"value": lun})
         return f"LUN {lun}"
 
     def _restart(self) -> str:
-        self._open().programmer.command("power", {"value": "reset", "DelayInSeconds": 1})
-        left_idle(self._job.opener.identity).unlink(missing_ok=True)
+        self._open().programmer.leave({"value": "reset", "DelayInSeconds": 1})
+        forget_programmer(self._job.opener.identity)
         return "restarts into the system"
 
     # --- one image ----------------------------------------------------------------------------------------------------
 
     def _program(self, step: Step, placed: Placed) -> str:
         windows = self._windows(placed)
-        expected = Ahead(lambda w: self._expected(placed, w), windows)
+        ours = self._expected(placed)
         meter = Meter(self._job.progress, self._job.opener.identity, step, step.size_bytes)
-        todo = self._missing(placed, windows, expected)
+        todo = self._missing(placed, windows, ours)
         skipped = step.size_bytes - sum(w.size_bytes for w in todo)
         self._skipped_bytes += skipped
         meter.skip(skipped)
         for run in _joined(todo):
-            before = meter.done_bytes
-            sent = partial(_advance, meter, before)
-            for window, digest in self._write(placed, run, sent).items():
-                expected.know(window, digest)
+            self._write(placed, run, ours, partial(_advance, meter, meter.done_bytes))
         if not self._wish.verify:
             return "not verified, as you wish"
-        how = self._verify(placed, todo, expected) if todo else "was there already"
+        how = self._verify(placed, todo, ours) if todo else "was there already"
         self._verified[placed.name] = how
         return how
 
@@ -344,33 +360,43 @@ class Session:
         sector = self._open().sector_bytes
         return -(-size_bytes // sector) * sector
 
-    def _expected(self, placed: Placed, window: Extent) -> bytes:
-        return placed.write.image.digest(window.offset, window.size_bytes, pad_to=self._padded(window.size_bytes))
+    def _expected(self, placed: Placed) -> Expected:
+        return Expected(placed.write.image, self._padded)
 
     def _attributes(self, placed: Placed, window: Extent) -> dict[str, object]:
         device = self._open()
         first = placed.first_sector + window.offset // device.sector_bytes
         return device.attributes(placed.lun, first, self._padded(window.size_bytes) // device.sector_bytes)
 
-    def _digest(self, placed: Placed, window: Extent) -> bytes | None:
+    def _digest(self, placed: Placed, window: Extent, ours: Expected) -> bytes | None:
+        """The device's; ``ours`` gains that of the file, computed while the device computes. None where it cannot."""
+
         if self._no_digest:
             return None
-        found = self._open().programmer.digest(self._attributes(placed, window), window.size_bytes)
+        attributes = self._attributes(placed, window)
+        found = self._open().programmer.digest(attributes, window.size_bytes, partial(ours.compute, window))
         self._no_digest = found is None
         return found
 
-    def _missing(self, placed: Placed, windows: Sequence[Extent], expected: Ahead[Extent, bytes]) -> list[Extent]:
+    def _missing(self, placed: Placed, windows: Sequence[Extent], ours: Expected) -> list[Extent]:
         """Windows that are not on the device yet. Small ones are written without asking."""
         large = [w for w in windows if w.size_bytes >= _ASK_BYTES]
         if self._job.wish.force or len(large) > _ASK_COUNT:
             return list(windows)
-        if large and not self._no_digest:
-            expected.start()  # while the device computes its own
-        answers = {w: self._digest(placed, w) for w in large}
-        return [w for w in windows if (answer := answers.get(w)) is None or answer != expected[w]]
+        missing: list[Extent] = []
+        there = False
+        for window in windows:
+            asked = window in large and not self._no_digest
+            before, there = there, asked and self._digest(placed, window, ours) == ours[window]
+            if before and asked and not there:  # here an earlier flash may have ended: only what it did not reach
+                end = window.offset + window.size_bytes
+                parts = [Extent(at, min(_FINE_BYTES, end - at)) for at in range(window.offset, end, _FINE_BYTES)]
+                missing += [p for p in parts if self._digest(placed, p, ours) != ours[p]]
+            elif not there:
+                missing.append(window)
+        return missing
 
-    def _write(self, placed: Placed, run: Extent, moved: Callable[[int], None]) -> dict[Extent, bytes]:
-        """Returns digests of what was sent, by window, where windows end between pieces."""
+    def _write(self, placed: Placed, run: Extent, ours: Expected, moved: Callable[[int], None]) -> None:
         device, image = self._open(), placed.write.image
         total = self._padded(run.size_bytes)
         journal = self._job.journal
@@ -382,30 +408,27 @@ class Session:
 
         attributes = {**self._attributes(placed, run), "filename": image.path.name, "label": placed.name}
         payload = device.programmer.payload_bytes
-        pieces: Iterable[memoryview] = image.pieces(run.offset, run.size_bytes, payload, pad_to=total)
-        hasher = Hasher(WINDOW_BYTES) if self._wish.verify and WINDOW_BYTES % payload == 0 else None
+        feed = Feed(partial(image.pieces, run.offset, run.size_bytes, pad_to=total), min(payload, total), total)
         try:
-            device.programmer.program(attributes, total, hasher.tee(pieces) if hasher else pieces, sent)
+            device.programmer.program(attributes, total, feed, sent, feed.start)
         except ProtocolError:  # it answered: the phase is closed
             journal.count(0, 0)
             raise
         finally:
-            digests = hasher.result() if hasher else []
+            feed.close()
+        ours.keep(run, feed.kept)
         journal.count(0, 0)
-        starts = range(run.offset, run.offset + run.size_bytes, WINDOW_BYTES)
-        end = run.offset + run.size_bytes
-        return {Extent(at, min(WINDOW_BYTES, end - at)): d for at, d in zip(starts, digests, strict=False)}
 
     def _verify(
-        self, placed: Placed, written: Sequence[Extent], expected: Ahead[Extent, bytes],
+        self, placed: Placed, written: Sequence[Extent], ours: Expected,
         hint: str = "repeat the command; if it happens again the storage or the cable is bad",
     ) -> str:  # fmt: skip
         how = "digest"
         for window in written:
-            actual = self._digest(placed, window)
+            actual = self._digest(placed, window, ours)
             if actual is None:
                 how, actual = "read back", self._read_back(placed, window)
-            if actual != expected[window]:
+            if actual != ours[window]:
                 raise VerificationFailed(
                     f"{placed.name} does not hold what is in the file: {window.size_bytes} bytes at {window.offset} differ",
                     hint=hint,
@@ -433,11 +456,3 @@ def _joined(windows: Sequence[Extent]) -> list[Extent]:
         else:
             runs.append(w)
     return runs
-
-
-def _patch_attributes(patch: Patch) -> dict[str, object]:
-    return {
-        "SECTOR_SIZE_IN_BYTES": patch.sector_bytes, "byte_offset": patch.byte_offset, "filename": patch.filename,
-        "physical_partition_number": patch.lun, "size_in_bytes": patch.size_bytes, "start_sector": patch.start,
-        "value": patch.value,
-    }  # fmt: skip

@@ -15,6 +15,7 @@ from quarkctl.formats import gpt
 from quarkctl.formats.firehose import StorageInfo
 from quarkctl.formats.record import Damaged
 from quarkctl.link import Opener
+from quarkctl.link.ar1 import EDL, expect
 from quarkctl.link.usb import UsbLink
 
 #: A boot ROM says HELLO by then, a fresh programmer its greeting; silence means that something was begun before.
@@ -26,10 +27,23 @@ _LUN_MAX = 32
 _POWER_CYCLE = "power-cycle it into emergency download, then repeat"
 
 
-def left_idle(identity: str) -> Path:
-    """A file that exists while a programmer that we started may still run: it then waits for commands, unless the journal
-    knows of an open write."""
+def _left_idle(identity: str) -> Path:
+    """A file that exists while a programmer that we started may still run. It names the computer's start: after another
+    one nobody knows what the programmer was told last."""
     return state.folder("programmers") / state.file_name(identity)
+
+
+def forget_programmer(identity: str) -> None:
+    """It does not run any more."""
+    _left_idle(identity).unlink(missing_ok=True)
+
+
+def _runs_idle(identity: str) -> bool:
+    """A programmer that we started waits for commands, unless the journal knows of an open write."""
+    try:
+        return _left_idle(identity).read_text("utf-8") == state.boot_id()
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 @dataclass
@@ -116,9 +130,9 @@ def open_device(
     cycle helps, InputWrong without a programmer.
     """
     link = opener.open()
+    expect(link, EDL)
     if not isinstance(link, UsbLink):
-        link.close()
-        raise LinkError(f"{link.name} is not in emergency download", hint="quarkctl ar1 reboot edl, or its test points")
+        raise LinkError(f"{link.name} is no USB device")
     try:
         first = link.read(HELLO_S)
         programmer = _from(link, first, images, told, journal, moved, assume_idle=assume_idle, pad=not vip)
@@ -145,13 +159,18 @@ def _from(
                 "the device waits for a programmer, and there is none beside the files",
                 hint="name it: --programmer prog_firehose.elf",
             )
-        left_idle(journal.identity).unlink(missing_ok=True)
+        forget_programmer(journal.identity)
         sahara = Sahara(link, first)
         sahara.upload(images, moved)
-        left_idle(journal.identity).touch()
+        _left_idle(journal.identity).write_text(state.boot_id(), "utf-8")
         programmer = Programmer(link, told, sahara.rest, pad=pad)
         programmer.greet()
         return programmer
+    if not pad:
+        raise LinkError(
+            "the device says nothing: with digest tables a flash begins at its first packet or not at all",
+            hint=_POWER_CYCLE,
+        )
     return _silent(link, told, journal, assume_idle=assume_idle, pad=pad)
 
 
@@ -160,14 +179,13 @@ def _silent(
 ) -> Programmer:
     """It says nothing: a programmer that waits for a command, one that waits for data, or a ROM whose HELLO was eaten."""
     programmer = Programmer(link, told, pad=pad)
-    before = journal.unfinished
-    if before is None and not assume_idle and not left_idle(journal.identity).exists():
+    if not journal.fresh and not assume_idle and not _runs_idle(journal.identity):
         raise LinkError(
             "the device says nothing, and it is not known what it was told before",
             hint=f"{_POWER_CYCLE}; or, if you know that its programmer waits for commands: --assume-idle",
         )
     sent_bytes, size_bytes = journal.counted
-    if size_bytes:
+    if size_bytes and journal.fresh:
         _close_raw(programmer, size_bytes, sent_bytes)
     if not programmer.alive():
         raise LinkError(

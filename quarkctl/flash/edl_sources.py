@@ -15,11 +15,14 @@ from xml.etree import ElementTree
 
 from quarkctl.errors import InputWrong, UsageWrong
 from quarkctl.flash.ar1_image import Image
+from quarkctl.flash.fastboot_plan import SECDATA
 from quarkctl.formats import rawprogram
 from quarkctl.formats.firehose import MEMORY_KINDS
 from quarkctl.formats.rawprogram import Patch, Sector
 from quarkctl.formats.sahara import PROGRAMMER_ID
 
+#: Label of a partition that the boot ROM starts from, by LUN: it must be told after they were written.
+BOOT_LABELS = ("xbl", "xbl_a", "sbl1")
 _FLASHMAP_VERSIONS = ("1.1.0", "1.2.0-qdl")
 _JSON_MAX = 1 << 20
 _PROGRAMMER_MAX = 64 << 20
@@ -263,6 +266,25 @@ def _inside(folder: Path, name: str) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputWrong(f"{name!r} leads out of {folder}")
     return path
+
+
+def patch_attributes(patch: Patch) -> dict[str, object]:
+    """Of the command, in the frozen order."""
+    return {
+        "SECTOR_SIZE_IN_BYTES": patch.sector_bytes, "byte_offset": patch.byte_offset, "filename": patch.filename,
+        "physical_partition_number": patch.lun, "size_in_bytes": patch.size_bytes, "start_sector": patch.start,
+        "value": patch.value,
+    }  # fmt: skip
+
+
+def check_secdata(work: Work, *, allowed: bool) -> None:
+    """Raises UsageWrong for places that hold what cannot be made again."""
+    for write in work.writes:
+        if write.label.removesuffix("_a").removesuffix("_b") in SECDATA and not allowed:
+            raise UsageWrong(
+                f"{write.label} holds fuses, keys or calibration: a wrong write cannot be undone",
+                hint="--allow-secdata if you must",
+            )
 
 
 def load_programmers(work: Work, given: str) -> dict[int, bytes]:

@@ -47,16 +47,16 @@ class Piece:
     def _copied(self, image: Sparse) -> tuple[tuple[Chunk, ...], FileRange, tuple[Chunk, ...]] | None:
         """What lies between the first and the last RAW chunk, where it stands in the file as we would write it: the headers
         of a hundred thousand chunks need not be made anew. None where that is not so, or not worth it."""
-        raw = [n for n, c in enumerate(image.chunks) if c.kind is Kind.RAW]
-        if len(raw) < _COPY_COUNT:
+        first = next((n for n, c in enumerate(image.chunks) if c.kind is Kind.RAW), 0)
+        last = next((n for n in range(len(image.chunks) - 1, 0, -1) if image.chunks[n].kind is Kind.RAW), 0)
+        if last - first < _COPY_COUNT:
             return None
-        first, last = image.chunks[raw[0]], image.chunks[raw[-1]]
-        begin, end = first.offset + first.blocks * image.block_bytes, last.offset - sparse.CHUNK.size
-        between = replace(image, chunks=image.chunks[raw[0] + 1 : raw[-1]])
-        if end - begin != between.file_bytes - sparse.HEADER.size:
-            return None
-        middle = FileRange(self.source.file, begin, end - begin)
-        return image.chunks[: raw[0] + 1], middle, image.chunks[raw[-1] :]
+        head, tail = image.chunks[: first + 1], image.chunks[last:]
+        begin = head[-1].offset + head[-1].blocks * image.block_bytes
+        end = tail[0].offset - sparse.CHUNK.size
+        around = sparse.HEADER.size + sparse.chunks_bytes(head + tail, image.block_bytes)
+        ours = image.file_bytes - around
+        return (head, FileRange(self.source.file, begin, end - begin), tail) if end - begin == ours else None
 
     def digest(self) -> str:
         """SHA-256 of what is sent, as hexadecimal digits."""

@@ -17,7 +17,7 @@ from quarkctl.flash.fastboot_plan import DeviceFacts, Item, Target
 from quarkctl.flash.plan import Job, Plan, Step
 from quarkctl.flash.progress import Meter
 from quarkctl.link import Link
-from quarkctl.link.ar1 import reopen
+from quarkctl.link.ar1 import FASTBOOT, expect, mode_of_link, reopen
 
 _SUFFIXES = frozenset({".img", ".simg"})
 #: Digests are asked for in pieces: one long request looks like a hang.
@@ -66,7 +66,9 @@ class Session:
 
     def _client(self) -> Client:
         if self._link is None:
-            self._link = self._job.opener.open()
+            link = self._job.opener.open()
+            expect(link, FASTBOOT)
+            self._link = link
         return Client(self._link, self._note)
 
     def _note(self, text: str) -> None:
@@ -133,7 +135,7 @@ class Session:
         client.command("reboot-fastboot")
         client.link.close()
         self._link = None
-        self._link = reopen(self._job.opener, lambda link: Client(link).variable("is-userspace") == "yes")
+        self._link = reopen(self._job.opener, _is_fastbootd)
         self._look()
         fastboot_plan.check_device(self._facts)
         found = fastboot_plan.targets(self._items, self._facts, self._wish, self._variable)
@@ -153,7 +155,6 @@ class Session:
 
     def _flash(self, step: Step, target: Target) -> str:
         client, image = self._client(), target.image
-        extents = image.extents()
         if self._wish.erase_first:
             client.command(f"erase:{target.partition}", 30.0 + target.size_bytes / (1 << 20))
         if not self._job.wish.force and not self._wish.erase_first and self._holds(target):
@@ -175,7 +176,7 @@ class Session:
         if digests:
             self._job.journal.note(pieces=None)
         how = self._verify(target) if self._wish.verify else "not verified, as you wish"
-        return f"{sum(e.size_bytes for e in extents)} bytes in {len(pieces)} pieces, {how}" if len(pieces) > 1 else how
+        return f"{image.size_bytes} bytes in {len(pieces)} pieces, {how}" if len(pieces) > 1 else how
 
     def _one_piece(self, client: Client, target: Target, piece: Piece, meter: Meter, name: str) -> None:
         meter.label(name)
@@ -207,7 +208,7 @@ class Session:
     def _ranges(self, target: Target) -> list[tuple[int, int]]:
         return [
             (at, min(WINDOW_BYTES, extent.offset + extent.size_bytes - at))
-            for extent in target.image.extents()
+            for extent in target.image.extents
             for at in range(extent.offset, extent.offset + extent.size_bytes, WINDOW_BYTES)
         ]
 
@@ -261,3 +262,7 @@ class Session:
                 )
         self._verified[target.partition] = "digest"
         return "verified by digest"
+
+
+def _is_fastbootd(link: Link) -> bool:
+    return mode_of_link(link) == FASTBOOT and Client(link).variable("is-userspace") == "yes"

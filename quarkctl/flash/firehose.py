@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from quarkctl.errors import DeviceRefused, LinkTimeout, ProtocolError
+from quarkctl.errors import DeviceRefused, LinkLost, LinkTimeout, ProtocolError
 from quarkctl.formats import firehose
 from quarkctl.formats.firehose import Documents, Element, StorageInfo
 from quarkctl.link.usb import UsbLink
@@ -69,6 +69,8 @@ class Programmer:
         self._logs: list[str] = []
         self._pad = pad
         self.payload_bytes = PAYLOAD_BYTES
+        #: Called before each document and each piece of raw data: digest tables have to come before what they list.
+        self.before_packet: Callable[[], None] = lambda: None
         #: Zero-length packet after raw data of a whole number of packets: only if the programmer was told so.
         self.zero_packets = not pad
 
@@ -136,18 +138,26 @@ class Programmer:
 
     def send(self, tag: str, attributes: Mapping[str, object]) -> None:
         document = firehose.build(tag, attributes, pad=self._pad)
+        self.before_packet()
         self._link.write(document)
         if not self._pad and len(document) % self._link.packet_bytes == 0:
             self._link.end_transfer()
 
-    def ask(self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S) -> Response:
-        """One command and its response, ACK or NAK."""
+    def ask(
+        self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Response:  # fmt: skip
+        """One command and its response, ACK or NAK. ``meanwhile`` is done while the device works."""
         self.send(tag, attributes)
+        meanwhile()
         return self._response(tag, silence_s)
 
-    def command(self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S) -> Response:
+    def command(
+        self, tag: str, attributes: Mapping[str, object], silence_s: float = QUICK_S,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Response:  # fmt: skip
         """One command that must be acknowledged. Raises DeviceRefused with the device's own words."""
-        response = self.ask(tag, attributes, silence_s)
+        response = self.ask(tag, attributes, silence_s, meanwhile)
         if not response.ok:
             raise refusal(tag, response)
         return response
@@ -187,13 +197,14 @@ class Programmer:
 
     def program(
         self, attributes: Mapping[str, object], size_bytes: int, pieces: Iterable[bytes | memoryview],
-        moved: Callable[[int], None],
+        moved: Callable[[int], None], meanwhile: Callable[[], object] = lambda: None,
     ) -> None:  # fmt: skip
-        """Write ``size_bytes``: exactly that many, in pieces of whole payloads. ``moved`` gets the bytes sent so far.
+        """Write ``size_bytes``: exactly that many, in pieces of whole payloads. ``moved`` gets the bytes sent so far,
+        ``meanwhile`` is done while the device prepares itself.
 
         Raises DeviceRefused. A refusal in the middle of the data is told after the phase was closed properly.
         """
-        response = self.command("program", attributes, START_S)
+        response = self.command("program", attributes, START_S, meanwhile)
         if response.attributes.get("rawmode", "").lower() != "true":
             raise ProtocolError("the programmer took a write and does not wait for its data")
         self.finish_program(
@@ -222,7 +233,16 @@ class Programmer:
         if not response.ok:
             raise refusal(what, response)
 
+    def give_table(self, table: bytes, silence_s: float) -> Response:
+        """A table of digests, and what the device says of it."""
+        self._put(table)
+        return self._response("a digest table", silence_s)
+
     def _write_raw(self, piece: bytes | memoryview) -> None:
+        self.before_packet()
+        self._put(piece)
+
+    def _put(self, piece: bytes | memoryview) -> None:
         self._link.write(piece)
         if self.zero_packets and len(piece) % self._link.packet_bytes == 0:
             self._link.end_transfer()
@@ -288,10 +308,31 @@ class Programmer:
                 return True
         return False
 
-    def digest(self, attributes: Mapping[str, object], size_bytes: int) -> bytes | None:
-        """SHA-256 of a range, as the device computes it; None where it cannot."""
-        response = self.ask("getsha256digest", attributes, START_S + size_bytes / MEDIA_BYTES_PER_S)
+    def digest(
+        self, attributes: Mapping[str, object], size_bytes: int, meanwhile: Callable[[], object] = lambda: None
+    ) -> bytes | None:
+        """SHA-256 of a range, as the device computes it; None where it cannot. ``meanwhile`` is done at the same time."""
+        allowed = START_S + size_bytes / MEDIA_BYTES_PER_S
+        response = self.ask("getsha256digest", attributes, allowed, meanwhile)
         return firehose.parse_digest(response.logs, response.attributes) if response.ok else None
+
+    def configure_exactly(self, attributes: Mapping[str, object]) -> None:
+        """No negotiation. Raises DeviceRefused, also where the programmer wants a smaller payload than that."""
+        response = self.command("configure", attributes)
+        offered = _size(response.attributes.get("MaxPayloadSizeToTargetInBytes"))
+        wanted = int(str(attributes["MaxPayloadSizeToTargetInBytes"]))
+        if offered and offered < wanted:
+            raise DeviceRefused(f"the device takes {offered} bytes at once, the digest tables are made for {wanted}")
+        self.payload_bytes = wanted
+
+    def leave(self, attributes: Mapping[str, object]) -> None:
+        """The ``power`` command. Takes its last words: some programmers go only when these were read."""
+        self.command("power", attributes)
+        try:
+            while self._next(GREETING_S) is not None:
+                continue
+        except LinkLost:
+            return
 
     def alive(self) -> bool:
         """Does it answer a command that does nothing?"""

@@ -1,12 +1,15 @@
 """What is being written to which device: survives this process, so that the next run goes on and says so.
 
-One file an identity, in the state folder; replaced whole at every change and flushed to disk before the step that it
-announces. It tells what was intended. What is true is asked from the device.
+One file an identity, in the state folder, replaced whole before the step that it announces. It tells what was intended.
+What is true is asked from the device.
+
+Nothing waits for the disk: the files survive this process, and the power of this computer only as its system writes them
+back. So they carry the name of the computer's start, and what they say of a transfer under way counts only until the next
+one (`Journal.fresh`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import struct
@@ -18,7 +21,7 @@ from typing import Any
 from quarkctl import state
 from quarkctl.errors import HostUnfit
 
-_VERSION = 1
+_VERSION = 2
 _SIZE_MAX = 1 << 20
 _COUNT = struct.Struct("<QQ")
 
@@ -33,6 +36,7 @@ class Entry:
     what: str
     begun: str
     step: str = ""
+    boot: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -47,22 +51,23 @@ class Journal:
         self.identity = identity
         self._path = state.folder("journal") / f"{state.file_name(identity)}.json"
         self._count_path = self._path.with_suffix(".count")
+        self._count_fd = -1
         self._entry: Entry | None = None
         #: What an earlier run has left; None when it came to its end.
         self.unfinished = self._load()
 
-    def begin(self, method: str, digest: str, what: str) -> None:
-        """From now on the device is being written. Notes of an unfinished run of the same content are kept."""
+    def begin(self, method: str, digest: str, what: str, step: str = "") -> None:
+        """From now on the device is being written, ``step`` first. Notes of an unfinished run of the same are kept."""
         before = self.unfinished
         same = before is not None and (before.method, before.digest) == (method, digest)
         self._store(
-            Entry(self.identity, method, digest, what, time.strftime("%Y-%m-%d %H:%M:%S"), "",
+            Entry(self.identity, method, digest, what, time.strftime("%Y-%m-%d %H:%M:%S"), step, state.boot_id(),
                   dict(before.notes) if same and before else {})
         )  # fmt: skip
 
     def step(self, name: str) -> None:
         """This step starts now."""
-        if self._entry:
+        if self._entry and self._entry.step != name:
             self._store(replace(self._entry, step=name))
 
     def note(self, **facts: Any) -> None:
@@ -72,9 +77,15 @@ class Journal:
             self._store(replace(self._entry, notes=notes))
 
     def count(self, done: int, total: int) -> None:
-        """Remember numbers that change with every transfer. They survive this process, not the computer's power: flushing
-        them to disk would cost more than the transfer. ``total`` 0: nothing is under way."""
-        self._count_path.write_bytes(_COUNT.pack(done, total))
+        """Remember numbers that change with every transfer. ``total`` 0: nothing is under way."""
+        if self._count_fd < 0:
+            self._count_fd = os.open(self._count_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.pwrite(self._count_fd, _COUNT.pack(done, total), 0)
+
+    @property
+    def fresh(self) -> bool:
+        """An earlier run was not finished, and this computer has not started anew since: what was counted is true."""
+        return self.unfinished is not None and self.unfinished.boot == state.boot_id()
 
     @property
     def counted(self) -> tuple[int, int]:
@@ -88,10 +99,11 @@ class Journal:
     def end(self) -> None:
         """Everything is done, or nothing is left half-done: the next run starts afresh."""
         self._entry = self.unfinished = None
+        if self._count_fd >= 0:
+            os.close(self._count_fd)
+            self._count_fd = -1
         self._count_path.unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-            self._sync_folder()
+        self._path.unlink(missing_ok=True)
 
     def _store(self, entry: Entry) -> None:
         self._entry = entry
@@ -99,20 +111,9 @@ class Journal:
         try:
             with temporary.open("w", encoding="utf-8") as file:
                 json.dump({"version": _VERSION, **asdict(entry)}, file)
-                file.flush()
-                os.fsync(file.fileno())
             temporary.replace(self._path)
-            self._sync_folder()
         except OSError as error:
             raise HostUnfit(f"cannot write {self._path}: {error.strerror}", hint="is the disk full?") from error
-
-    def _sync_folder(self) -> None:
-        """A rename is on disk only when its folder is."""
-        fd = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def _load(self) -> Entry | None:
         """Unreadable or of another version is the same as none: the device is asked anyway."""

@@ -25,6 +25,7 @@ class Ar1Wish:
     ``erase_first``: the places that are written are erased before. ``programmer``: the Firehose programmer's file.
     ``memory``: kind of storage, where the profile does not tell. ``secdata``: places that hold fuses or keys may be
     written. ``assume_idle``: the user's word that a programmer of unknown state waits for commands.
+    ``vip_tables``: folder of signed digest tables, for a programmer that takes nothing else.
     """
 
     slot: str = "inactive"
@@ -35,6 +36,7 @@ class Ar1Wish:
     memory: str = ""
     secdata: bool = False
     assume_idle: bool = False
+    vip_tables: str = ""
 
 
 @dataclass(frozen=True)

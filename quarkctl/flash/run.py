@@ -44,7 +44,7 @@ def carry_out(session: Session, made: Plan, journal: Journal, progress: Progress
     result = Result(made, outcome, resumed=resumes(made, journal))
     writes = outcome == "done"
     if writes:
-        journal.begin(made.method, made.digest, made.new_version or f"{made.size_bytes} bytes")
+        journal.begin(made.method, made.digest, made.new_version or f"{made.size_bytes} bytes", made.steps[0].name)
     step: Step | None = None
     try:
         for step in made.steps:

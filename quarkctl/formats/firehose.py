@@ -26,9 +26,15 @@ ANSWER_MAX = 1 << 20
 #: A document whose length is a multiple of this gets one newline more: the end of its transfer must be visible, at any
 #: speed of the bus.
 _PACKET = 512
-_QUOTES = {'"': "&quot;", "\n": "&#10;", "\t": "&#9;"}
+_QUOTES = {'"': "&quot;", "\n": "&#10;", "\t": "&#9;", "\r": "&#13;"}
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 MEMORY_KINDS = ("ufs", "emmc", "nand", "nvme", "spinor")
+
+
+def _reference(character: re.Match[str]) -> str:
+    """As libxml2 writes it into a document without an encoding."""
+    return f"&#x{ord(character[0]):X};"
 
 
 def build(tag: str, attributes: Mapping[str, object], *, pad: bool = True) -> bytes:
@@ -37,7 +43,7 @@ def build(tag: str, attributes: Mapping[str, object], *, pad: bool = True) -> by
     ``pad`` ends documents of a multiple of 512 bytes visibly; with digest tables a zero-length packet does that instead.
     """
     words = "".join(f' {name}="{escape(str(value), _QUOTES)}"' for name, value in attributes.items())
-    document = f'<?xml version="1.0"?>\n<data><{tag}{words}/></data>\n'.encode()
+    document = _NOT_ASCII.sub(_reference, f'<?xml version="1.0"?>\n<data><{tag}{words}/></data>\n').encode()
     return document + b"\n" if pad and len(document) % _PACKET == 0 else document
 
 
@@ -163,6 +169,15 @@ def _number(value: Any) -> int:
         return max(int(str(value), 0), 0)
     except ValueError:
         return 0
+
+
+_BYTE = re.compile(r"\b0x([0-9a-fA-F]{1,2})\b")
+
+
+def parse_memory(logs: list[str]) -> bytes:
+    """Bytes that ``peek`` answers in log lines that hold nothing but them: ``0x12 0x34``."""
+    lines = (line.removeprefix("INFO: ") for line in logs)
+    return bytes(int(m[1], 16) for line in lines if not _BYTE.sub("", line).strip(" ,") for m in _BYTE.finditer(line))
 
 
 _DIGEST = re.compile(r"\b([0-9a-fA-F]{64})\b")

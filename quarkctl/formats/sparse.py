@@ -11,7 +11,9 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 from quarkctl.errors import InputWrong
 from quarkctl.formats.record import Damaged, Record, Source
@@ -41,8 +43,7 @@ class Kind(IntEnum):
     CRC32 = 0xCAC4
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """``blocks`` blocks from ``first_block`` on. RAW: the source from ``offset`` on; FILL: ``fill``, as a number."""
 
     kind: Kind
@@ -67,10 +68,10 @@ class Sparse:
         """Size of the expanded image."""
         return self.total_blocks * self.block_bytes
 
-    @property
+    @cached_property
     def file_bytes(self) -> int:
         """Size of the sparse file that `build` makes."""
-        return HEADER.size + sum(_chunk_bytes(c, self.block_bytes) for c in self.chunks)
+        return HEADER.size + chunks_bytes(self.chunks, self.block_bytes)
 
     def read(self, chunk: Chunk) -> Iterator[Segment]:
         """What a RAW or FILL chunk expands to, in segments of bounded size."""
@@ -136,22 +137,31 @@ def parse(data: Source, *, sector_bytes: int = 0, size_bytes_max: int = 0) -> Sp
     h = HEADER.parse(data)
     _check_header(h, sector_bytes, size_bytes_max)
     chunks: list[Chunk] = []
+    raw, filled, hole = int(Kind.RAW), int(Kind.FILL), int(Kind.DONT_CARE)
+    head, block_bytes, total_blocks = h.chunk_hdr_sz, h.blk_sz, h.total_blks
+    unpack, append, make = _PLAIN.unpack_from, chunks.append, Chunk._make
     at, block, end = h.file_hdr_sz, 0, len(data)
     if h.total_chunks * h.chunk_hdr_sz > max(end - at, 0):
         raise HEADER.wrong("total_chunks", 0, f"is {h.total_chunks}: more than {max(end - at, 0)} bytes can hold")
-    window, base = b"", 0
+    window, base, last = b"", 0, -1
     for number in range(h.total_chunks):
-        if not base <= at <= base + len(window) - _PLAIN.size:
-            window, base = bytes(data[at : at + _AHEAD_BYTES]), at
-        if len(window) >= _PLAIN.size:  # a plain chunk, as nearly all are; images may have a hundred thousand
-            kind, _, blocks, total, fill = _PLAIN.unpack_from(window, at - base)
-            if blocks and at + total <= end and block + blocks <= h.total_blks:
-                if kind == Kind.RAW and total == h.chunk_hdr_sz + blocks * h.blk_sz:
-                    chunks.append(Chunk(Kind.RAW, block, blocks, at + h.chunk_hdr_sz))
+        inside = at - base
+        if not 0 <= inside <= last:
+            window, base, inside = bytes(data[at : at + _AHEAD_BYTES]), at, 0
+            last = len(window) - _PLAIN.size
+        if last >= 0:  # a plain chunk, as nearly all are; images may have a hundred thousand
+            kind, _, blocks, total, fill = unpack(window, inside)
+            if blocks and at + total <= end and block + blocks <= total_blocks:
+                if kind == raw and total == head + blocks * block_bytes:
+                    append(make((Kind.RAW, block, blocks, at + head, 0)))
                     block, at = block + blocks, at + total
                     continue
-                if kind == Kind.FILL and total == h.chunk_hdr_sz + 4 == _PLAIN.size:
-                    chunks.append(Chunk(Kind.FILL, block, blocks, 0, fill))
+                if kind == filled and total == head + 4 == _PLAIN.size:
+                    append(make((Kind.FILL, block, blocks, 0, fill)))
+                    block, at = block + blocks, at + total
+                    continue
+                if kind == hole and total == head:
+                    append(make((Kind.DONT_CARE, block, blocks, 0, 0)))
                     block, at = block + blocks, at + total
                     continue
         c = CHUNK.parse(data, at)
@@ -166,7 +176,7 @@ def parse(data: Source, *, sector_bytes: int = 0, size_bytes_max: int = 0) -> Sp
             )
         if chunk.kind is Kind.FILL:
             body = at + h.chunk_hdr_sz
-            chunk = replace(chunk, fill=int.from_bytes(data[body : body + 4], "little"))
+            chunk = chunk._replace(fill=int.from_bytes(data[body : body + 4], "little"))
         if chunk.kind is not Kind.CRC32:
             block += c.chunk_sz
             if chunk.blocks:
@@ -255,7 +265,7 @@ def _chunks(source: Source, block_bytes: int) -> Iterator[tuple[Chunk | None, by
         if last and last.kind is kind and (
             (last.blocks + blocks) * block_bytes <= _RAW_BYTES_MAX if kind is Kind.RAW else last.fill == fill
         ):  # fmt: skip
-            last = replace(last, blocks=last.blocks + blocks)
+            last = last._replace(blocks=last.blocks + blocks)
         else:
             if last:
                 yield last, None
@@ -306,7 +316,7 @@ def without_holes(image: Sparse) -> Sparse:
     return replace(
         image,
         chunks=tuple(
-            replace(c, kind=Kind.DONT_CARE) if c.kind is Kind.FILL and not c.fill else c for c in image.chunks
+            c._replace(kind=Kind.DONT_CARE) if c.kind is Kind.FILL and not c.fill else c for c in image.chunks
         ),
     )
 
@@ -343,13 +353,19 @@ def build_chunks(image: Sparse, chunks: Sequence[Chunk]) -> Iterator[Segment]:
         yield head
 
 
+def chunks_bytes(chunks: Sequence[Chunk], block_bytes: int) -> int:
+    """What chunks need in a sparse file, with their headers."""
+    return sum([_chunk_bytes(c, block_bytes) for c in chunks])
+
+
 def _chunk_header(chunk: Chunk, block_bytes: int) -> bytes:
     return CHUNK.build(chunk_type=chunk.kind, chunk_sz=chunk.blocks, total_sz=_chunk_bytes(chunk, block_bytes))
 
 
 def _chunk_bytes(chunk: Chunk, block_bytes: int) -> int:
-    body = {Kind.RAW: chunk.blocks * block_bytes, Kind.FILL: 4}.get(chunk.kind, 0)
-    return CHUNK.size + body
+    if chunk.kind is Kind.RAW:
+        return CHUNK.size + chunk.blocks * block_bytes
+    return CHUNK.size + 4 if chunk.kind is Kind.FILL else CHUNK.size
 
 
 def split(image: Sparse, size_bytes_max: int) -> list[Sparse]:
@@ -366,35 +382,41 @@ def split(image: Sparse, size_bytes_max: int) -> list[Sparse]:
             f"a piece of {size_bytes_max} bytes cannot hold a block",
             hint=f"at least {frame + CHUNK.size + image.block_bytes} bytes",
         )
-    pieces: list[list[Chunk]] = [[]]
-    room = room_max
-    todo: list[Chunk] = [c for c in reversed(image.chunks) if c.kind in (Kind.RAW, Kind.FILL)]
-    while todo:
-        chunk = todo.pop()
-        gap = CHUNK.size if pieces[-1] and _end(pieces[-1][-1]) != chunk.first_block else 0
-        need = gap + _chunk_bytes(chunk, image.block_bytes)
-        if need <= room:
-            pieces[-1].append(chunk)
-            room -= need
-            continue
-        fitting = max(room - gap - CHUNK.size, 0) // image.block_bytes
-        if chunk.kind is Kind.RAW and fitting and (room > room_max // 8 or not pieces[-1]):
-            pieces[-1].append(replace(chunk, blocks=fitting))
-            todo.append(
-                replace(
-                    chunk, first_block=chunk.first_block + fitting, blocks=chunk.blocks - fitting,
-                    offset=chunk.offset + fitting * image.block_bytes,
-                )
-            )  # fmt: skip
-        else:
-            todo.append(chunk)
-        pieces.append([])
+    block_bytes = image.block_bytes
+    chunks = [c for c in image.chunks if c.kind is Kind.RAW or c.kind is Kind.FILL]
+    # A hole before a chunk costs a DONT_CARE, but not at the beginning of a piece.
+    gaps = [0 if c.first_block == before.first_block + before.blocks else CHUNK.size for before, c in pairwise(chunks)]
+    gaps[:0] = [0] if chunks else []
+    ends = [0, *accumulate([gap + _chunk_bytes(c, block_bytes) for gap, c in zip(gaps, chunks, strict=True)])]
+    pieces: list[list[Chunk]] = []
+    rest: Chunk | None = None  # of a chunk that was cut
+    at = 0
+    while rest or at < len(chunks):
+        piece: list[Chunk] = []
         room = room_max
-    return [replace(image, chunks=_framed(p, image.total_blocks)) for p in pieces]
-
-
-def _end(chunk: Chunk) -> int:
-    return chunk.first_block + chunk.blocks
+        if rest and _chunk_bytes(rest, block_bytes) <= room:
+            piece.append(rest)
+            room -= _chunk_bytes(rest, block_bytes)
+            rest = None
+        if not rest:
+            limit = ends[at] + room + (0 if piece or at == len(chunks) else gaps[at])
+            stop = bisect_right(ends, limit, lo=at) - 1
+            piece += chunks[at:stop]
+            room, at = limit - ends[stop], stop
+            last = chunks[at] if at < len(chunks) else None
+            if last and last.kind is Kind.RAW and (room > room_max // 8 or not piece):
+                room -= gaps[at] if piece else 0
+                rest, at = last, at + 1
+        if rest:
+            fitting = (room - CHUNK.size) // block_bytes
+            if fitting > 0:
+                piece.append(rest._replace(blocks=fitting))
+                rest = rest._replace(
+                    first_block=rest.first_block + fitting, blocks=rest.blocks - fitting,
+                    offset=rest.offset + fitting * block_bytes,
+                )  # fmt: skip
+        pieces.append(piece)
+    return [replace(image, chunks=_framed(p, image.total_blocks)) for p in pieces or [[]]]
 
 
 def _framed(chunks: Sequence[Chunk], total_blocks: int) -> tuple[Chunk, ...]:
@@ -404,7 +426,7 @@ def _framed(chunks: Sequence[Chunk], total_blocks: int) -> tuple[Chunk, ...]:
         if c.first_block > at:
             out.append(Chunk(Kind.DONT_CARE, at, c.first_block - at))
         out.append(c)
-        at = _end(c)
+        at = c.first_block + c.blocks
     if at < total_blocks:
         out.append(Chunk(Kind.DONT_CARE, at, total_blocks - at))
     return tuple(out)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quarkctl import state
-from quarkctl.errors import DeviceMissing, UsageWrong
+from quarkctl.errors import DeviceMissing, LinkError, UsageWrong
 from quarkctl.formats import fastboot, firehose, usbip
 from quarkctl.link import Link, lock
 from quarkctl.link.identity import Device
@@ -48,6 +48,28 @@ def mode_of(device: UsbDevice) -> str:
         if device.usb_id in firehose.DUMP_USB_IDS:
             return DUMP
     return ""
+
+
+#: How to come from one mode to another, for hints.
+_WAYS = {
+    FASTBOOT: "leave it by its power key, or quarkctl ar1 power reset; then start it into fastboot",
+    EDL: "quarkctl ar1 reboot edl, or its test points",
+    DUMP: "it waits with the memory of a crashed system: quarkctl ar1 ramdump",
+}
+
+
+def mode_of_link(link: Link) -> str:
+    """Networks carry fastboot only."""
+    return mode_of(link.found) if isinstance(link, UsbLink) else FASTBOOT
+
+
+def expect(link: Link, *modes: str) -> None:
+    """Raises LinkError, and closes the link, where the device is in another mode: not a byte may be said to it then."""
+    found = mode_of_link(link)
+    if found in modes:
+        return
+    link.close()
+    raise LinkError(f"{link.name} is in {found or 'no known mode'}, not in {' or '.join(modes)}", hint=_WAYS[modes[0]])
 
 
 def serial_of(device: UsbDevice) -> str:
@@ -146,7 +168,7 @@ Way = UsbWay | NetworkWay
 
 def reopen(way: Any, wanted: Callable[[Link], bool], timeout_s: float = RESTART_S) -> Link:
     """Wait for the device to come back, in the mode that ``wanted`` recognises. Raises DeviceMissing with what is there."""
-    from quarkctl.errors import LinkError, ProtocolError
+    from quarkctl.errors import ProtocolError
 
     deadline = time.monotonic() + timeout_s
     last = "nothing"

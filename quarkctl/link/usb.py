@@ -1,7 +1,9 @@
-"""USB bulk pipes through pyusb: an always-on reader, bounded writes, and packets that end where they must.
+"""USB bulk pipes through pyusb: somebody always reads, writes are bounded, and packets end where they must.
 
 Rules of the bus that matter above: a transfer ends on a short packet, on a zero-length packet, or when its buffer is
-full; data that is a multiple of the packet size has no visible end without a zero-length packet.
+full; data that is a multiple of the packet size has no visible end without a zero-length packet. And some devices take
+nothing before what they said was read: so whoever waits for an answer reads by himself, and while somebody writes a
+thread reads beside him. Handing each answer from a thread to its reader would double the time of a short question.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 #: A call into libusb lasts no longer: Ctrl-C reaches Python between calls.
 SLICE_S = 0.1
 WRITE_SLICE_S = 1.0
+#: Most devices take a command at once, into their FIFO. One that does not may wait for what it said to be read.
+COMMAND_SLICE_S = 0.05
+COMMAND_BYTES = 4096
 #: A write that makes no progress for so long means that nobody takes the bytes.
 WRITE_STALL_S = 10.0
 #: One read of the reader, and what it may hold for a slow consumer.
@@ -32,6 +37,9 @@ _HELD_MAX = 8 << 20
 #: One write: beyond that nothing is gained, below 64 KiB the gaps between transfers cost.
 TRANSFER_BYTES = 1 << 20
 TRANSFER_BYTES_MIN = 16 << 10
+
+#: The last contexts of libusb: one must not end before the devices that it has found.
+_contexts: deque[Any] = deque(maxlen=4)
 
 _GONE = frozenset({errno.ENODEV, errno.ESHUTDOWN, errno.EPROTO, errno.EIO, errno.ENOENT, errno.ECONNRESET, errno.EBADF})
 _GONE_HINT = (
@@ -72,7 +80,7 @@ def scan(backend: Any = None) -> list[UsbDevice]:
     import usb.core
 
     try:
-        devices = list(usb.core.find(find_all=True, backend=backend))
+        devices = list(usb.core.find(find_all=True, backend=backend or _libusb()))
     except usb.core.NoBackendError:
         raise HostUnfit(
             "no libusb on this computer", hint="on Debian or Ubuntu: apt-get install libusb-1.0-0"
@@ -88,6 +96,19 @@ def scan(backend: Any = None) -> list[UsbDevice]:
         finally:
             usb.util.dispose_resources(device)
     return sorted(found, key=lambda d: (d.port, d.interface))
+
+
+def _libusb() -> Any:
+    """A context of libusb that has looked at the bus just now. One that is older learns of changes from a udev daemon only,
+    and containers and rescue systems have none: a device that restarted would never come back."""
+    import usb.backend.libusb1
+
+    known = usb.backend.libusb1.get_backend()
+    if known is None:
+        return None
+    fresh = type(known)(known.lib)
+    _contexts.append(fresh)
+    return fresh
 
 
 def _described(device: usb.core.Device) -> Iterator[UsbDevice]:
@@ -143,11 +164,14 @@ class UsbLink:
         self.name = identity or f"usb {found.port}"
         self.packet_bytes = found.packet_bytes
         self.transfer_bytes = TRANSFER_BYTES
-        self._found = found
+        self.found = found
         self._device = found.device
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
         self._changed = threading.Condition()
+        self._buffer = array.array("B", bytes(READ_BYTES))
+        #: The thread is to read; it does; it has to for every write, since the device took one only after it was read.
+        self._beside = self._reading = self._always_beside = False
         self._closing = False
         self._lost: LinkError | None = None
         try:
@@ -162,52 +186,78 @@ class UsbLink:
     def _detach(self) -> None:
         """A kernel driver on the port, such as qcserial, swallows the first packet."""
         try:
-            if self._device.is_kernel_driver_active(self._found.interface):
-                self._device.detach_kernel_driver(self._found.interface)
+            if self._device.is_kernel_driver_active(self.found.interface):
+                self._device.detach_kernel_driver(self.found.interface)
         except NotImplementedError:
             return
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def _read_on(self) -> None:
-        """Always under way: some programmers take nothing before what they said was read."""
-        import usb.core
-
-        buffer = array.array("B", bytes(READ_BYTES))
-        while not self._closing:
+        """The thread: reads while somebody writes, until he has time for it himself."""
+        while True:
+            with self._changed:
+                self._reading = False
+                self._changed.notify_all()
+                while not self._closing and (not self._beside or self._held_bytes > _HELD_MAX):
+                    self._changed.wait()
+                if self._closing:
+                    return
+                self._reading = True
             try:
-                count = self._device.read(self._found.endpoint_in, buffer, int(SLICE_S * 1000))
-            except usb.core.USBTimeoutError:
-                continue
-            except usb.core.USBError as error:
+                data = self._transfer(SLICE_S)
+            except LinkError as error:
                 with self._changed:
-                    self._lost = _mapped(error, self.name)
+                    self._lost, self._reading = error, False
                     self._changed.notify_all()
                 return
-            if not count:
-                continue
-            with self._changed:
-                self._held.append(bytes(memoryview(buffer)[:count]))
-                self._held_bytes += count
+            if data:
+                with self._changed:
+                    self._held.append(data)
+                    self._held_bytes += len(data)
+                    self._changed.notify_all()
+
+    def _transfer(self, timeout_s: float) -> bytes:
+        """One transfer from the device; empty when there was none in time. Raises LinkLost."""
+        import usb.core
+
+        try:
+            count = self._device.read(self.found.endpoint_in, self._buffer, max(int(timeout_s * 1000), 1))
+        except usb.core.USBTimeoutError:
+            return b""
+        except usb.core.USBError as error:
+            raise _mapped(error, self.name) from error
+        return bytes(memoryview(self._buffer)[:count])
+
+    def _read_beside(self) -> None:
+        with self._changed:
+            if not self._beside:
+                self._beside = True
                 self._changed.notify_all()
-                while self._held_bytes > _HELD_MAX and not self._closing:
-                    self._changed.wait()
 
     def read(self, timeout_s: float) -> bytes:
         """What the next transfer brought, empty when none came in time. Raises LinkLost."""
-        with self._changed:
-            deadline = time.monotonic() + timeout_s
-            while not self._held:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with self._changed:
+                if timeout_s > 0:
+                    self._beside = False
+                if self._held:
+                    data = self._held.popleft()
+                    self._held_bytes -= len(data)
+                    self._changed.notify_all()
+                    return data
                 if self._lost:
                     raise self._lost
                 left = deadline - time.monotonic()
-                if left <= 0:
-                    return b""
-                self._changed.wait(left)
-            data = self._held.popleft()
-            self._held_bytes -= len(data)
-            self._changed.notify_all()
-            return data
+                if self._reading or self._beside:  # the buffer is the thread's until its transfer ends
+                    if left <= 0:
+                        return b""
+                    self._changed.wait(left)
+                    continue
+            data = self._transfer(min(max(left, 0.0), SLICE_S))
+            if data or left <= 0:
+                return data
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -216,16 +266,17 @@ class UsbLink:
         import usb.core
 
         view = memoryview(data)
+        slice_s = COMMAND_SLICE_S
+        if len(view) > COMMAND_BYTES or self._always_beside:
+            slice_s = WRITE_SLICE_S
+            self._read_beside()
         deadline = time.monotonic() + WRITE_STALL_S
         while view:
             if self._lost:
                 raise self._lost
             try:
-                # Only what has not gone out is offered again: nothing is ever sent twice. An array is taken as it is;
-                # of anything else pyusb makes one, a memoryview byte by byte.
-                piece = array.array("B")
-                piece.frombytes(view[: self.transfer_bytes])
-                sent = self._device.write(self._found.endpoint_out, piece, int(WRITE_SLICE_S * 1000))
+                # Only what has not gone out is offered again: nothing is ever sent twice.
+                sent = self._device.write(self.found.endpoint_out, self._array(view), int(slice_s * 1000))
             except usb.core.USBTimeoutError:
                 sent = 0
             except usb.core.USBError as error:
@@ -233,6 +284,8 @@ class UsbLink:
                     self.transfer_bytes //= 2
                     continue
                 raise _mapped(error, self.name) from error
+            if sent < min(len(view), self.transfer_bytes) and slice_s == WRITE_SLICE_S:  # a smaller one may get through
+                self.transfer_bytes = max(self.transfer_bytes // 2, TRANSFER_BYTES_MIN)
             view = view[sent:]
             if sent:
                 deadline = time.monotonic() + WRITE_STALL_S
@@ -241,13 +294,26 @@ class UsbLink:
                     f"{self.name} takes no bytes for {WRITE_STALL_S:.0f} s",
                     hint="the device hangs, or the cable or hub is bad: power-cycle it, try another cable or a USB 2 port",
                 )
+            if view and slice_s < WRITE_SLICE_S:
+                slice_s = WRITE_SLICE_S
+                self._always_beside = True
+                self._read_beside()
+
+    def _array(self, view: memoryview) -> array.array[int]:
+        """What pyusb takes as it is; of anything else it makes one, of a memoryview byte by byte."""
+        whole = view.obj
+        if isinstance(whole, array.array) and len(view) == len(whole) <= self.transfer_bytes:
+            return whole
+        piece = array.array("B")
+        piece.frombytes(view[: self.transfer_bytes])
+        return piece
 
     def end_transfer(self) -> None:
         """A zero-length packet. Where the host's driver refuses it, or the device never takes it, nothing is lost."""
         import usb.core
 
         try:
-            self._device.write(self._found.endpoint_out, b"", int(WRITE_SLICE_S * 1000))
+            self._device.write(self.found.endpoint_out, b"", int(WRITE_SLICE_S * 1000))
         except usb.core.USBTimeoutError:
             return
         except usb.core.USBError as error:
@@ -262,7 +328,7 @@ class UsbLink:
             self._changed.notify_all()
         self._reader.join()
         with suppress(usb.core.USBError):  # gone already, and so is the reason to complain
-            usb.util.release_interface(self._device, self._found.interface)
+            usb.util.release_interface(self._device, self.found.interface)
         usb.util.dispose_resources(self._device)
         release_all = getattr(self._device.backend, "release_all", None)
         if release_all:

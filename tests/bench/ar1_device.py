@@ -13,6 +13,7 @@ from quarkctl.sim.ar1 import boot_rom
 from quarkctl.sim.ar1.machine import VirtualAr1
 from quarkctl.sim.ar1.settings import Settings
 from quarkctl.sim.usb_ip import UsbIpServer
+from quarkctl.sim.usb_preload import Testbed
 
 
 class Device:
@@ -48,9 +49,12 @@ class Device:
 def serve(folder: Path, settings: dict[str, Any]) -> None:
     layout = {int(k): [(n, s) for n, s in v] for k, v in settings.pop("layout").items()}
     quirks = set(settings.pop("quirks", ()))
+    preload = bool(settings.pop("preload", False))
     ar1 = VirtualAr1(folder / "ar1", Settings(layout=layout, quirks=quirks, **settings))
     usbip = UsbIpServer([ar1.port])
-    print(json.dumps({"tcp": ar1.tcp_port, "usbip": usbip.address[1]}), flush=True)
+    bed = Testbed(folder / "usb", [ar1.port]) if preload else None
+    environment = bed.environment() if bed else {}
+    print(json.dumps({"tcp": ar1.tcp_port, "usbip": usbip.address[1], "environment": environment}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
         if "rate" in command:

@@ -10,6 +10,7 @@ import array
 import os
 import random
 import re
+import shutil
 import statistics
 import struct
 import subprocess
@@ -45,7 +46,7 @@ def run() -> None:
         root = Path(name)
         os.environ["QUARKCTL_STATE_DIR"] = str(root / "state")
         figures: list[Figure] = []
-        for measure in (edl_figures, fastboot_figures, large_figures):
+        for measure in (edl_figures, fastboot_figures, qdl_figures, large_figures):
             figures += measure(root)
             save("ar1-flash", figures)  # what was measured is kept, whatever becomes of the rest
 
@@ -133,8 +134,6 @@ def bare(device: Device, script: list[tuple[bytes | int, int]], *sources: str | 
         session.plan()
         assert session._device
         link = session._device.link
-        link._closing = True
-        link._reader.join()
         usb, into = link._device, array.array("B", bytes(READ_BYTES))
         large = array.array("B", bytes(link.transfer_bytes))
         began = time.perf_counter()
@@ -173,6 +172,46 @@ def edl_figures(root: Path) -> list[Figure]:
     finally:
         device.close()
     return figures
+
+
+def qdl_figures(root: Path) -> list[Figure]:
+    """Whole commands over emulated USB, only to be told: qdl (QUARKCTL_QDL names another one than Debian's) and ours."""
+    qdl = os.environ.get("QUARKCTL_QDL", "") or shutil.which("qdl")
+    if not qdl:
+        print("qdl is not there: its ratio is left out")
+        return []
+    device = Device(root / "qdl", serial=SERIAL, lun_bytes=[64 * MIB], layout={0: [("super", 32 * MIB)]}, preload=True)
+    xml = patches(root / "patch_qdl.xml", 220)
+    program = root / "rawprogram_qdl.xml"
+    noise(root / "small.bin", MIB)
+    program.write_text(
+        '<?xml version="1.0" ?><data><program SECTOR_SIZE_IN_BYTES="4096" file_sector_offset="0" filename="small.bin" '
+        'label="small" num_partition_sectors="256" physical_partition_number="0" start_sector="9100"/></data>'
+    )
+    env = {**os.environ, **device.ports["environment"]}
+    ours = [
+        sys.executable,
+        "-m",
+        "quarkctl.cli.main",
+        "flash",
+        str(program),
+        str(xml),
+        "--programmer",
+        str(device.programmer),
+    ]
+    theirs = [qdl, "--storage", "ufs", str(device.programmer), str(program), str(xml)]
+    took = []
+    try:
+        for command in (ours, theirs):
+            device.tell(enter="off")
+            device.tell(enter="edl")
+            began = time.perf_counter()
+            subprocess.run(command, env=env, cwd=root, check=True, capture_output=True, timeout=300)
+            took.append(time.perf_counter() - began)
+    finally:
+        device.close()
+    return [Figure("EDL, 220 patches, whole command: qdl / ours", took[1] / took[0], "x", 0, ">=",
+                   f"{qdl}: {took[1]:.2f} s, ours {took[0]:.2f} s")]  # fmt: skip
 
 
 # --- fastboot ---------------------------------------------------------------------------------------------------------

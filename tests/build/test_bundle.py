@@ -7,7 +7,6 @@ import os
 import subprocess
 import zipfile
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
@@ -186,7 +185,7 @@ def storage_builds(folder: Path) -> tuple[Path, dict[str, bytes]]:
     system = b"\x11" * 3 * SECTOR + bytes(5 * SECTOR) + os.urandom(2_000_000 // SECTOR * SECTOR) + bytes(SECTOR)
     holes = Chunk(Kind.DONT_CARE, 0, 5)
     parsed = Sparse(system, SECTOR, len(system) // SECTOR, (
-        Chunk(Kind.FILL, 0, 3, fill=0x11111111), replace(holes, first_block=3),
+        Chunk(Kind.FILL, 0, 3, fill=0x11111111), holes._replace(first_block=3),
         Chunk(Kind.RAW, 8, len(system) // SECTOR - 9, 8 * SECTOR), Chunk(Kind.FILL, len(system) // SECTOR - 1, 1),
     ))  # fmt: skip
     content = {"gpt_main0.bin": os.urandom(6 * SECTOR), "boot.img": os.urandom(10_000),

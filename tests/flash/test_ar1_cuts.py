@@ -64,7 +64,7 @@ def test_the_second_try_succeeds_wherever_the_first_was_cut(ar1: Maker, way: str
     count = b.ar1.points.passed
     assert count > 10, "the points where a flash can be cut are not counted"
     stopped = 0
-    # Over UDP there are several packets to every message: every twelfth of them.
+    # Over UDP there are several packets to every message, and each cut waits until nobody answers: every twelfth of them.
     for n in range(1, count + 1, 12 if "UDP" in way else 1):
         b.ar1.enter(mode)
         b.ar1.storage.erase(0, 256 * 4096, 512 * 4096)

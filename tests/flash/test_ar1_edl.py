@@ -52,8 +52,11 @@ def test_roms_and_programmers_that_bend_the_protocol_are_flashed(ar1: Maker, qui
 EMMC = {"sector_bytes": 512, "memory": "emmc", "lun_bytes": (64 << 20,), "layout": {0: [("boot_a", 1 << 20)]}}
 
 
-@pytest.mark.parametrize("settings", [{"packet_bytes": 1024}, EMMC])
-def test_super_speed_and_emmc_are_flashed(ar1: Maker, settings: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [{"packet_bytes": 1024}, EMMC, {**EMMC, "memory": "nvme"}, {"memory": "nand"}, {"memory": "spinor"}],
+)
+def test_super_speed_and_every_kind_of_memory_are_flashed(ar1: Maker, settings: dict[str, object]) -> None:
     b = ar1("edl", **settings)
     file(b.folder, "boot.img", BOOT)
     b.edl(f"{b.folder / 'boot.img'}@boot_a", memory=str(settings.get("memory", "ufs")))
@@ -116,6 +119,24 @@ def test_what_is_there_already_is_skipped_by_digest(ar1: Maker) -> None:
     before = b.ar1.storage.written_bytes
     assert b.edl(xml, restart=False).facts["skipped_bytes"] == big.stat().st_size
     assert b.ar1.storage.written_bytes == before
+
+
+def test_only_the_part_that_an_earlier_flash_did_not_reach_is_written(
+    ar1: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edl, "WINDOW_BYTES", 2 << 20)
+    monkeypatch.setattr(edl, "_FINE_BYTES", 1 << 20)
+    b = ar1("edl")
+    image = f"{file(b.folder, 'x.bin', noise(4 << 20))}@super"
+    b.edl(image, restart=False)
+    place = b.stored("super", 4 << 20)
+    assert place == noise(4 << 20)
+    from quarkctl.sim.ar1.partitions import Disk
+
+    where = Disk(b.ar1.storage).partitions["super"]
+    b.ar1.storage.erase(where.lun, where.offset + (3 << 20) + 4096, 8192)
+    result = b.edl(image, restart=False)
+    assert result.facts["skipped_bytes"] == 3 << 20 and b.stored("super", 4 << 20) == noise(4 << 20)
 
 
 @pytest.mark.parametrize("quirk", ["", "no_digest"])
@@ -267,7 +288,7 @@ def test_an_open_write_of_another_tool_is_never_fed(ar1: Maker) -> None:
     with pytest.raises(QuarkError):
         b.edl(boot_xml(b))
     Journal(b.way("usb").identity).end()
-    edl_device.left_idle(b.way("usb").identity).unlink(missing_ok=True)
+    edl_device.forget_programmer(b.way("usb").identity)
     b.ar1.points.arm(0, lambda: None)
     b.ar1.replug()
     refused(b, LinkError, "says nothing", boot_xml(b))

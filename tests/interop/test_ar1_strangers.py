@@ -90,6 +90,25 @@ def test_fastboot_sends_a_sparse_image_in_pieces_that_simg2img_agrees_with(ar1: 
     assert theirs == back == b.stored("userdata", raw.stat().st_size)
 
 
+@pytest.mark.parametrize("method", ["fastboot", "edl"])
+def test_veritysetup_verifies_what_was_flashed(ar1: Maker, tmp_path: Path, method: str) -> None:
+    b = ar1(method)
+    data = file(tmp_path, "system.img", noise(256 * 4096))
+    said = run("veritysetup", "format", "--hash-offset", 256 * 4096, "--data-blocks", 256, data, data)
+    root = next(line.split()[-1] for line in said.splitlines() if line.startswith("Root hash"))
+    if method == "fastboot":
+        b.fastboot(f"{data}@system_b", wire="tcp", restart=False, slot="b")
+    else:
+        b.edl(f"{data}@system_b", restart=False)
+    size = data.stat().st_size
+    back = file(tmp_path, "back.img", b.stored("system_b", size))
+    verify = ("veritysetup", "verify", "--hash-offset", 256 * 4096, back, back, root)
+    run(*verify)
+    file(tmp_path, "back.img", b.stored("system_b", size)[:5000] + b"!" + b.stored("system_b", size)[5001:])
+    with pytest.raises(AssertionError):
+        run(*verify)
+
+
 def test_qdl_flashes_over_emulated_usb(plugged: object) -> None:
     b, env = plugged("edl")  # type: ignore[operator]
     file(b.folder, "boot.img", IMAGE)

@@ -1,4 +1,5 @@
-"""The kernel of the virtual glasses: Debian's arm64 cloud kernel, fetched without touching this system's packages.
+"""Debian's kernels for virtual machines, fetched without touching this system's packages: the arm64 cloud kernel of the
+virtual glasses, and others by the name of their package.
 
 ``python -m quarkctl.build.ar1.kernel`` fetches it (``make kernel``). apt works with lists and caches of its own in a folder
 of ours, checks Debian's signatures as always, and installs nothing.
@@ -42,10 +43,10 @@ class Kernel:
         return self.folder / str(index[name])
 
 
-def default_folder() -> Path:
+def default_folder(package: str = PACKAGE) -> Path:
     from platformdirs import user_cache_path
 
-    return user_cache_path("quarkctl") / "kernel" / PACKAGE
+    return user_cache_path("quarkctl") / "kernel" / package
 
 
 def find(folder: Path | None = None) -> Kernel | None:
@@ -58,9 +59,10 @@ def find(folder: Path | None = None) -> Kernel | None:
     return Kernel(folder, told["package"], told["version"], told["sha256"])
 
 
-def fetch(folder: Path | None = None) -> Kernel:
-    """The kernel in ``folder``, fetched once. Raises HostUnfit when apt or the network are missing."""
-    folder = folder or default_folder()
+def fetch(folder: Path | None = None, package: str = PACKAGE) -> Kernel:
+    """The kernel in ``folder``, fetched once. ``package`` ends in its architecture. Raises HostUnfit when apt or the
+    network are missing."""
+    folder = folder or default_folder(package)
     found = find(folder)
     if found:
         return found
@@ -68,9 +70,9 @@ def fetch(folder: Path | None = None) -> Kernel:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=folder.parent) as temporary:
         work = Path(temporary)
-        package = _download(work)
+        file = _download(work, package)
         fresh = work / "kernel"
-        _unpack(package, work, fresh)
+        _unpack(file, work, fresh)
         try:
             fresh.replace(folder)
         except OSError as error:  # somebody else was faster
@@ -84,26 +86,28 @@ def fetch(folder: Path | None = None) -> Kernel:
     return done
 
 
-def _download(work: Path) -> Path:
+def _download(work: Path, package: str) -> Path:
+    architecture = package.rpartition("-")[2]
     for name in ("lists/partial", "cache/archives/partial", "deb"):
         (work / name).mkdir(parents=True)
     options = [
-        "-qq", "-oAPT::Architecture=arm64", "-oAPT::Architectures=arm64", f"-oDir::State::Lists={work / 'lists'}",
-        f"-oDir::Cache={work / 'cache'}", "-oAPT::Sandbox::User=", "-oDpkg::Use-Pty=0",
+        "-qq", f"-oAPT::Architecture={architecture}", f"-oAPT::Architectures={architecture}",
+        f"-oDir::State::Lists={work / 'lists'}", f"-oDir::Cache={work / 'cache'}",
+        "-oAPT::Sandbox::User=", "-oDpkg::Use-Pty=0",
     ]  # fmt: skip
-    _apt([*options, "update"], work)
-    shown = _query(["apt-cache", *options[1:], "depends", PACKAGE])
+    _apt([*options, "update"], work, package)
+    shown = _query(["apt-cache", *options[1:], "depends", package])
     real = next((w.split()[-1] for w in shown.splitlines() if w.strip().startswith("Depends: linux-image-")), "")
     if not real:
-        raise HostUnfit(f"Debian's lists have no {PACKAGE}", hint="name an arm64 Image of your own: kernel.image")
-    _apt([*options, "download", real], work / "deb")
+        raise HostUnfit(f"Debian's lists have no {package}", hint="name an arm64 Image of your own: kernel.image")
+    _apt([*options, "download", real], work / "deb", package)
     found = list((work / "deb").glob("*.deb"))
     if len(found) != 1:
         raise HostUnfit(f"apt-get gave no package for {real}")
     return found[0]
 
 
-def _apt(arguments: list[str], folder: Path) -> None:
+def _apt(arguments: list[str], folder: Path, package: str) -> None:
     try:
         done = subprocess.run(
             ["apt-get", *arguments], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -114,7 +118,7 @@ def _apt(arguments: list[str], folder: Path) -> None:
     if done.returncode:
         told = [line for line in done.stderr.splitlines() if line.startswith("E:")] or done.stderr.splitlines()
         raise HostUnfit(
-            f"cannot fetch {PACKAGE}: {told[0] if told else 'apt-get failed'}",
+            f"cannot fetch {package}: {told[0] if told else 'apt-get failed'}",
             hint="Debian's mirror must be reachable once; or name an arm64 Image of your own: kernel.image",
         )
 

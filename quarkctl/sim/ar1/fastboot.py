@@ -125,6 +125,7 @@ class Fastboot:
             "delete-logical-partition": self._delete_logical,
             "resize-logical-partition": self._resize_logical,
             "update-super": self._update_super,
+            "gsi": self._gsi,
         }
         if text in simple:
             return simple[text]()
@@ -464,7 +465,22 @@ class Fastboot:
         return found.digest()
 
     def _boot(self) -> str:
-        raise Refused("this boot loader starts only what is flashed")
+        self._require_unlocked("boot")
+        if self._download is None or self._download[:8] != b"ANDROID!":
+            raise Refused("the downloaded image is no boot image")
+        self._info("starting the downloaded image")
+        return self._leave("system")
+
+    def _gsi(self, action: str) -> str:
+        """A system image that was installed beside the device's own: this device never has one."""
+        if not self._userspace:
+            raise Refused("only fastbootd knows of system images beside its own")
+        if action not in ("wipe", "disable", "status"):
+            raise Refused("wipe, disable or status")
+        if action != "status":
+            raise Refused("no other system image is installed")
+        self._info("normal")
+        return ""
 
 
 def _one_word(text: str) -> str:

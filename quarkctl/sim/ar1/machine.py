@@ -17,7 +17,7 @@ from quarkctl.sim.ar1.bootloader import Bootloader, NoStart, Start
 from quarkctl.sim.ar1.fastboot import Fastboot, Wire
 from quarkctl.sim.ar1.programmer import Programmer
 from quarkctl.sim.ar1.settings import STARTING, Remembered, Settings
-from quarkctl.sim.ar1.storage import PowerLost, Storage
+from quarkctl.sim.ar1.storage import MediaError, PowerLost, Storage
 from quarkctl.sim.ar1.wires import TcpServer, UdpServer, UsbWire
 from quarkctl.sim.fault_points import Points
 from quarkctl.sim.usb_device import Descriptor, Unplugged, UsbDevice
@@ -148,12 +148,16 @@ class VirtualAr1:
         """The boot loader, and the system for as long as it runs; in a thread of its own. ``start`` tells whether it is
         still the one that was meant."""
         boot = Bootloader(self.settings, self.remembered, self.storage, self.remember, self.say)
+        mode: str = ""
+        chosen: Start | NoStart | None = None
         try:
-            mode, chosen = boot.asked_mode(), None
+            mode = boot.asked_mode()
             if not mode:
                 chosen = boot.choose(self.reset_reason)
         except PowerLost:
             return
+        except (MediaError, OSError) as error:
+            mode, chosen = "", NoStart(f"the storage failed: {error}")
         if not isinstance(chosen, Start):
             failure = chosen.reason if isinstance(chosen, NoStart) else ""
             if failure:

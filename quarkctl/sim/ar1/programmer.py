@@ -19,7 +19,9 @@ from quarkctl.sim.ar1.vip import Refusal, Vip
 from quarkctl.sim.usb_device import UsbDevice
 
 _XML_MAX = 4096
-_FUNCTIONS = "program read nop patch configure setbootablestoragedrive erase power getstorageinfo getsha256digest ufs"
+_FUNCTIONS = (
+    "program read nop patch configure setbootablestoragedrive erase power getstorageinfo getsha256digest ufs peek"
+)
 _LONG_WINDOW = 256 * MIB
 
 
@@ -220,9 +222,13 @@ class Programmer:
     def _finish_raw(self, raw: RawPhase) -> None:
         told = bool(raw.failed)
         while raw.left_bytes:
-            piece = self._usb.incoming.read(min(raw.left_bytes, self._payload_bytes))
+            table_due = self._vip is not None and self._vip.table_due
+            piece = self._usb.incoming.read(MIB if table_due else min(raw.left_bytes, self._payload_bytes))
             if self._vip and len(piece):
                 self._vip_packet(self._vip, bytes(piece))
+                if table_due:
+                    self._respond(ok=True)
+                    continue
             if not raw.failed:
                 try:
                     self._storage.write(raw.lun, raw.offset, piece)
@@ -311,6 +317,15 @@ class Programmer:
     def _do_ufs(self, a: Mapping[str, str]) -> None:
         if a.get("commit") == "1":
             self.ufs_committed = True
+        self._respond(ok=True)
+
+    def _do_peek(self, a: Mapping[str, str]) -> None:
+        """Memory that counts upwards; outside of it the programmer would crash."""
+        address, size = int(a.get("address64", "0"), 0), int(a.get("size_in_bytes", "0"))
+        if not 0x1000_0000 <= address < 0x1001_0000 or not 0 < size <= 1024:
+            raise Nak("peek outside of the memory that is allowed")
+        for at in range(address, address + size, 16):
+            self._log(" ".join(f"0x{n & 0xFF:02x}" for n in range(at, min(at + 16, address + size))))
         self._respond(ok=True)
 
     # --- expressions --------------------------------------------------------------------------------------------------

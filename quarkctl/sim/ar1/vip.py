@@ -27,6 +27,11 @@ class Vip:
         #: The packet just taken was a table.
         self.table_taken = False
 
+    @property
+    def table_due(self) -> bool:
+        """The next packet must be a table."""
+        return not self._left
+
     def take(self, packet: bytes) -> None:
         """Raises Refusal."""
         self.table_taken = False
