@@ -5,7 +5,7 @@
 # make bench   all measurements; make bench-AREA for one of them
 # make fuzz    every decoder under coverage-guided fuzzing, FUZZ_S seconds each
 # make soak    a rig of virtual glasses through random faults; SEED=1 CYCLES=300
-# make gen     C headers from protocols/
+# make gen     C headers and wire bytes of vectors, from protocols/
 # make kernel  Debian's arm64 cloud kernel for the virtual AR1, without touching this system's packages
 # make docs    docs/benchmarks.md from the last bench
 PYTHON := build/venv/bin/python
@@ -61,8 +61,9 @@ CYCLES ?= 300
 soak: test-tools
 	$(PYTHON) -m tests.rig.soak --cycles $(CYCLES) --seed $(SEED)
 
-gen: run-tools
+gen: test-tools
 	$(PYTHON) -m quarkctl.build.headers firmware/rtos/wire
+	$(PYTHON) -m tests.formats.frame_vectors
 
 docs: test-tools
 	$(PYTHON) -m tests.bench.table

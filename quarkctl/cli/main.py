@@ -17,6 +17,10 @@ INTERRUPTED = 130
 USAGE = 2
 
 
+class _Interrupted(Exception):
+    """KeyboardInterrupt on its way out. Some versions of typer turn that one into a silent exit code."""
+
+
 def main() -> None:
     """``quarkctl``, as installed."""
     sys.exit(run(sys.argv[1:]))
@@ -58,7 +62,7 @@ def _run_verb(argv: list[str]) -> int:
     except QuarkError as error:
         _show(error, as_json="--json" in argv)
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Interrupted):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except (BrokenPipeError, SystemExit) as error:
@@ -87,6 +91,12 @@ def _parser() -> Any:
         """Imports a verb's module when its name is typed; the list of verbs is completed without any of them."""
 
         listing = False
+
+        def invoke(self, ctx: Any) -> Any:
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt as interrupt:
+                raise _Interrupted from interrupt
 
         def shell_complete(self, ctx: Any, incomplete: str) -> Any:
             self.listing = True

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Counts", "Decoder", "Gap", "Sample", "Table"]
 
 
+#: Bytes that are decoded at once. Behind a change of layout few, and then twice as many each time: what is of the next
+#: layout fails frame by frame, and decoding that again after each change would cost the square of what is left.
+_REACH_MIN, _REACH_MAX = 4096, 1 << 40
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One message as it was received. ``values`` are raw integers and texts (`Schema.named` names enums and bits);
@@ -154,6 +159,7 @@ class Decoder:
     _opened: bool = False
     _decided: bool = False
     _dropping: bool = False
+    _reach: int = _REACH_MAX
     _last: tuple[int, int, int] = (0, 0, 0)
     _order: int = 0
     _pairs: list[Pairs] = field(default_factory=list)
@@ -192,7 +198,16 @@ class Decoder:
         self._order = 0
         self._pairs = []
         while wire:
-            wire, bounds = self._decode(wire, bounds, times, tables)
+            cut = wire.find(b"\0", self._reach)
+            if cut < 0:
+                cut = len(wire) - 1
+            left, moved = self._decode(wire[: cut + 1], bounds, times, tables)
+            if left:
+                wire, bounds, self._reach = left + wire[cut + 1 :], moved, _REACH_MIN
+            else:
+                wire, bounds, self._reach = wire[cut:], bounds - cut, min(2 * self._reach, _REACH_MAX)
+            if len(wire) < 2:
+                break
         return Batch(tables, self._pairs)
 
     def _take(self, data: bytes) -> bytes:
@@ -228,7 +243,7 @@ class Decoder:
             self._tables(frames, whole, head, frames.whole.size, bounds, stamps, tables)
             return b"", bounds
         at = int(frames.start[stop]) - 1
-        if self._decided or np.any(head["type"] != HELLO_TYPE):
+        if self._decided or np.any(whole < stop):
             self._tables(frames, whole[whole < stop], head[whole < stop], stop, bounds, stamps, tables)
         else:
             at = 0  # nothing was read with the schema before: what came in front of the hello is of its layout too

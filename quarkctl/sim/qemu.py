@@ -11,9 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from quarkctl.errors import HostUnfit, LinkError
+from quarkctl.sim import folder as known
 
 PROGRAM = "qemu-system-arm"
 #: Of the application processor (`sim/ar1/system.py`).
@@ -64,8 +66,18 @@ def _pin(pid: int) -> None:
     """Keep QEMU's threads on one processor. Each byte on the serial line is handed from one thread to the other, and a
     wake-up across processors costs more than the work: 16 kB/s unpinned, 45 kB/s pinned on a 2-core virtual machine."""
     if hasattr(os, "sched_setaffinity"):
-        cpus = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(pid, {cpus[pid % len(cpus)]})
+        os.sched_setaffinity(pid, {_least_taken(os.sched_getaffinity(0))})
+
+
+def _least_taken(processors: set[int]) -> int:
+    """The one with the fewest virtual glasses; by process number all of a rig could be on one."""
+    taken = dict.fromkeys(processors, 0)
+    for other in known.running():
+        with suppress(OSError):
+            pinned = os.sched_getaffinity(other.qemu_pid) if other.qemu_pid else set()
+            for one in pinned & processors if len(pinned) == 1 else ():
+                taken[one] += 1
+    return min(sorted(processors), key=taken.__getitem__)
 
 
 class Qemu:

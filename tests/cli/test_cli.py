@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -153,3 +154,13 @@ def test_output_into_a_closed_pipe_is_no_error(quarkctl: Quarkctl) -> None:
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {line} | head -1"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert json.loads(done.stdout.strip() + "}") == {}
+
+
+def test_ctrl_c_is_one_line_and_its_code(quarkctl: Quarkctl) -> None:
+    pipe = quarkctl.folder / "never.qrec"
+    os.mkfifo(pipe)
+    running = quarkctl.start("telemetry", "decode", pipe)
+    with pipe.open("wb"):  # returns when the verb has opened its end: it is at work
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err) == (130, "", "interrupted\n")

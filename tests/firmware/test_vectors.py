@@ -16,7 +16,8 @@ from quarkctl.sim import qemu
 from tests.conftest import BUILD, RTOS
 from tests.firmware.host import FLAGS
 from tests.firmware.test_target import _wait_for
-from tests.formats.test_vectors import FRAMES, VECTORS, schema_of
+from tests.formats import frame_vectors
+from tests.formats.test_vectors import VECTORS, schema_of
 
 
 def elements(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -51,7 +52,7 @@ def c_members(field: Field, value: Any) -> Iterator[tuple[str, str]]:
 def header() -> str:
     """qk_vectors.h: all vectors as C; fields are compared after reading the bytes, and written back to the same bytes."""
     out, rows = [], []
-    for k, v in enumerate(FRAMES):
+    for k, v in enumerate(frame_vectors.load()):
         payload, wire = bytes.fromhex(v["payload"]), bytes.fromhex(v["wire"])
         kind = schema_of(v["message"]).messages[v["message"]].type
         out.append(f"static const uint8_t payload{k}[] = {{{c_bytes(payload)}}}, wire{k}[] = {{{c_bytes(wire)}}};")

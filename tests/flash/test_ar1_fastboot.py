@@ -34,7 +34,7 @@ def test_the_inactive_slot_is_written_proved_and_activated_last(ar1: Maker, wire
     assert [s.name for s in result.plan.steps] == ["flash boot_b", "flash system_b", "activate", "restart"]
     assert b.stored("boot_b", len(BOOT)) == BOOT and b.stored("boot_a", 4096) == bytes(4096)
     assert result.facts["verified"] == {"boot_b": "digest", "system_b": "digest"}
-    assert b.ar1.mode == "system"
+    assert b.ar1.wait_for("system")
     b.ar1.enter("fastboot")
     assert "would" not in b.told() and b.plan(fastboot_session, boot(b), wire=wire).facts["slot"] == "b"
 

@@ -49,8 +49,12 @@ class NewIsBad(Script):
         pass
 
     @property  # type: ignore[override]
-    def ends(self) -> str:
+    def ends_once(self) -> str:
         return self.ends_new if Disk(self.ar1.storage).slot("b").active else ""
+
+    @ends_once.setter
+    def ends_once(self, value: str) -> None:
+        """Whatever starts from slot b ends so, each time."""
 
     @property  # type: ignore[override]
     def healthy(self) -> bool:

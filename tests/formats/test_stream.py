@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from quarkctl import schemas
 from quarkctl.errors import LayoutMismatch
-from quarkctl.formats import frame, smp
+from quarkctl.formats import frame, schema, smp
 from quarkctl.formats.frame import Kind, Splitter
 from quarkctl.formats.stream import Decoder
 
@@ -130,3 +130,15 @@ def test_smp_lines_and_frames_share_a_line(message: bytes) -> None:
     reader = smp.LineReader()
     found = [line for kind, line in Splitter().feed(hello(0) + lines + event(1) + lines) if kind is Kind.SMP_LINE]
     assert [m for m in map(reader.feed, found) if m is not None] == [message, message]
+
+
+def test_layouts_that_change_at_every_frame_are_each_read_with_their_own_schema() -> None:
+    """In one read, also where nothing but hellos comes."""
+    from tests.telemetry.test_recorder import renamed, wire
+
+    both = (schemas.telemetry(), schema.parse(renamed()))
+    for frames in (1, 2, 300):
+        decoder = Decoder(both[0], {s.layout_hash: s for s in both}.__getitem__)
+        data = b"".join(wire(both[k % 2], frames, boot_id=k + 1) for k in range(20))
+        assert len(decoder.feed(data)) == 20 * frames
+        assert decoder.counts.corrupt == 0

@@ -11,13 +11,13 @@ from quarkctl import schemas
 from quarkctl.formats import frame
 from quarkctl.formats.schema import Schema
 from tests.conftest import ROOT
+from tests.formats import frame_vectors
 
 FOLDER = ROOT / "protocols" / "vectors"
 VECTORS = [
     json.loads(line) for path in sorted(FOLDER.glob("*.jsonl")) if path.stem != "frames"
     for line in path.read_text("utf-8").splitlines()
 ]  # fmt: skip
-FRAMES = [json.loads(line) for line in (FOLDER / "frames.jsonl").read_text("utf-8").splitlines()]
 
 
 def schema_of(message: str) -> Schema:
@@ -33,17 +33,11 @@ def test_fields_and_bytes_are_each_others_image(vector: dict[str, Any]) -> None:
     assert schema.pack(message, vector["fields"]) == raw
 
 
-@pytest.mark.parametrize("vector", FRAMES, ids=lambda v: f"{v['message']}: {v['why']}")
+@pytest.mark.parametrize("vector", frame_vectors.load(), ids=lambda v: f"{v['message']}: {v['why']}")
 def test_wire_bytes_are_as_recorded(vector: dict[str, Any]) -> None:
-    schema = schemas.telemetry()
-    message = schema.messages[vector["message"]]
-    assert message.type
-    wire = bytes.fromhex(vector["wire"])
-    made = frame.Frame(
-        message.type, vector["source"], vector["seq"], vector["time_us"], bytes.fromhex(vector["payload"])
-    )
-    assert frame.build(made, schema.crc_seed) == wire
-    assert frame.parse(wire[1:-1], schema.crc_seed) == made
+    made = frame_vectors.frame_of(vector)
+    assert frame_vectors.wire(vector) == vector["wire"], "protocols/ changed: run `make gen`"
+    assert frame.parse(bytes.fromhex(vector["wire"])[1:-1], schemas.telemetry().crc_seed) == made
 
 
 def test_every_message_has_a_vector() -> None:

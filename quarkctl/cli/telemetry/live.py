@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,32 +54,35 @@ def show_stream(
     decoders = [Decoder(installed.telemetry(), installed.finder(folders=schemas or ())) for _ in openers]
     numbers = [0] if len(openers) == 1 else range(1, len(openers) + 1)
     newest: dict[str, dict[str, Any]] = {}
+    until = live.Until(seconds)
     with ExitStack() as stack:
         links = []
         for opener in openers:
             links.append(opener.open())
             stack.callback(links[-1].close)
+        stack.enter_context(until_signal(until))
         screen = None
         if show.out.is_terminal and not as_json:
             screen = _screen([o.identity for o in openers], decoders)
             stack.callback(screen.close)
-        with suppress(KeyboardInterrupt):
-            for chunk in live.merged(links, live.Until(seconds)):
-                decoder, of = decoders[chunk.line], numbers[chunk.line]
-                for sample in decoder.feed(chunk.data, chunk.host_ns):
-                    if screen:
-                        screen.take(chunk.line, sample)
-                    elif as_json:
-                        newest[words.name(decoder.schema, sample, of)] = words.as_dict(decoder.schema, sample)
-                    else:
-                        print(words.line(decoder.schema, sample, of), flush=True)
+        for chunk in live.merged(links, until):
+            decoder, of = decoders[chunk.line], numbers[chunk.line]
+            for sample in decoder.feed(chunk.data, chunk.host_ns):
                 if screen:
-                    screen.draw()
+                    screen.take(chunk.line, sample)
+                elif as_json:
+                    newest[words.name(decoder.schema, sample, of)] = words.as_dict(decoder.schema, sample)
+                else:
+                    print(words.line(decoder.schema, sample, of), flush=True)
+            if screen:
+                screen.draw()
     counts = sum((d.counts for d in decoders), Counts())
     if as_json:
         show.document("quarkctl.telemetry-show/1", {"newest": newest, "counts": counts.as_dict()})
-    else:
+    elif not screen:
         show.err.print(words.account(counts))
+    if seconds and until.requested:
+        raise KeyboardInterrupt
 
 
 def _screen(identities: list[str], decoders: list[Decoder]) -> Screen:
@@ -113,6 +117,8 @@ def record(
 ) -> None:
     """Record the wire bytes of a device until Ctrl-C, SIGTERM, SIGHUP, --seconds or --max-mb.
 
+    A signal before the end that --seconds or --max-mb asks for is an interruption: exit code 130, the file is whole.
+
     The file carries its schema and can be opened up to any byte at which it was cut. Reading the line never waits for the
     disk. A device whose schema is not known is recorded all the same.
     """
@@ -129,11 +135,11 @@ def record(
         for opener in openers:
             links.append(opener.open())
             stack.callback(links[-1].close)
-        stack.enter_context(_until_signal(until))
+        stack.enter_context(until_signal(until))
         recorder = Recorder(file, schemas.telemetry(), [o.identity for o in openers], rotation)
         watch = _Watch(recorder, len(links))
         try:
-            with show.Reporter(events, quiet=as_json) as progress, suppress(KeyboardInterrupt):
+            with show.Reporter(events, quiet=as_json) as progress:
                 name = openers[0].identity
                 progress(Event(name, "record", Level.START))
                 for chunk in live.merged(links, until):
@@ -158,6 +164,8 @@ def record(
         show.out.print(f"{name}  {recorder.wire_bytes / 1000:.1f} kB, {words.account(watch.counts)}")
         if recorder.dropped_bytes:
             show.err.print(f"{recorder.dropped_bytes} bytes were dropped: the disk did not keep up", style="bold red")
+    if (seconds or max_mb) and until.requested:
+        raise KeyboardInterrupt
 
 
 class _Watch:
@@ -206,17 +214,25 @@ class _Watch:
 
 
 @contextmanager
-def _until_signal(until: Until) -> Iterator[None]:
-    """The signals that end a recorder in good order."""
-    names: list[signal.Signals] = [signal.SIGTERM]
-    if hasattr(signal, "SIGHUP"):
-        names.append(signal.SIGHUP)
-    before = {n: signal.signal(n, lambda *_: setattr(until, "requested", True)) for n in names}
+def until_signal(until: Until) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP end the work in good order; a second Ctrl-C does not wait for it. What whoever started us
+    has switched off (nohup) stays off."""
+
+    def asked(number: int, _frame: FrameType | None) -> None:
+        if until.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        until.requested = True
+
+    numbers = [n for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+    before = {n: signal.getsignal(n) for n in (getattr(signal, name) for name in numbers)}
+    ours = [n for n, handler in before.items() if handler is not signal.SIG_IGN]
+    for n in ours:
+        signal.signal(n, asked)
     try:
         yield
     finally:
-        for n, handler in before.items():
-            signal.signal(n, handler)
+        for n in ours:
+            signal.signal(n, before[n])
 
 
 COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, str]]] = {

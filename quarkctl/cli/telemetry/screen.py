@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quarkctl.cli import show
 from quarkctl.cli.telemetry import words
@@ -13,6 +13,8 @@ from quarkctl.formats.account import Counts
 from quarkctl.formats.schema import Kind
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from quarkctl.diag.limits import Limits
     from quarkctl.formats.stream import Decoder, Sample
 
@@ -22,6 +24,20 @@ _COURSE = 60
 _BARS = "▁▂▃▄▅▆▇█"
 _BARS_ASCII = "_.-=+*#@"
 _HIDDEN = ("hello",)
+
+
+#: Columns that give way, see `Screen._table`.
+_VALUE_COLUMN, _COURSE_COLUMN = 2, 4
+
+
+class _Row(NamedTuple):
+    title: str
+    field: str
+    value: str
+    unit: str
+    course: str
+    limit: str
+    style: str
 
 
 class Screen:
@@ -57,37 +73,62 @@ class Screen:
             self._limits = _limits(self._board)
 
     def draw(self) -> None:
+        if time.monotonic() - self._drawn >= _REDRAW_S:
+            self._drawn = time.monotonic()
+            self._live.update(self.picture(), refresh=True)
+
+    def picture(self) -> Group:
+        """What there is to see, in no more lines than the window has."""
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
-        if time.monotonic() - self._drawn < _REDRAW_S:
-            return
-        self._drawn = time.monotonic()
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("message", "field", "value", "unit", "course", "limit"):
-            table.add_column(column, no_wrap=True)
-        for (line, name), sample in self._newest.items():
-            if sample.message.name not in _HIDDEN:
-                self._rows(table, line, name, sample)
         counts = sum((d.counts for d in self._decoders), Counts())
         bad = counts.lost or counts.corrupt
-        self._live.update(
-            Group(
-                Text("\n".join(self._head(i) for i in range(len(self._decoders))), style="bold"),
-                table,
-                Text("\n".join(self._events)),
-                Text(words.account(counts), style="bold red" if bad else "dim"),
-            ),
-            refresh=True,
-        )
+        head = [
+            *(Text(self._head(i), style="bold") for i in range(len(self._decoders))),
+            Text(words.account(counts), style="bold red" if bad else "dim"),
+            *(Text(line) for line in self._events),
+        ]
+        rows = [
+            row
+            for (line, name), sample in self._newest.items()
+            if sample.message.name not in _HIDDEN
+            for row in self._rows(line, name, sample)
+        ]
+        # What tells of trouble stands above the values, which may be more than the window has lines for.
+        room = max(show.out.height - len(head) - 2, 1)
+        hidden = max(len(rows) - room, 0)
+        for text in head:
+            text.no_wrap, text.overflow = True, "ellipsis"
+        below = [Text(f"{hidden} more in a taller window", style="dim")] if hidden else []
+        return Group(*head, self._table(rows[:room]), *below)
 
     def close(self) -> None:
         self._live.stop()
 
-    def _rows(self, table: Any, line: int, name: str, sample: Sample) -> None:
+    def _table(self, rows: Sequence[_Row]) -> Any:
+        """Only the course, and then the value, give way in a narrow window."""
+        from rich.table import Table
         from rich.text import Text
 
+        columns = ("message", "field", "value", "unit", "course", "limit")
+        gap = 2
+        width = [max((len(row[i]) for row in rows), default=0) for i in range(6)]
+        width = [max(w, len(title)) for w, title in zip(width, columns, strict=True)]
+        left = show.out.width - sum(width) - gap * 5
+        for column, least in ((_COURSE_COLUMN, len("course")), (_VALUE_COLUMN, 8)):
+            given = max(min(-left, width[column] - least), 0)
+            width[column] -= given
+            left += given
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
+        for title, w in zip(columns, width, strict=True):
+            table.add_column(title, no_wrap=True, width=w)
+        for row in rows:
+            course = row.course[-width[_COURSE_COLUMN] :]
+            table.add_row(row.title, row.field, Text(row.value, row.style), row.unit, course, row.limit)
+        return table
+
+    def _rows(self, line: int, name: str, sample: Sample) -> Iterator[_Row]:
         schema = self._decoders[line].schema
         named = schema.named(sample.message, sample.values)
         numbers = dict(_numbers(sample))
@@ -99,10 +140,8 @@ class Screen:
             for k in parts or [f.name]:
                 text = words.value(named[f.name]) if len(parts) < 2 and not f.samples else f"{numbers[k]:g}"
                 limit, outside = self._limit(f.name, f.unit, numbers.get(k))
-                table.add_row(
-                    title, k, Text(text[:28], "bold red" if outside else ""), f.unit,
-                    self._sparkline(self._course.get((line, name, k), ())), limit,
-                )  # fmt: skip
+                course = self._sparkline(self._course.get((line, name, k), ()))
+                yield _Row(title, k, text[:28], f.unit, course, limit, "bold red" if outside else "")
                 title = ""
 
     def _limit(self, field: str, unit: str, value: float | None) -> tuple[str, bool]:

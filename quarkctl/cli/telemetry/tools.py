@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from quarkctl.cli import show
 from quarkctl.cli.options import Events, finite
 from quarkctl.cli.telemetry.files import File
-from quarkctl.cli.telemetry.live import _until_signal
+from quarkctl.cli.telemetry.live import until_signal
 from quarkctl.events import Event, Level
 
 
@@ -47,7 +46,7 @@ def replay(
                 raise HostUnfit(f"cannot make {link}: {error.strerror}") from error
         if events != "-":
             print(device.port, flush=True)
-        with _until_signal(until), show.Reporter(events) as progress, suppress(KeyboardInterrupt):
+        with until_signal(until), show.Reporter(events) as progress:
             progress(Event(device.port, "replay", Level.START))
             for _ in range(times):
                 if not device.wait_for_reader(until):

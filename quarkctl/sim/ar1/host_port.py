@@ -28,6 +28,7 @@ class HostPort:
         self._attached = 0
         self._attached_s = 0.0
         self._closed = False
+        self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="ar1 host port", daemon=True)
         self._thread.start()
 
@@ -68,9 +69,10 @@ class HostPort:
         self._do(self._cable.unplug)
 
     def close(self) -> None:
-        self._do(self._cable.close)
-        self._closed = True
-        os.write(self._wake_w, b"!")
+        with self._gate:
+            self._todo.put((self._cable.close, Future()))
+            self._closed = True
+            os.write(self._wake_w, b"!")
         self._thread.join()
         self._selector.close()
         os.close(self._wake_r)
@@ -78,12 +80,15 @@ class HostPort:
 
     def _do(self, action: Callable[[], None]) -> None:
         done: Future[None] = Future()
-        self._todo.put((action, done))
-        os.write(self._wake_w, b"!")
+        with self._gate:
+            if self._closed:  # a system may end after its port was closed
+                return
+            self._todo.put((action, done))
+            os.write(self._wake_w, b"!")
         done.result()
 
     def _run(self) -> None:
-        while not self._closed:
+        while not (self._closed and self._todo.empty()):
             for key, events in self._selector.select(_STEP_S):
                 if self._selector.get_map().get(key.fd) is key:  # not dropped by a handler before it
                     key.data(events)
@@ -95,4 +100,5 @@ class HostPort:
                     done.set_exception(error)
                 else:
                     done.set_result(None)
-            self._cable.step()
+            if not self._closed:
+                self._cable.step()
