@@ -127,12 +127,14 @@ class Image:
         source = end = 0
         raw = Kind.RAW
         for kind, first_block, blocks, data, fill in self._written[first:last]:
-            begin = first_block * block_bytes - offset
-            low, high = max(begin, 0), min(begin + blocks * block_bytes, size)
+            low, inside = first_block * block_bytes - offset, 0
+            high = low + blocks * block_bytes
+            if low < 0 or high > size:  # only the first and the last
+                low, inside, high = max(low, 0), max(-low, 0), min(high, size)
             if kind is not raw:
-                view[low:high] = _filled(fill, (low - begin) % 4, high - low)
+                view[low:high] = _filled(fill, inside % 4, high - low)
                 continue
-            at = data + low - begin
+            at = data + inside
             if into and 0 <= at - end <= _BETWEEN_BYTES and len(into) < _VECTORS_MAX:
                 into.append(_CORNER[: at - end])
                 into.append(view[low:high])

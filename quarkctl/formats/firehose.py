@@ -132,9 +132,7 @@ def parse(document: bytes) -> list[Element]:
 
 def _elements(text: str) -> list[Element]:
     return [
-        Element(
-            m[1], {a[1]: _unescaped(a[2] if a[2] is not None else a[3]) for a in _ATTRIBUTE.finditer(m[2])}
-        )
+        Element(m[1], {a[1]: _unescaped(a[2] if a[2] is not None else a[3]) for a in _ATTRIBUTE.finditer(m[2])})
         for m in _ELEMENT.finditer(text)
         if m[1] != "data"
     ]
