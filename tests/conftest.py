@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,8 @@ settings.load_profile("quarkctl")
 
 def pytest_configure(config: pytest.Config) -> None:
     """A state folder of our own: tests never see or stop a developer's glasses, and socket paths stay short."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started behind an `&`: what tests start would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     state = tempfile.mkdtemp(prefix="qk-", dir="/tmp")
     os.environ["QUARKCTL_STATE_DIR"] = state
     os.environ.pop("QUARKCTL_DEVICE", None)

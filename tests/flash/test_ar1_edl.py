@@ -46,7 +46,7 @@ HARMLESS = [
 def test_roms_and_programmers_that_bend_the_protocol_are_flashed(ar1: Maker, quirk: str) -> None:
     b = ar1("edl", quirks=(quirk,))
     result = b.edl(boot_xml(b))
-    assert written(b) and b.ar1.mode == "system"
+    assert written(b) and b.ar1.wait_for("system")
     how = "verified by read back" if quirk == "no_digest" else "verified by digest"
     assert result.facts["verified"] == {"boot_a": how}
 

@@ -82,7 +82,7 @@ def test_a_device_that_takes_only_listed_packets_is_flashed(ar1: Maker) -> None:
     result = b.flash(edl, path, programmer=str(b.programmer), vip_tables=str(made(b, path)))
     assert b.ar1.storage.read(0, (256 + 300 * 25) * 4096, MIB + 4096) == noise(MIB + 4096, 25)
     assert b.ar1.storage.read(0, 256 * 4096, 4096) == noise(4096, 0)
-    assert b.ar1.mode == "system" and result.plan.facts["tables"] == 2
+    assert b.ar1.wait_for("system") and result.plan.facts["tables"] == 2
 
 
 def test_tables_for_other_files_are_told_before_the_device_is_touched(ar1: Maker) -> None:

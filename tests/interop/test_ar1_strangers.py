@@ -121,7 +121,7 @@ def test_qdl_flashes_over_emulated_usb(plugged: object) -> None:
     run("qdl", "--storage", "ufs", b.programmer, xml, patch, env=env, cwd=b.folder)
     assert stored(b, "boot_a") == IMAGE
     assert b.ar1.storage.read(1, b.ar1.storage.lun_bytes[1] - 4096, 8) == b"EFI " + b"\x07\0\0\0"
-    assert b.ar1.mode == "system"
+    assert b.ar1.wait_for("system")
 
 
 @pytest.mark.parametrize("packet_bytes", [512, 1024])
@@ -137,4 +137,4 @@ def test_our_client_flashes_through_real_pyusb_and_libusb(plugged: object, packe
     xml = rawprogram(b.folder, [{"filename": "boot.img", "label": "boot_a"}])
     run(*quarkctl, "flash", xml, "--programmer", b.programmer, env=state)
     assert hashlib.sha256(stored(b, "boot_a")).digest() == hashlib.sha256(IMAGE).digest()
-    assert b.ar1.mode == "system"
+    assert b.ar1.wait_for("system")
