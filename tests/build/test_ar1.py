@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from quarkctl.build import sign
-from quarkctl.build.ar1 import request, spec
+from quarkctl.build.ar1 import agent, request, spec
 from quarkctl.errors import InputWrong, VerificationFailed
 from quarkctl.events import Event
 from quarkctl.formats import avb, lp, sparse
@@ -561,6 +561,35 @@ def test_metadata_of_super_is_that_of_the_writer(built: tuple[Path, Path]) -> No
     _, out = built
     m = lp.parse(_expanded(out / "super.img")[0], 1)
     assert [p.name for p in m.partitions] == ["system_a", "system_b", "vendor_a", "vendor_b"] and m.slot_count == 2
+
+
+def test_a_table_of_fewer_luns_takes_the_old_ones_away_even_after_a_kill(
+    built: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = built
+    (out / "patch7.xml").write_bytes(b"not ours")
+    one = SPEC[: SPEC.index("[[storage.lun]]\nnumber = 4")].replace(
+        '{ name = "userdata"', "".join(f'{{ name = "{n}", size = "1 MiB", image = "{n}" }}, ' for n in
+                                      ("boot", "init_boot", "vendor_boot", "dtbo")) + '{ name = "userdata"')  # fmt: skip
+    file.write_text(one.replace("number = 0", "number = 2"))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quarkctl.build.ar1.cache.Cache.keep", killed)
+    with pytest.raises(KeyboardInterrupt):
+        request.build(request.Request(file, out))
+    assert not (out / "ar1.json").exists()
+    monkeypatch.undo()
+    file.write_text(one)
+    request.build(request.Request(file, out))
+    assert sorted(p.name for p in out.glob("*.xml")) == ["patch0.xml", "patch7.xml", "rawprogram0.xml"]
+    assert sorted(p.name for p in out.glob("*.bin")) == ["gpt_backup0.bin", "gpt_main0.bin"]
+
+
+def test_a_change_of_the_agent_is_seen(ar1_images: Callable[[str], Path]) -> None:
+    record = json.loads((ar1_images("s1-virtual") / "ar1.json").read_text())
+    assert {str(p) for p in agent.sources()} <= set(record["cache"]["inputs"])
 
 
 def test_a_bundle_takes_the_images_where_the_build_leaves_them(

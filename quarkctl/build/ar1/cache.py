@@ -12,17 +12,18 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from quarkctl.build.ar1 import stamp
 from quarkctl.build.ar1.untouched import intact, signature
-from quarkctl.errors import HostUnfit
+from quarkctl.errors import HostUnfit, InputWrong
 
 WORK = ".work"
 BUILDS_MAX = 8
 #: Beside what the newest build holds: a link to that costs nothing.
 BYTES_MAX = 8 << 30
+_NOTHING: dict[str, Any] = {"cache": {"outputs": {}}}
 
 
 @contextmanager
@@ -117,6 +118,8 @@ class Cache:
         _sign(record, self.out)
         record = {**record, "kept": kept}
         stamp.save(self.out, record)
+        with suppress(OSError):
+            os.unlink(os.path.join(self.out, WORK, stamp.RECORD))
         return record
 
     def _forget(self, name: str) -> None:
@@ -147,15 +150,19 @@ def own(record: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def publish(out: str, record: dict[str, Any]) -> None:
-    """Put what is staged for ``record`` into its place, and take away what only the build before had. In the meantime
-    there is no record, so nothing counts as built."""
-    before = stamp.load(out)
-    if before:
+    """Put what is staged for ``record`` into its place, and take away what only builds before had. In the meantime there is
+    no record, so nothing counts as built; a note in ``.work`` tells the next build what lies about if this one is killed.
+    """
+    work = os.path.join(out, WORK)
+    before = {n: sig for folder in (work, out) for n, sig in own(stamp.load(folder) or _NOTHING).items()}
+    os.makedirs(work, exist_ok=True)
+    stamp.save(work, {"schema": stamp.SCHEMA, "cache": {"outputs": {**before, **own(record)}}})
+    if os.path.exists(os.path.join(out, stamp.RECORD)):
         os.unlink(os.path.join(out, stamp.RECORD))
-        for name, sig in own(before).items():
-            if name not in own(record) and intact(os.path.join(out, name), sig):
-                os.unlink(os.path.join(out, name))
-    staged = os.path.join(out, WORK, "new")
+    for name, sig in before.items():
+        if name not in own(record) and _like(os.path.join(out, name), sig):
+            os.unlink(os.path.join(out, name))
+    staged = os.path.join(work, "new")
     for name in own(record):
         if os.path.lexists(os.path.join(staged, name)):
             os.makedirs(os.path.dirname(os.path.join(out, name)), exist_ok=True)
@@ -172,13 +179,21 @@ def _sign(record: dict[str, Any], folder: str) -> bool:
     """Take the signatures anew. False when more changed than what a link changes."""
     cache = record["cache"]
     for name, old in own(record).items():
-        now = signature(os.path.join(folder, name))
-        if (now[0], now[1], now[3]) != (old[0], old[1], old[3]):
+        if not _like(os.path.join(folder, name), old):
             return False
-        cache["outputs"][name] = now
+        cache["outputs"][name] = signature(os.path.join(folder, name))
     for step in cache["steps"].values():
         step["files"] = [[f, cache["outputs"].get(f, sig)] for f, sig in step["files"]]
     return True
+
+
+def _like(path: str, old: list[int]) -> bool:
+    """Whether a file is as it was, but for the time that links and renaming change."""
+    try:
+        now = signature(path)
+    except InputWrong:
+        return False
+    return (now[0], now[1], now[3]) == (old[0], old[1], old[3])
 
 
 def _same(one: str, other: str) -> bool:
