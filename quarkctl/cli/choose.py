@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from quarkctl.errors import DeviceMissing
 from quarkctl.link import Opener, ar1, identity, names
 from quarkctl.link.identity import Device, Finder
 from quarkctl.link.serial_port import SerialOpener
@@ -61,6 +62,19 @@ def _is_ar1(device: Device) -> bool:
     """The application processor of virtual glasses: a pair is one device, and without a method, or its own name, the
     microcontroller is meant."""
     return device.identity.startswith("sim:") and device.identity.endswith("/ar1")
+
+
+def other_chip(opener: Opener) -> Opener | None:
+    """The AR1's own line of virtual glasses whose microcontroller this is, while its system runs. Of real glasses nobody
+    knows which ports are a pair: there it must be named."""
+    name = opener.identity.removeprefix("sim:")
+    if name == opener.identity or name.endswith("/ar1"):
+        return None
+    try:
+        ar1_control.port(name)
+    except DeviceMissing:
+        return None
+    return choose(f"{opener.identity}/ar1")
 
 
 def methods_of(word: str) -> tuple[str, ...]:

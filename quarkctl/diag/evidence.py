@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: A sensor that shows less or more than this is not there: no thermistor reads so, and firmware sends its extremes.
 ZONE_DECIC = (-500, 1500)
+#: What the AR1 sends for a zone that has no sensor.
+AR1_NO_SENSOR = -32768
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Evidence:
     numbers in the units of the schema. Rows are in device time within a boot; ``losses`` are
     those of the sequence. ``frames``: all that were received, also of messages that no check looks at.
     ``hello`` is the microcontroller's, ``ar1_hello`` that of the AR1, empty where it has said nothing; ``ar1_starts`` are
-    its starts in this record. ``source`` names a recording or a device,
+    its starts in this record, ``ar1_tables`` what it sent, in its own device time. ``source`` names a recording or a device,
     ``sha256`` the recording's hash (empty for a live device).
     """
 
@@ -51,6 +53,7 @@ class Evidence:
     frames: int = 0
     ar1_hello: Mapping[str, object] = field(default_factory=dict)
     ar1_starts: int = 0
+    ar1_tables: Mapping[str, Table] = field(default_factory=dict)
 
     def of(self, message: str) -> Table:
         """All rows; an empty array with the right fields when there are none."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quarkctl.cli import show
-from quarkctl.cli.options import Device, Events, Json, Seconds, finite
+from quarkctl.cli.options import Also, Device, Events, Json, Seconds, finite
 from quarkctl.cli.telemetry import words
 from quarkctl.events import Event, Level
 
@@ -28,12 +28,6 @@ Schemas = Annotated[
     typer.Option(
         "--schemas", metavar="DIR", exists=True, help="Schemas of other releases, or their bundles; may be given again."
     ),
-]
-
-
-Also = Annotated[
-    list[str] | None,
-    typer.Option("--also", metavar="ID", help="A second line beside it, such as the AR1's; may be repeated."),
 ]
 
 
