@@ -131,9 +131,9 @@ def _command(area: str, text: str, live: str, *, example: tuple[str, str]) -> No
             device = ""  # that of the shell, not of this command
         with bounded(timeout):
             request = _Request(
-                area, check or [], device, also or [], recording or [], board, limits, limit or [], report or [], repeat,
-                guided or bool(actuator), actuator, step_timeout, seconds, strict, operator, fixture, schemas or [],
-                as_json, events,
+                area, check or [], device, also or [], recording or [], board, limits, limit or [], report or [],
+                repeat, guided or bool(actuator), actuator, step_timeout, seconds, strict, operator, fixture,
+                schemas or [], as_json, events,
             )  # fmt: skip
             return request.run()
 
@@ -145,7 +145,8 @@ class _Request:
     """What was asked for on the command line."""
 
     def __init__(
-        self, area: str, words: Sequence[str], device: str, also: Sequence[str], recordings: Sequence[Path], board: str, limits: Path | None,
+        self, area: str, words: Sequence[str], device: str, also: Sequence[str], recordings: Sequence[Path],
+        board: str, limits: Path | None,
         overrides: Sequence[str], reports: Sequence[Path], repeat: int, guided: bool, actuator: str, step_timeout: float,
         seconds: float | None, strict: bool, operator: str, fixture: str, schemas: Sequence[Path], as_json: bool,
         events: str,
@@ -183,6 +184,11 @@ class _Request:
         limits: Limits | None = None
         for number in range(len(self.recordings) or self.repeat):
             evidence = self._evidence(number)
+            if evidence.ar1_hello and not evidence.hello:
+                raise InputWrong(
+                    f"{evidence.source} holds the AR1's stream alone",
+                    hint="what is judged is on the microcontroller's line; the AR1's comes beside it: --also",
+                )
             limits = self._limits(self.board or str(evidence.hello.get("board", "")))
             with show.Reporter(self.events, quiet=self.as_json) as progress:
 
@@ -446,7 +452,8 @@ def _print(result: Result, reports: Sequence[Path], *, asked: bool) -> None:
 
     e, identity = result.evidence, result.provenance.identity
     show.out.print(
-        f"{identity.get('serial', '?')}  {identity.get('board', '?')}  rtos {identity.get('rtos', '?')}   "
+        f"{identity.get('serial', '?')}  {identity.get('board', '?')}  rtos {identity.get('rtos', '?')}  "
+        f"ar1 {identity.get('ar1', '?')}   "
         f"limits {result.limits.title}   {e.span_s():.1f} s of {e.source}"
     )
     judged = [f for f in result.findings if f.verdict is not Verdict.SKIP]

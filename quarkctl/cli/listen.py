@@ -73,7 +73,7 @@ class _Live:
 
         self.how, self.names, self.name, self.progress = how, names, names[0], progress
         self.decoders: list[Decoder | None] = [Decoder(schemas.telemetry()) for _ in names]
-        self.columns = Columns()
+        self.columns, self.began_ns = Columns(), time.time_ns()
         self._due: list[tuple[float, Sample]] = []
 
     def feed(self, chunk: Chunk) -> list[Sample]:
@@ -114,14 +114,16 @@ class _Live:
         self.progress(Event(self.name, "listen", Level.NOTE, text))
 
     def evidence(self) -> Evidence:
+        from quarkctl.cli.host import waits
         from quarkctl.diag.columns import line_of_rtos
         from quarkctl.formats.stream import Decoder
 
         d = line_of_rtos([d for d in self.decoders if d is not None], " and ".join(self.names))
         assert isinstance(d, Decoder)  # noqa: S101 - that is what they are
         return self.columns.evidence(
-            d.schema, d.counts, d.account.losses, self.how.product_of(self.board), self.name, "", "open"
-        )
+            d.schema, d.counts, d.account.losses, self.how.product_of(self.board), self.name, "", "open",
+            waits(self.name, self.began_ns),
+        )  # fmt: skip
 
     @property
     def board(self) -> str:

@@ -77,14 +77,14 @@ class Columns:
 
     def evidence(
         self, schema: Schema, counts: Counts, losses: Sequence[Loss], product: Product, source: str = "",
-        sha256: str = "", ending: str = "complete",
+        sha256: str = "", ending: str = "complete", host_waits: Sequence[tuple[int, float, bool]] = (),
     ) -> Evidence:  # fmt: skip
         gone = [x for x in losses if x.kind == "lost" and x.count and x.chip in (0, _RTOS)]
         hello: dict[str, Any] = dict(self.hello.values) if self.hello else {}
         ar1: dict[str, Any] = dict(self.ar1_hello.values) if self.ar1_hello else {}
         return Evidence(
             self.schema or schema, _tables(self._parts), counts, gone, product, source, sha256, ending, hello, self.frames,
-            ar1, self.ar1_starts, _tables(self._ar1_parts),
+            ar1, self.ar1_starts, _tables(self._ar1_parts), host_waits,
         )  # fmt: skip
 
 
@@ -136,6 +136,9 @@ class Recorded(Protocol):
     @property
     def ending(self) -> str: ...
 
+    @property
+    def notes(self) -> Sequence[Mapping[str, Any]]: ...
+
     def pieces(self, before: None = None, *, hashed: bool = False) -> Iterator[Piece]: ...
 
 
@@ -156,8 +159,19 @@ def recorded(
     rtos = line_of_rtos(list(recording.decoders.values()), str(recording.path))
     return columns.evidence(
         recording.schema, rtos.counts, rtos.account.losses, product_of(columns.board),
-        str(recording.path), recording.sha256, recording.ending,
+        str(recording.path), recording.sha256, recording.ending, host_waits(recording.notes),
     )  # fmt: skip
+
+
+def host_waits(notes: Iterable[Mapping[str, Any]]) -> list[tuple[int, float, bool]]:
+    """What a recorder noted of the host of virtual glasses; what is no such row is left out."""
+    rows = [row for note in notes if note.get("note") == "host" and isinstance(note.get("waits"), list)
+            for row in note["waits"]]  # fmt: skip
+    out = []
+    for row in rows:
+        if isinstance(row, list) and len(row) == 3 and all(type(x) in (int, float) and 0 <= x < 2**63 for x in row[:2]):
+            out.append((int(row[0]), float(row[1]), row[2] is True))
+    return out
 
 
 def line_of_rtos(lines: Sequence[Line], source: str) -> Line:

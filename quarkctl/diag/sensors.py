@@ -264,8 +264,8 @@ CHECKS = (
     ),
     Check(
         "SEN-002", "sensors", "sensors", "present", "sensor present", "a broken wire reads as frost or fire",
-        "Every zone reads between -50 and 150 C; where the AR1's stream is in the record, so does every zone of it that ever "
-        "had a sensor.",
+        "Every zone reads between -50 and 150 C; where the AR1's stream is in the record, so does every zone of it that "
+        "ever had a sensor.",
         "range of the thermistors (project)",
         "A sensor that is broken to a plausible value shows in the other checks.",
         present,

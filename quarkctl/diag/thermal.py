@@ -284,7 +284,10 @@ def throttle_level(case: Case) -> list[Finding]:
     note = f"highest level {level.max()}, asked for {must.max()}"
     # trip and level change lie anywhere between two rows: the difference of two such is triangular, 95 % within 0.78 of one
     value = Estimate(worst, 0.78 * period if worst else 0.0, len(h.table))
-    return [case.judged(value, note, span=span("thermal", h.table, at, at), floor=0.0)]
+    found = case.judged(value, note, span=span("thermal", h.table, at, at), floor=0.0)
+    arrived = h.table["host_ns"]
+    began = int(np.searchsorted(h.time_s, h.time_s[at] - worst))
+    return [case.unless_host(found, int(arrived[began]), int(arrived[at]), 1000.0)]
 
 
 def _latest(level: Ints, rise: Ints, hold: Ints, time_s: Floats, period_s: float) -> tuple[float, int]:
@@ -413,8 +416,8 @@ CHECKS = (
     ),
     Check(
         "THM-007", "thermal", "skin", "skin", "skin temperature", "what touches the temple must not burn it",
-        "Highest temperature of the skin sensor, median of five samples; where the AR1's stream is in the record, of its own "
-        "one besides.",
+        "Highest temperature of the skin sensor, median of five samples; where the AR1's stream is in the record, of its "
+        "own one besides.",
         "43 C: ECMA-287 (secondary) and low end of IEC 62368-1 Table 38 TS1 for worn devices; to be checked in the bought "
         "standards. Not recalculated to other ambients",
         "The sensor sits under the shell: the touched surface may differ by what the profile's uncertainty says. Only loads "
