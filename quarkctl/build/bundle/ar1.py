@@ -1,9 +1,9 @@
 """The AR1's part of a bundle: images cut into what is really written, and the flashmap by which qdl flashes them too.
 
-Source of the flashmap: linux-msm/qdl ``flashmap.c`` (version 1.1.0: one product, one layout, one programmer; memory, slot and
-files of each entry; XML by its root, ``patches``, or ``data`` with at least one ``<program>``) and ``file.c``. qdl cannot
-seek in a ZIP file, so an Android sparse image becomes one raw member for each run of data, with a ``<program>`` of its own;
-holes are simply not there.
+Source of the flashmap: linux-msm/qdl ``flashmap.c`` (version 1.1.0: one product, one layout, one programmer; memory, slot
+and files of each entry; XML by its root, ``patches``, or ``data`` with at least one ``<program>``) and ``file.c``. qdl
+cannot seek in a ZIP file, so an Android sparse image becomes one raw member for each run of data, with a ``<program>`` of
+its own; holes are simply not there.
 """
 
 from __future__ import annotations
