@@ -96,7 +96,12 @@ class Table:
 
     def without_arrival(self) -> Table:
         """The same in less memory: the order and the times of coming are left out."""
-        return replace(self, place=self.place[:0], arrived=self.arrived[:0])
+        return replace(self, place=self.place[:0].copy(), arrived=self.arrived[:0].copy())
+
+    def bare(self, *arrays: NDArray[Any]) -> Table:
+        """The same with these rows, chips and starts, or with none, and without times of coming."""
+        rows, chip, boot = arrays or (self.rows[:0].copy(), self.chip[:0].copy(), self.boot[:0].copy())
+        return replace(self.without_arrival(), rows=rows, chip=chip, boot=boot)
 
     def newest(self) -> Iterator[Sample]:
         """The last of each chip; the very last comes last."""
