@@ -188,17 +188,19 @@ def _failing(rows: NDArray[Any], size: int, seed: int) -> list[int]:
     suspect = [at for at in range(0, end - step + 1, step) if crc(view[at : at + step]) != full]
     if end % step and crc(view[end - end % step :]) != _remainder(end % step // size, size, seed):
         suspect.append(end - end % step)
-    for at in suspect:
-        pending = [(at // size, min(batch, (end - at) // size))]
-        while pending:
-            low, n = pending.pop()
-            if crc(view[low * size : (low + n) * size]) == _remainder(n, size, seed):
-                continue
-            if n == 1:
-                out.append(low)
-            else:
-                half = n // 2
-                pending += [(low + half, n - half), (low, half)]
+    pending = [(at, min(step, end - at)) for at in reversed(suspect)]
+    while pending:
+        at, length = pending.pop()
+        if length == size:
+            out.append(at // size)
+            continue
+        half = length // (2 * size) * size
+        first = crc(view[at : at + half]) != _remainder(half // size, size, seed)
+        rest = length - half
+        if not first or crc(view[at + half : at + length]) != _remainder(rest // size, size, seed):
+            pending.append((at + half, rest))
+        if first:
+            pending.append((at, half))
     return out
 
 

@@ -65,7 +65,7 @@ class Kept:
     def _open(self) -> IO[bytes]:
         if self.scratch is None or shutil.disk_usage(self.scratch).free < _ROOM * self.recorded_bytes:
             raise OSError
-        file = tempfile.TemporaryFile(dir=self.scratch, buffering=0)
+        file = tempfile.TemporaryFile(dir=self.scratch, buffering=0)  # noqa: SIM115 - lives as long as this
         weakref.finalize(self, file.close)
         return file
 
