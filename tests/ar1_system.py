@@ -103,7 +103,7 @@ class ScriptedSystem:
         ends, self.script.ends_once = self.script.ends_once, ""
         if ends:
             self._ended.put(ends)
-        self._stop = threading.Event()
+        self._stop, self._closing = threading.Event(), threading.Lock()
         self._threads = [
             threading.Thread(target=t, name="scripted system", daemon=True) for t in (self._serve, self._tick)
         ]
@@ -126,6 +126,10 @@ class ScriptedSystem:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+        with self._closing:
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = -1
 
     # --- what it says -------------------------------------------------------------------------------------------------
 
