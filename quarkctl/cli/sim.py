@@ -123,14 +123,21 @@ def list_glasses(as_json: Json = False) -> None:
     """List running virtual glasses."""
     from quarkctl.sim import control, folder
 
-    rows = []
-    for i in folder.running():
+    rows, others = [], []
+    for name, i in folder.everything():
+        if i is None:
+            others.append(name)
+            continue
         try:
-            rows.append({**i.as_dict(), **control.request(i.name, command="status")})
+            rows.append({**i.as_dict(), **control.request(name, command="status")})
         except LinkError:  # it stopped while we looked
             continue
     if as_json:
-        show.document("quarkctl.sim-list/1", {"glasses": rows})
+        show.document("quarkctl.sim-list/1", {"glasses": rows, "other_versions": others})
+        return
+    for name in others:
+        show.out.print(f"sim:{name} was started by another version of quarkctl; end it: quarkctl sim stop {name}")
+    if not rows and others:
         return
     if not rows:
         show.out.print("no virtual glasses are running; start some: quarkctl sim start")
@@ -152,7 +159,7 @@ def stop(
     """Stop virtual glasses and remove what they left."""
     from quarkctl.sim import control, folder
 
-    names = [i.name for i in folder.running()] if everything else [_only(name)]
+    names = [found for found, _ in folder.everything()] if everything else [_only(name)]
     for one in names:
         control.stop(one)
         show.out.print(f"sim:{one} stopped")
@@ -373,14 +380,12 @@ def _only(name: str) -> str:
 
     if name:
         return name.removeprefix("sim:")
-    running = folder.running()
+    running = [found for found, _ in folder.everything()]
     if len(running) == 1:
-        return running[0].name
+        return running[0]
     if not running:
         raise LinkError("no virtual glasses are running", hint="quarkctl sim start")
-    raise LinkError(
-        f"{len(running)} virtual glasses run: {', '.join(i.name for i in running)}", hint="choose one with --name"
-    )
+    raise LinkError(f"{len(running)} virtual glasses run: {', '.join(running)}", hint="choose one with --name")
 
 
 def _packs(status: dict[str, Any]) -> str:
