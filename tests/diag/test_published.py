@@ -4,7 +4,7 @@ abstracts and articles give them; none holds a course of power and temperature t
 - Electronics Cooling, 2025-07-09, "Thermal Design for Externally Worn Wearable Electronics", table 1: most for a Li-ion cell
   45 degC charging and 60 degC discharging, memory chips 95 to 105 degC at the junction.
 - M. A. Rupp, Applied Ergonomics 114 (2024) 104128, doi:10.1016/j.apergo.2023.104128, abstract: sessions of 48 minutes at 28
-  to 43 degC in a headset; discomfort grows with it, and 36 degC are recommended as the most.
+  to 43 degC of the air in a headset; discomfort grows with it, and 36 degC are recommended as the most.
 """
 
 from __future__ import annotations
