@@ -37,6 +37,8 @@ have aarch64-linux-gnu-gcc || need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu g
 have mke2fs || need mke2fs e2fsprogs e2fsprogs e2fsprogs
 have fsck.erofs || need erofs-utils erofs-utils erofs-utils ""
 have qemu-system-aarch64 || need qemu-system-aarch64 qemu-system-arm qemu-system-aarch64 qemu
+# Applies the overlays of dtbo to the virtual AR1's device tree.
+have fdtoverlay || need fdtoverlay device-tree-compiler dtc dtc
 if [ "$purpose" = test ]; then
 	# Strangers that must get on with the virtual AR1, and the emulated USB on which they see it.
 	have fastboot || need fastboot fastboot android-tools android-platform-tools

@@ -105,8 +105,10 @@ def glasses(firmware: Callable[..., rtos.Built]) -> Iterator[Callable[..., Glass
     """``glasses()`` starts a pair with firmware 1.0.0; all are stopped at the end of the test."""
     started: list[str] = []
 
-    def start(version: str = "1.0.0", load: str = "camera", board: str = "s1-virtual", name: str = "") -> Glasses:
-        built = firmware(version, board)
+    def start(
+        version: str = "1.0.0", load: str = "camera", board: str = "s1-virtual", name: str = "", sabotage: str = ""
+    ) -> Glasses:
+        built = firmware(version, board, sabotage=sabotage)
         name = name or f"t{os.getpid()}-{len(started)}"
         instance = control.start(name, board, control.Firmware(built.boot_elf, built.image), load=load)
         started.append(name)

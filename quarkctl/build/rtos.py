@@ -18,7 +18,7 @@ from quarkctl.formats import elf, mcuboot_image
 from quarkctl.formats.mcuboot_image import Version
 
 #: Faults that can be built into a test image (firmware/rtos/app/sabotage.c).
-SABOTAGE = ("hang", "fault", "stack", "selftest")
+SABOTAGE = ("hang", "masked", "stalled", "fault", "stack", "selftest")
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ def rtos(
         typer.Option(metavar="X.Y.Z", help="Least version of the AR1's image; devices refuse it with an older one."),
     ] = "",
     sabotage: Annotated[
-        str, typer.Option(metavar="KIND", help="A test image that fails: hang, fault, stack or selftest.")
+        str,
+        typer.Option(metavar="KIND", help="A test image that fails: hang, masked, stalled, fault, stack or selftest."),
     ] = "",
     out: Out = None,
     as_json: Json = False,

@@ -24,7 +24,7 @@ def devices() -> list[Device]:
         Device(
             f"sim:{i.name}", i.port, f"{i.board}, {i.serial}", partial(control.port, i.name),
             board=i.board, serial=i.serial, methods=("smp",),
-            names=tuple(s.name for s in stations if s.sim == i.name),
+            names=tuple(s.name for s in stations if i.name == s.sim or i.serial == s.serial),
         )
         for i in folder.running()
     ]  # fmt: skip
@@ -39,6 +39,7 @@ def choose(word: str, method: str = "", *, allow_remote: bool = False) -> Opener
     A path that belongs to no known device is taken as it is: an explicit port always wins.
     Raises DeviceMissing, DeviceAmbiguous.
     """
+    word = _meant(word)
     if method in (ar1.LOADER, ar1.SYSTEM):
         return _ar1_way(word, method, allow_remote=allow_remote)
     network = ar1.network_device(word, allow_remote=allow_remote)
@@ -50,7 +51,7 @@ def choose(word: str, method: str = "", *, allow_remote: bool = False) -> Opener
         ar1_control.state(word.removeprefix("sim:").removesuffix("/ar1"))
     elif word.startswith("sim:"):
         control.port(word.removeprefix("sim:"))  # says at once if it is not there, and why
-    found = [d for d in devices() if method or not _is_ar1(d) or word in (d.identity, d.port)]
+    found = devices()
     if "://" in word:
         return Device(word, word, "", lambda: word).opener()
     if word.startswith("/") and not any(d.is_called(word) for d in found):
@@ -58,10 +59,13 @@ def choose(word: str, method: str = "", *, allow_remote: bool = False) -> Opener
     return identity.choose(found, word, method).opener()
 
 
-def _is_ar1(device: Device) -> bool:
-    """The application processor of virtual glasses: a pair is one device, and without a method, or its own name, the
-    microcontroller is meant."""
-    return device.identity.startswith("sim:") and device.identity.endswith("/ar1")
+def _meant(word: str) -> str:
+    """Of virtual glasses the pair, where the word is their serial number or a station of theirs: it holds for both chips."""
+    station = names.load().get(word)
+    if station and station.sim:
+        return station.word
+    serials = (word, station.serial) if station and station.serial else (word,)
+    return next((f"sim:{i.name}" for i in folder.running() if word and i.serial in serials), word)
 
 
 def other_chip(opener: Opener) -> Opener | None:

@@ -42,9 +42,9 @@ def discover(
 ) -> None:
     """Write a rig.toml with a station for each device that is connected now."""
     from quarkctl.cli.choose import devices
-    from quarkctl.link import names
+    from quarkctl.link.identity import talking
 
-    found = [d for d in devices() if not d.identity.endswith(names.AR1)]  # one station for both chips
+    found = talking(devices())  # one station for both chips
     if not found:
         raise LinkError("no device found", hint="plug the glasses in, or start virtual ones: quarkctl sim start")
     text = _rig_text(found)

@@ -99,9 +99,16 @@ class Finder:
 
 
 def called(found: Sequence[Device], word: str) -> list[Device]:
-    """The devices that the word may mean; where it is the identity of one, that one."""
+    """The devices that the word may mean where no flash method says which chip; where it is an identity, that one."""
     fitting = [d for d in found if d.is_called(word)]
-    return [d for d in fitting if d.identity == word] or fitting
+    return talking([d for d in fitting if d.identity == word] or fitting)
+
+
+def talking(found: Sequence[Device]) -> list[Device]:
+    """Two chips of one pair may have one serial number. Where no flash method says which, it is not the one with modes (an
+    application processor), if another is there."""
+    serials = {d.serial for d in found if d.serial and not d.mode}
+    return [d for d in found if not d.mode or d.serial not in serials]
 
 
 def choose(found: Sequence[Device], word: str, method: str = "") -> Device:
@@ -130,6 +137,7 @@ def choose(found: Sequence[Device], word: str, method: str = "") -> Device:
             )
     if len(fitting) > 1:  # of glasses with two chips, the identity names the microcontroller
         fitting = [d for d in fitting if d.identity == word] or fitting
+        fitting = fitting if method else talking(fitting)
     if len(fitting) > 1:
         listed = ", ".join(str(d) for d in fitting)
         raise DeviceAmbiguous(

@@ -43,9 +43,6 @@ from quarkctl.rig.worker import Worker
 
 #: A worker that was asked to end has so long to bring its device into a known state.
 GRACE_S = 30.0
-#: Virtual glasses a processor that are flashed at once. With eight, firmware that had to wait more than 3 s for
-#: its turn was reset by its watchdog now and then, which is no faster either: 28 s for 16, and 29 s in turn.
-_FLASHED_AT_ONCE = 3
 _TICK_S = 0.25
 _LIVE_EVERY_S = 0.25
 _LINE_MAX = 16 << 20
@@ -148,7 +145,6 @@ class _Seat:
         self.step_result: StepResult | None = None
         self.attempt = 1
         self.deadline = self.attempt_until = 0.0
-        self.held_back_at = 0.0
         self.stop_reason: Verdict | None = None
         self.kill_at = 0.0
         self.done = False
@@ -332,10 +328,7 @@ class _Fleet:
             turn, step = seat.todo[0]
             good = all(s.passed for s in seat.result.steps)
             if step.when is When.ALWAYS or (step.when is When.PASSED) == good:
-                if self._crowded(seat, step):
-                    self._hold_back(seat, step)
-                else:
-                    self._start(seat, turn, step)
+                self._start(seat, turn, step)
                 return
             seat.todo.pop(0)
         bad = next((s for s in seat.result.steps if not s.passed), None)
@@ -344,21 +337,7 @@ class _Fleet:
         else:
             self._close(seat, Verdict.PASSED, 0, "")
 
-    def _crowded(self, seat: _Seat, step: Step) -> bool:
-        """Virtual glasses that are flashed want processors, and their watchdogs go on while they wait for one."""
-        others = (s for s in self.seats if s.worker and s.station.sim and isinstance(s.todo[0][1].kind, plan.Flash))
-        crowd = _FLASHED_AT_ONCE * (os.cpu_count() or 1)
-        return bool(seat.station.sim) and isinstance(step.kind, plan.Flash) and sum(1 for _ in others) >= crowd
-
-    def _hold_back(self, seat: _Seat, step: Step) -> None:
-        if not seat.held_back_at:
-            seat.held_back_at = time.monotonic()
-            self._show(seat, step=step.name, text="waits for a processor")
-
     def _start(self, seat: _Seat, turn: int, step: Step) -> None:
-        if seat.held_back_at:  # that time is none of its own
-            seat.deadline += time.monotonic() - seat.held_back_at
-            seat.held_back_at = 0.0
         method, prepared = self.order.prepared.get(step.name, ("", None))
         found = seat.opener
         find = self.order.find if self.order.workers_find or found is None else lambda _word, _method: found

@@ -48,6 +48,7 @@ def start(
     qemu.require()
     if ar1_images:
         qemu.require(qemu.AR1_PROGRAM)
+        qemu.require(*qemu.OVERLAYS)
     image = _read(firmware.image)
     parsed = mcuboot_image.parse(image)
     if parsed.board != board:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from quarkctl.errors import DeviceAmbiguous, DeviceMissing
 from quarkctl.link import identity
+from quarkctl.link.identity import Device
 from quarkctl.link.serial_port import SerialPort
 
 Ports = list[SimpleNamespace]
@@ -86,6 +87,20 @@ def test_a_device_in_a_mode_that_does_not_take_the_method_is_not_chosen(plugged:
     plugged.append(port("/dev/ttyACM0", "QS1-0042", "1-1.2"))
     with pytest.raises(DeviceMissing, match="usb:QS1-0042 does not take fastboot"):
         identity.choose(identity.serial_devices(), "QS1-0042", "fastboot")
+
+
+def test_of_two_chips_with_one_serial_number_the_method_tells_which_is_meant(plugged: Ports) -> None:
+    plugged.append(port("/dev/ttyACM0", "QS1-0042", "1-1.2"))
+    processor = Device(
+        "usb:QS1-0042", "1-1.3", "fastboot", str, serial="QS1-0042", mode="fastboot", methods=("fastboot",)
+    )
+    found = [*identity.serial_devices(), processor]
+    assert identity.choose(found, "QS1-0042").port == "/dev/ttyACM0"
+    assert identity.choose(found, "QS1-0042", "smp").port == "/dev/ttyACM0"
+    assert identity.choose(found, "QS1-0042", "fastboot") is processor
+    assert [d.port for d in identity.called(found, "QS1-0042")] == ["/dev/ttyACM0"]
+    alone = [processor]
+    assert identity.choose(alone, "QS1-0042") is processor
 
 
 @given(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from quarkctl.build import rtos
+from quarkctl.cli.choose import choose
 from tests.conftest import Glasses, Quarkctl
 
 pytestmark = pytest.mark.qemu
@@ -37,6 +38,20 @@ def test_a_plan_flashes_swaps_judges_and_reacts_to_a_fault(
     assert found["a"]["steps"][1]["artifacts"][0]["kind"] == "recording"
     listed = quarkctl("rig", "list", "--json").json["stations"]
     assert [(s["station"], s["state"], s["swap"]) for s in listed] == [("a", "free", "sim"), ("b", "free", "sim")]
+
+
+def test_a_station_by_serial_number_means_the_chip_that_the_step_is_about(
+    glasses: Callable[..., Glasses], quarkctl: Quarkctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = glasses(name="rig-pair")
+    assert quarkctl("sim", "ar1", "fastboot", "--name", pair.name).code == 0
+    (quarkctl.folder / "rig.toml").write_text(f'[station.a]\nserial = "{pair.instance.serial}"\n')
+    monkeypatch.chdir(quarkctl.folder)
+    for word in (pair.instance.serial, "a", pair.device):
+        found = {method: choose(word, method).identity for method in ("", "smp", "fastboot")}
+        assert found == {"": pair.device, "smp": pair.device, "fastboot": f"{pair.device}/ar1"}, word
+    checks = {c["name"]: c for c in quarkctl("rig", "doctor", "--json").json["checks"]}
+    assert checks["a"]["ok"], checks["a"]
 
 
 def test_two_names_for_one_device_are_noticed(glasses: Callable[..., Glasses], quarkctl: Quarkctl) -> None:

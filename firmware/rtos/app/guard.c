@@ -14,7 +14,8 @@ void qk_guard_alive(unsigned index)
 	alive[index] = true;
 }
 
-/* Below every other thread but idle: where something hogs the processor, this one does not run either. */
+/* Below every other thread but idle: where something hogs the processor, this one does not run either. Where it runs
+ * and another did not do its round, that one waits for what does not come. */
 static void run(void *argument)
 {
 	(void)argument;
@@ -29,6 +30,8 @@ static void run(void *argument)
 				alive[i] = false;
 			}
 			qk_watchdog_kick();
+		} else {
+			qk_watchdog_missed(PERIOD_MS);
 		}
 		(void)osDelay(PERIOD_MS);
 	}

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
 #include "qk_app.h"
 
 /* `quarkctl build rtos --sabotage KIND` builds an image that fails in a known way, to prove that a test boot catches
  * it. */
 
-#if defined(QK_SABOTAGE_HANG) || defined(QK_SABOTAGE_FAULT) || defined(QK_SABOTAGE_STACK)
+#if defined(QK_SABOTAGE_HANG) || defined(QK_SABOTAGE_MASKED) || defined(QK_SABOTAGE_STALLED) ||                        \
+    defined(QK_SABOTAGE_FAULT) || defined(QK_SABOTAGE_STACK)
 
 static struct qk_thread thread;
 static uint64_t stack[1024 / 8];
@@ -19,14 +22,35 @@ __attribute__((noinline)) static uint32_t deeper(volatile uint32_t depth)
 }
 #endif
 
+#ifdef QK_SABOTAGE_STALLED
+/* All others go on, but nothing is reported any more. */
+static void stall(void)
+{
+	osThreadId_t threads[16];
+	uint32_t count = osThreadEnumerate(threads, sizeof threads / sizeof threads[0]);
+
+	while (count--) {
+		if (strcmp(osThreadGetName(threads[count]), "report") == 0) {
+			(void)osThreadTerminate(threads[count]);
+		}
+	}
+}
+#endif
+
 static void run(void *argument)
 {
 	(void)argument;
 	(void)osDelay(300);
-#ifdef QK_SABOTAGE_HANG
+#ifdef QK_SABOTAGE_MASKED
+	__asm volatile("cpsid i");
+#endif
+#if defined(QK_SABOTAGE_HANG) || defined(QK_SABOTAGE_MASKED)
 	for (;;) {
 		__asm volatile("nop");
 	}
+#endif
+#ifdef QK_SABOTAGE_STALLED
+	stall();
 #endif
 #ifdef QK_SABOTAGE_FAULT
 	*(volatile uint32_t *)0xf0000000u = 1;

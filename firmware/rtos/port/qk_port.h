@@ -15,9 +15,11 @@ _Noreturn void qk_port_reset(void);
 _Noreturn void qk_port_jump(uint32_t vector_table);
 void qk_port_wait_for_interrupt(void);
 
-/* Watchdog: an NMI after `timeout_ms`, a reset after as long again. Cannot be stopped once started. */
+/* Watchdog: a fault record and a reset when nobody kicks it for `timeout_ms` in which the processor could run. */
 void qk_watchdog_start(uint32_t timeout_ms);
 void qk_watchdog_kick(void);
+/* Instead of a kick, by who looked after `ms` and found that somebody hangs. */
+void qk_watchdog_missed(uint32_t ms);
 
 /* UARTs: 0 command and telemetry link, 1 doorbell of the power path, 2 the AR1, 3 firmware log. */
 enum { QK_UART_LINK = 0, QK_UART_DOORBELL = 1, QK_UART_AR1 = 2, QK_UART_LOG = 3 };

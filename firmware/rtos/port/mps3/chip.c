@@ -54,21 +54,6 @@ void qk_port_wait_for_interrupt(void)
 	__asm volatile("dsb\n wfi\n isb" ::: "memory");
 }
 
-void qk_watchdog_start(uint32_t timeout_ms)
-{
-	WATCHDOG_LOCK = WATCHDOG_UNLOCK_KEY;
-	WATCHDOG_LOAD = (uint32_t)((uint64_t)timeout_ms * WATCHDOG_HZ / 1000u);
-	WATCHDOG_CONTROL = 3; /* NMI, then reset */
-	WATCHDOG_LOCK = 0;
-}
-
-void qk_watchdog_kick(void)
-{
-	WATCHDOG_LOCK = WATCHDOG_UNLOCK_KEY;
-	WATCHDOG_CLEAR = 1;
-	WATCHDOG_LOCK = 0;
-}
-
 void qk_uart_open(unsigned uart, bool receive)
 {
 	UART_BAUDDIV(uart) = 32; /* 1 Mbaud at 32 MHz; the emulator does not care */

@@ -21,16 +21,22 @@ void __attribute__((naked)) qk_fault_entry(void)
 	               "b qk_fault_record\n");
 }
 
-/* First stage of the watchdog: whoever runs now has kept the watchdog thread from running. */
+/* Whoever runs now may have kept the thread that kicks the watchdog from running. */
 void __attribute__((naked)) NMI_Handler(void)
 {
-	__asm volatile("b qk_fault_entry");
+	__asm volatile("push {r0, lr}\n"
+	               "bl qk_watchdog_elapsed\n"
+	               "cmp r0, #0\n"
+	               "pop {r0, lr}\n"
+	               "bne qk_fault_entry\n"
+	               "bx lr\n");
 }
 
 static uint8_t kind_of(uint32_t exception)
 {
 	switch (exception) {
-	case 2:
+	case 2:  /* NMI */
+	case 15: /* SysTick */
 		return QK_FAULT_KIND_WATCHDOG;
 	case 4:
 		return QK_FAULT_KIND_MEMORY;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "qk_kernel.h"
+#include "qk_watchdog.h"
 #include "regs.h"
 
 /* Kernel port for Armv8-M mainline with FPU. Time is the 64-bit system counter and nothing else: SysTick only gives
@@ -136,9 +137,21 @@ void __attribute__((naked)) SVC_Handler(void)
 	               "bx lr\n");
 }
 
-void SysTick_Handler(void)
+/* Returns whether the tick finds a hang: then it ends as a fault of what it interrupted. */
+__attribute__((used)) static bool on_tick(void)
 {
 	qk_tick((uint32_t)(qk_port_counter() / COUNTS_PER_TICK), true);
+	return qk_watchdog_tick(1000u / QK_TICK_HZ);
+}
+
+void __attribute__((naked)) SysTick_Handler(void)
+{
+	__asm volatile("push {r0, lr}\n"
+	               "bl %c0\n"
+	               "cmp r0, #0\n"
+	               "pop {r0, lr}\n"
+	               "bne qk_fault_entry\n"
+	               "bx lr\n" ::"i"(on_tick));
 }
 
 /* Only wakes the processor; the idle thread does the rest. */

@@ -28,6 +28,7 @@
 #define SCB_BFAR QK_REG32(0xe000ed38u)
 #define SCB_CPACR QK_REG32(0xe000ed88u)
 
+#define ICSR_NMIPENDSET (1u << 31)
 #define ICSR_PENDSVSET (1u << 28)
 #define ICSR_PENDSTCLR (1u << 25)
 #define AIRCR_RESET 0x05fa0004u
