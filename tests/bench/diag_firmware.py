@@ -1,6 +1,6 @@
 """Faults that need a day, in the real firmware: virtual glasses in real time, two pairs at once, each with its faults.
 
-``python -m tests.bench diag_firmware``; part of `make bench-diag`. A day of each pair is recorded once and kept in build/bench,
+``python -m tests.bench diag_firmware``; part of `make bench-diag`. A day of each pair is recorded once, kept in build/bench
 under a digest of the firmware and of what plays its world; it is judged anew each time. So a run that was stopped goes on,
 and a change of a check costs seconds. Faults that show within seconds are in tests/diag/test_virtual_glasses.py.
 """
@@ -47,13 +47,13 @@ DAY = (("sleep", 200), ("camera", 2), ("idle", 2), ("camera", 900), ("sleep", 40
 _AT_ONCE = 2
 #: What a recorded day depends on.
 _WORLD = (
-    "firmware/rtos/**/*.[ch]", "protocols/*.toml", "tests/bench/diag_firmware.py",
+    "firmware/rtos/**/*.[ch]", "protocols/*.toml",
     *(f"quarkctl/sim/{name}.py" for name in ("plant", "faults", "loads", "glasses", "mailbox", "qemu", "cable")),
 )  # fmt: skip
 
 
 def folder() -> Path:
-    h = hashlib.sha256()
+    h = hashlib.sha256(repr(DAY).encode())
     for pattern in _WORLD:
         for path in sorted(ROOT.glob(pattern)):
             h.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
