@@ -91,7 +91,7 @@ kind = "super"
 size = "16 MiB"
 virtual_ab = true
 group.main = { maximum_size = "12 MiB" }
-partition = [{ name = "system", group = "main", image = "system" }, { name = "vendor", group = "main", image = "vendor" }]
+partition = [{ name = "system", group = "main", image = "system" }, { name = "vendor", group = "main", image = "vendor" }, { name = "spare", group = "main" }]
 sparse = true
 
 [image.vbmeta]
@@ -353,7 +353,9 @@ def test_strangers_read_the_file_systems_out_of_super_and_their_trees(built: tup
     found = second_reader.super_image(data, 0, backup=False)
     assert found["minor"] == 2 and found["flags"] == 1
     partitions = found["partitions"]
-    assert isinstance(partitions, dict) and set(partitions) == {"system_a", "system_b", "vendor_a", "vendor_b"}
+    assert isinstance(partitions, dict) and set(partitions) == {
+        f"{n}_{s}" for n in ("system", "vendor", "spare") for s in "ab"
+    }
     top = avb.parse((out / "vbmeta.img").read_bytes())
     for name, check in (("system", ["e2fsck", "-fn"]), ("vendor", ["fsck.erofs"])):
         image = tmp_path / name
@@ -589,7 +591,14 @@ def _expanded(path: Path) -> list[bytes]:
 def test_metadata_of_super_is_that_of_the_writer(built: tuple[Path, Path]) -> None:
     _, out = built
     m = lp.parse(_expanded(out / "super.img")[0], 1)
-    assert [p.name for p in m.partitions] == ["system_a", "system_b", "vendor_a", "vendor_b"] and m.slot_count == 2
+    assert [p.name for p in m.partitions] == [
+        "system_a",
+        "system_b",
+        "vendor_a",
+        "vendor_b",
+        "spare_a",
+        "spare_b",
+    ] and m.slot_count == 2
 
 
 def test_a_table_of_fewer_luns_takes_the_old_ones_away_even_after_a_kill(
