@@ -91,7 +91,8 @@ kind = "super"
 size = "16 MiB"
 virtual_ab = true
 group.main = { maximum_size = "12 MiB" }
-partition = [{ name = "system", group = "main", image = "system" }, { name = "vendor", group = "main", image = "vendor" }, { name = "spare", group = "main" }]
+partition = [{ name = "system", group = "main", image = "system" }, { name = "vendor", group = "main", image = "vendor" },
+             { name = "spare", group = "main" }]
 sparse = true
 
 [image.vbmeta]
@@ -504,17 +505,17 @@ def test_the_linter_says_size_limit_and_cure(old: str, new: str, told: str | Non
         (
             '"vendor", "data"]',
             '"vendor", "vendor"]',
-            "73:76: image.vbmeta.include is 'vendor', which stands there already",
+            "74:76: image.vbmeta.include is 'vendor', which stands there already",
         ),
         (
             'size = "16 MiB", image',
             'size = "grow", image',
-            "83:3: storage.lun.partition comes after super, which grows",
+            "84:3: storage.lun.partition comes after super, which grows",
         ),
         (
             'size = "64 KiB", ab',
             "size = 5000, ab",
-            "94:22: storage.lun.partition.size is 5000 bytes, not a multiple of 4096",
+            "95:22: storage.lun.partition.size is 5000 bytes, not a multiple of 4096",
         ),
     ],
 )
@@ -526,6 +527,17 @@ def test_a_wrong_specification_is_told_by_line_and_column(
     with pytest.raises(InputWrong) as error:
         spec.load(file)
     assert place in error.value.message and f"{file}:" in error.value.message
+
+
+@pytest.mark.parametrize("kind", ["ext4", "erofs"])
+def test_one_file_of_two_names_has_one_owner(kind: str, tmp_path: Path, keys: Path) -> None:
+    other = "erofs" if kind == "ext4" else "ext4"
+    file = workspace(tmp_path / "work", keys, text=SPEC.replace(f'kind = "{other}"', f'kind = "{kind}"'))
+    os.link(tmp_path / "work/root/bin/tool", tmp_path / "work/root/tool")
+    with pytest.raises(
+        InputWrong, match=r"spec.toml:43:2: image.system: bin/tool and tool are one file with two owners"
+    ):
+        request.build(request.Request(file, tmp_path / "out"))
 
 
 def test_a_manifest_that_makes_no_sense_is_told_by_line(tmp_path: Path, keys: Path) -> None:
