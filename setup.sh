@@ -37,6 +37,8 @@ have aarch64-linux-gnu-gcc || need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu g
 have mke2fs || need mke2fs e2fsprogs e2fsprogs e2fsprogs
 have fsck.erofs || need erofs-utils erofs-utils erofs-utils ""
 have qemu-system-aarch64 || need qemu-system-aarch64 qemu-system-arm qemu-system-aarch64 qemu
+# Applies the overlays of dtbo to the virtual AR1's device tree.
+have fdtoverlay || need fdtoverlay device-tree-compiler dtc dtc
 if [ "$purpose" = test ]; then
 	# Strangers that must get on with the virtual AR1, and the emulated USB on which they see it.
 	have fastboot || need fastboot fastboot android-tools android-platform-tools
@@ -57,6 +59,8 @@ if [ "$purpose" = test ]; then
 	have openssl || need openssl openssl openssl openssl
 	# what unzip lists and tests, a release bundle is a ZIP file for everybody
 	have unzip || need unzip unzip unzip unzip
+	# the tool of libzip, by which qdl reads what it flashes from a ZIP
+	have ziptool || need ziptool ziptool libzip-tools libzip
 	# strangers that read what we make for the application processor, or must make the same bytes
 	have img2simg || need img2simg android-sdk-libsparse-utils android-tools android-platform-tools
 	have unpack_bootimg || need unpack_bootimg mkbootimg android-tools ""

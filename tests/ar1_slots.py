@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from quarkctl.formats import avb, bootimg
+from quarkctl.formats import avb, bootimg, dtbo
 from quarkctl.formats.segments import joined
 from quarkctl.formats.signature import Algorithm, PublicKey
 from quarkctl.sim.ar1.bootloader import Bootloader
@@ -61,7 +61,7 @@ def images(
         "vendor_boot": joined(bootimg.build_vendor(bootimg.VendorBoot(
             4, (bootimg.Fragment("", "platform", b"modules "),), b"", cmdline, b"androidboot.hardware=virtual\n", "t",
         ))),
-        "dtbo": b"table " + mark,
+        "dtbo": joined(dtbo.build([dtbo.Entry(b"tree " + mark, id=1)])),
     }  # fmt: skip
     descriptors: list[avb.Descriptor] = [avb.Property("quark.version", mark)]
     for name, data in list(made.items()):

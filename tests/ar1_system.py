@@ -40,29 +40,34 @@ class Talk:
         self.samples: list[Sample] = []
 
     def until(self, wanted: Callable[[Sample], bool], again: bytes = b"") -> Sample:
-        """The first sample from now on that is wanted. ``again`` is sent until then, once a second."""
-        deadline, due = time.monotonic() + PATIENCE_S, 0.0
+        """The first sample from now on that is wanted. ``again`` is sent whenever a second passed in silence about it."""
+        deadline, due = time.monotonic() + PATIENCE_S, time.monotonic() + 1.0
         while time.monotonic() < deadline:
-            if again and time.monotonic() >= due:
-                self.link.write(again)
-                due = time.monotonic() + 1.0
             new = list(self._decoder.feed(self.link.read(1.0), 0))
             self.samples += new
             for sample in new:
                 if wanted(sample):
                     return sample
+            if again and time.monotonic() >= due:
+                self.link.write(again)
+                due = time.monotonic() + 1.0
         raise AssertionError(f"the system did not say it; it said {[s.message.name for s in self.samples[-20:]]}")
 
     def message(self, name: str) -> dict[str, Any]:
         return dict(self.until(lambda s: s.message.name == name).values)
 
     def request(self, action: str) -> int:
-        """The error of the answer. Asked again until it is answered."""
+        """The error of the answer. Asked again until it is answered, but for what ends the system: the same words must not
+        meet the next one."""
         nonce = random.getrandbits(31) + 1
         message = SCHEMA.messages["ar1_request"]
         body = SCHEMA.pack(message, {"action": ACTIONS[action], "nonce": nonce})
         wire = frame.build(frame.Frame(message.type or 0, 0, 0, 0, body), SCHEMA.crc_seed)
-        answered = self.until(lambda s: s.message.name == "ar1_answer" and s.values["nonce"] == nonce, wire)
+        self.link.write(wire)
+        leaves = action.startswith("reboot") or action == "power_off"
+        answered = self.until(
+            lambda s: s.message.name == "ar1_answer" and s.values["nonce"] == nonce, b"" if leaves else wire
+        )
         return int(answered.values["error"])
 
     def close(self) -> None:
@@ -108,7 +113,7 @@ class ScriptedSystem:
         ends, self.script.ends_once = self.script.ends_once, ""
         if ends:
             self._ended.put(ends)
-        self._stop = threading.Event()
+        self._stop, self._closing = threading.Event(), threading.Lock()
         self._threads = [
             threading.Thread(target=t, name="scripted system", daemon=True) for t in (self._serve, self._tick)
         ]
@@ -131,6 +136,10 @@ class ScriptedSystem:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+        with self._closing:
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = -1
 
     # --- what it says -------------------------------------------------------------------------------------------------
 

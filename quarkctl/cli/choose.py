@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from quarkctl.errors import DeviceMissing
 from quarkctl.link import Opener, ar1, identity, names
 from quarkctl.link.identity import Device, Finder
 from quarkctl.link.serial_port import SerialOpener
@@ -65,6 +66,19 @@ def _meant(word: str) -> str:
         return station.word
     serials = (word, station.serial) if station and station.serial else (word,)
     return next((f"sim:{i.name}" for i in folder.running() if word and i.serial in serials), word)
+
+
+def other_chip(opener: Opener) -> Opener | None:
+    """The AR1's own line of virtual glasses whose microcontroller this is, while its system runs. Of real glasses nobody
+    knows which ports are a pair: there it must be named."""
+    name = opener.identity.removeprefix("sim:")
+    if name == opener.identity or name.endswith("/ar1"):
+        return None
+    try:
+        ar1_control.port(name)
+    except DeviceMissing:
+        return None
+    return choose(f"{opener.identity}/ar1")
 
 
 def methods_of(word: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quarkctl.cli import show
-from quarkctl.cli.options import Board, Device, Events, Json, Seconds, Timeout, bounded, examples
+from quarkctl.cli.options import Also, Board, Device, Events, Json, Seconds, Timeout, bounded, examples
 from quarkctl.errors import HostUnfit, InputWrong, UsageWrong
 from quarkctl.events import Event, Level
 
@@ -99,6 +99,7 @@ def _command(area: str, text: str, live: str, *, example: tuple[str, str]) -> No
     """One command a area; they differ only in which checks they choose."""
 
     def run(
+        ctx: typer.Context,
         check: Annotated[
             list[str] | None,
             typer.Argument(
@@ -106,6 +107,7 @@ def _command(area: str, text: str, live: str, *, example: tuple[str, str]) -> No
             ),
         ] = None,
         device: Device = "",
+        also: Also = None,
         recording: Recordings = None,
         board: Board = "",
         limits: LimitsFile = None,
@@ -124,11 +126,14 @@ def _command(area: str, text: str, live: str, *, example: tuple[str, str]) -> No
         as_json: Json = False,
         events: Events = "",
     ) -> int:
+        by_environment = ctx.get_parameter_source("device")
+        if recording and by_environment and by_environment.name == "ENVIRONMENT":
+            device = ""  # that of the shell, not of this command
         with bounded(timeout):
             request = _Request(
-                area, check or [], device, recording or [], board, limits, limit or [], report or [], repeat,
-                guided or bool(actuator), actuator, step_timeout, seconds, strict, operator, fixture, schemas or [],
-                as_json, events,
+                area, check or [], device, also or [], recording or [], board, limits, limit or [], report or [],
+                repeat, guided or bool(actuator), actuator, step_timeout, seconds, strict, operator, fixture,
+                schemas or [], as_json, events,
             )  # fmt: skip
             return request.run()
 
@@ -140,7 +145,8 @@ class _Request:
     """What was asked for on the command line."""
 
     def __init__(
-        self, area: str, words: Sequence[str], device: str, recordings: Sequence[Path], board: str, limits: Path | None,
+        self, area: str, words: Sequence[str], device: str, also: Sequence[str], recordings: Sequence[Path],
+        board: str, limits: Path | None,
         overrides: Sequence[str], reports: Sequence[Path], repeat: int, guided: bool, actuator: str, step_timeout: float,
         seconds: float | None, strict: bool, operator: str, fixture: str, schemas: Sequence[Path], as_json: bool,
         events: str,
@@ -150,7 +156,7 @@ class _Request:
 
         self.chosen = checks.select(area, words)
         self.asked = bool(words)
-        self.device, self.recordings, self.board = device, recordings, board
+        self.device, self.also, self.recordings, self.board = device, also, recordings, board
         self.limits_file, self.overrides, self.reports = limits, overrides, reports
         self.repeat, self.guided, self.actuator, self.step_timeout = repeat, guided, actuator, step_timeout
         self.seconds, self.strict, self.operator, self.fixture = seconds, strict, operator, fixture
@@ -159,10 +165,10 @@ class _Request:
             if path.suffix not in KINDS:
                 kinds = ", ".join(f"{k} ({v})" for k, v in KINDS.items())
                 raise UsageWrong(f"do not know what report {path.name} is", hint=f"there are {kinds}")
-        if recordings and (repeat > 1 or guided or device):
+        if recordings and (repeat > 1 or guided or device or also):
             raise UsageWrong(
                 "a recording is judged as it is",
-                hint="--device, --repeat, --guided and --actuator are for live devices",
+                hint="--device, --also, --repeat, --guided and --actuator are for live devices",
             )
         if limits and not limits.is_file():
             raise InputWrong(f"cannot read {limits}: there is no such file")
@@ -178,6 +184,11 @@ class _Request:
         limits: Limits | None = None
         for number in range(len(self.recordings) or self.repeat):
             evidence = self._evidence(number)
+            if evidence.ar1_hello and not evidence.hello:
+                raise InputWrong(
+                    f"{evidence.source} holds the AR1's stream alone",
+                    hint="what is judged is on the microcontroller's line; the AR1's comes beside it: --also",
+                )
             limits = self._limits(self.board or str(evidence.hello.get("board", "")))
             with show.Reporter(self.events, quiet=self.as_json) as progress:
 
@@ -210,7 +221,7 @@ class _Request:
         if self.guided and not steps:
             raise UsageWrong("there is nothing to guide through", hint=f"steps exist for {', '.join(guide.SCRIPTS)}")
         return listen.from_device(listen.Listening(
-            self.device, self.seconds or _LIVE_SECONDS, steps, self.step_timeout, self.actuator, self.chosen,
+            self.device, self.also, self.seconds or _LIVE_SECONDS, steps, self.step_timeout, self.actuator, self.chosen,
             self._product, self._limits, self.events, self.as_json,
         ))  # fmt: skip
 
@@ -441,7 +452,8 @@ def _print(result: Result, reports: Sequence[Path], *, asked: bool) -> None:
 
     e, identity = result.evidence, result.provenance.identity
     show.out.print(
-        f"{identity.get('serial', '?')}  {identity.get('board', '?')}  rtos {identity.get('rtos', '?')}   "
+        f"{identity.get('serial', '?')}  {identity.get('board', '?')}  rtos {identity.get('rtos', '?')}  "
+        f"ar1 {identity.get('ar1', '?')}   "
         f"limits {result.limits.title}   {e.span_s():.1f} s of {e.source}"
     )
     judged = [f for f in result.findings if f.verdict is not Verdict.SKIP]

@@ -75,6 +75,10 @@ AR1_PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
         "unpacking Debian's kernel for the virtual AR1",
         {"apt": "apt-get install dpkg", "dnf": "dnf install dpkg", "brew": "brew install dpkg"},
     ),
+    "fdtoverlay": (
+        "device tree overlays of the virtual AR1",
+        {"apt": "apt-get install device-tree-compiler", "dnf": "dnf install dtc", "brew": "brew install dtc"},
+    ),
     "qemu-system-aarch64": (
         "booting the images of the virtual AR1",
         {

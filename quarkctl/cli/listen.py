@@ -7,12 +7,13 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quarkctl.cli import show
-from quarkctl.errors import HostUnfit, UsageWrong
+from quarkctl.errors import HostUnfit, LayoutMismatch, QuarkError, UsageWrong
 from quarkctl.events import Event, Level
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from quarkctl.diag.guide import Step
     from quarkctl.diag.limits import Limits
     from quarkctl.diag.product import Product
-    from quarkctl.formats.stream import Sample
+    from quarkctl.formats.recording import Chunk
+    from quarkctl.formats.stream import Batch, Sample
 
 #: What is judged at once, so long after a pack came or went: a takeover that has not come by then will not come, and what
 #: hardware held has arrived.
@@ -32,9 +34,11 @@ _ACTUATOR_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Listening:
-    """How a live device is listened to. ``limits_of`` reads the limits once the board is known."""
+    """How a live device is listened to, and ``also`` other lines of it. ``limits_of`` reads the limits once the board is
+    known."""
 
     device: str
+    also: Sequence[str]
     seconds: float | None
     steps: Sequence[Step]
     step_timeout_s: float
@@ -60,22 +64,25 @@ def from_recording(
 
 
 class _Live:
-    """What a device sent so far."""
+    """What a device sent so far, over one line or several."""
 
-    def __init__(self, how: Listening, name: str, progress: show.Reporter) -> None:
+    def __init__(self, how: Listening, names: Sequence[str], progress: show.Reporter) -> None:
         from quarkctl import schemas
         from quarkctl.diag.columns import Columns
         from quarkctl.formats.stream import Decoder
 
-        self.how, self.name, self.progress = how, name, progress
-        self.decoder, self.columns = Decoder(schemas.telemetry()), Columns()
+        self.how, self.names, self.name, self.progress = how, names, names[0], progress
+        self.decoders: list[Decoder | None] = [Decoder(schemas.telemetry()) for _ in names]
+        self.columns, self.began_ns = Columns(), time.time_ns()
         self._due: list[tuple[float, Sample]] = []
 
-    def feed(self, data: bytes, host_ns: int) -> list[Sample]:
+    def feed(self, chunk: Chunk) -> list[Sample]:
         """Takes one read; returns the packs' comings and goings in it."""
         from quarkctl.diag import columns
 
-        batch = self.decoder.batch(data, [len(data)], [host_ns])
+        batch = self._decoded(chunk)
+        if batch is None:
+            return []
         self.columns.add(batch)
         new = columns.events(batch, _JUDGED)
         for text in swaps(new):
@@ -86,14 +93,37 @@ class _Live:
             self._tell(self._due.pop(0)[1])
         return new
 
+    def _decoded(self, chunk: Chunk) -> Batch | None:
+        decoder = self.decoders[chunk.line]
+        if decoder is None:
+            return None
+        try:
+            return decoder.batch(chunk.data, [len(chunk.data)], [chunk.host_ns])
+        except LayoutMismatch as error:
+            if not chunk.line:
+                raise
+            self.decoders[chunk.line] = None
+            self.lost(chunk.line, error)
+            return None
+
+    def lost(self, line: int, error: QuarkError) -> None:
+        """What comes beside the first line is evidence, not a condition."""
+        self.note(f"{self.names[line]}: {error.message}; judged without what would have come")
+
     def note(self, text: str) -> None:
         self.progress(Event(self.name, "listen", Level.NOTE, text))
 
     def evidence(self) -> Evidence:
-        d = self.decoder
+        from quarkctl.cli.host import waits
+        from quarkctl.diag.columns import line_of_rtos
+        from quarkctl.formats.stream import Decoder
+
+        d = line_of_rtos([d for d in self.decoders if d is not None], " and ".join(self.names))
+        assert isinstance(d, Decoder)  # noqa: S101 - that is what they are
         return self.columns.evidence(
-            d.schema, d.counts, d.account.losses, self.how.product_of(self.board), self.name, "", "open"
-        )
+            d.schema, d.counts, d.account.losses, self.how.product_of(self.board), self.name, "", "open",
+            waits(self.name, self.began_ns),
+        )  # fmt: skip
 
     @property
     def board(self) -> str:
@@ -116,40 +146,50 @@ class _Live:
 
 def from_device(how: Listening) -> Evidence:
     """Listen, and lead through the steps if there are any."""
-    from quarkctl.cli.choose import choose
+    from quarkctl.cli.choose import choose, other_chip
     from quarkctl.telemetry import live
 
-    opener = choose(how.device)
-    link = opener.open()
-    try:
-        with show.Reporter(how.events, quiet=how.quiet) as progress:
-            got = _Live(how, opener.identity, progress)
-            progress(Event(opener.identity, "listen", Level.START))
-            if how.steps:
-                for step in how.steps:
-                    _lead(got, step, lambda stop: live.chunks(link, stop))
-            else:
-                until = live.Until(how.seconds)
-                if not how.quiet and how.events != "-":
-                    todo = ": swap a battery now" if any(c.topic == "swap" for c in how.chosen) else ""
-                    show.err.print(f"listening to {opener.identity} for {how.seconds:g} s{todo}")
-                for chunk in live.chunks(link, until):
-                    got.feed(chunk.data, chunk.host_ns)
-                    progress(
-                        Event(
-                            opener.identity,
-                            "listen",
-                            Level.PROGRESS,
-                            f"{got.columns.frames} frames",
-                            eta_s=until.left_s,
-                        )
-                    )
-    finally:
-        link.close()
-    return got.evidence()
+    openers = [choose(d) for d in (how.device, *how.also)]
+    names = [o.identity for o in openers]
+    if len(set(names)) < len(names):
+        raise UsageWrong(
+            f"{names[0]} cannot be listened to twice", hint="--also takes another line of the same glasses"
+        )
+    with ExitStack() as stack, show.Reporter(how.events, quiet=how.quiet) as progress:
+        links = []
+        for opener in openers:
+            links.append(opener.open())
+            stack.callback(links[-1].close)
+        beside = other_chip(openers[0]) if not how.also else None
+        if beside:
+            try:
+                links.append(beside.open())
+                stack.callback(links[-1].close)
+                names.append(beside.identity)
+            except QuarkError as error:
+                progress(Event(names[0], "listen", Level.NOTE, f"judged without the AR1's own line: {error.message}"))
+        got = _Live(how, names, progress)
+        progress(Event(names[0], "listen", Level.START))
+        # one course of reading for all steps: what arrives between two of them is not lost
+        chunks = live.merged(links, lambda: False, lost=got.lost)
+        stack.callback(chunks.close)
+        for step in how.steps:
+            _lead(got, step, chunks)
+        if not how.steps:
+            until = live.Until(how.seconds)
+            if not how.quiet and how.events != "-":
+                todo = ": swap a battery now" if any(c.topic == "swap" for c in how.chosen) else ""
+                show.err.print(f"listening to {' and '.join(names)} for {how.seconds:g} s{todo}")
+            for chunk in chunks:
+                got.feed(chunk)
+                frames = f"{got.columns.frames} frames"
+                progress(Event(names[0], "listen", Level.PROGRESS, frames, eta_s=until.left_s))
+                if until():
+                    break
+        return got.evidence()
 
 
-def _lead(got: _Live, step: Step, chunks: Callable[[Callable[[], bool]], Iterator[object]]) -> None:
+def _lead(got: _Live, step: Step, chunks: Iterator[Chunk]) -> None:
     """One step: say it or have it done, wait until telemetry shows it, then until its consequences are in."""
     from quarkctl.telemetry.live import Until
 
@@ -159,8 +199,8 @@ def _lead(got: _Live, step: Step, chunks: Callable[[Callable[[], bool]], Iterato
         actuate(how.actuator, got.name, step.action)
     seen = not step.event
     until = Until(step.hold_s if seen else how.step_timeout_s)
-    for chunk in chunks(until):
-        for s in got.feed(chunk.data, chunk.host_ns):  # type: ignore[attr-defined]
+    for chunk in chunks:
+        for s in got.feed(chunk):
             if not seen and s.message.name == step.event and s.number("pack") == step.pack:
                 seen, until = True, Until(step.hold_s)
         got.progress(Event(got.name, "listen", Level.PROGRESS, f"{got.columns.frames} frames", eta_s=until.left_s))

@@ -45,6 +45,13 @@ Device = Annotated[
         help="Serial number, physical port, path, name in rig.toml, or sim:NAME. Needed when several fit.",
     ),
 ]  # fmt: skip
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also", metavar="ID", autocompletion=complete_device,
+        help="A second line beside it, such as the AR1's; may be repeated.",
+    ),
+]  # fmt: skip
 Board = Annotated[
     str,
     typer.Option(

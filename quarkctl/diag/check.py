@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quarkctl.diag.estimate import Estimate
 from quarkctl.diag.evidence import Evidence
@@ -87,6 +87,21 @@ class Case:
         return self.finding(
             j.verdict, "; ".join(words), subject=subject, value=number, u=j.u, span=span, details=details
         )
+
+    def unless_host(self, found: Finding, from_ns: int, to_ns: int, ms: float = 1.0, *, link: bool = False) -> Finding:
+        """A fault of virtual glasses that may be one of their host cannot be told from it: INVALID. ``ms``: of one unit
+        of the value; from, to: arrivals between which it was measured."""
+        waited = self.evidence.host_wait_ms(from_ns, to_ns, link=link)
+        limit, value = found.limit, found.value
+        if found.verdict is not Verdict.FAIL or limit is None or limit.usl is None or value is None:
+            return found
+        if not waited or value - waited / ms > limit.usl:
+            return found
+        note = (
+            f"{found.note}; meanwhile these virtual glasses waited {waited:.0f} ms for their host's processors: "
+            "run them on a computer with less to do"
+        )
+        return replace(found, verdict=Verdict.INVALID, note=note.removeprefix("; "))
 
 
 def run(check: Check, evidence: Evidence, limits: Limits, *, asked: bool = False) -> list[Finding]:

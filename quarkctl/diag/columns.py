@@ -22,14 +22,17 @@ WANTED = frozenset({
     "power", "battery", "thermal", "bus", "gauge", "charger", "pack_auth", "ar1_link", "display", "camera", "pack_removed",
     "pack_inserted", "pack_rejected", "takeover", "undervoltage", "samples_lost", "throttle_changed",
 })  # fmt: skip
+#: What checks look at of the AR1's own stream.
+WANTED_AR1 = frozenset({"ar1_thermal"})
 _RTOS, _AR1 = 1, 2
 
 
 class Columns:
-    """Collects batches of one pair of glasses: what the microcontroller sent, and what the AR1 says that it is."""
+    """Collects batches of one pair of glasses: what the microcontroller sent, and the AR1."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[Table]] = {}
+        self._ar1_parts: dict[str, list[Table]] = {}
         self.schema: Schema | None = None
         self.hello: Sample | None = None
         self.ar1_hello: Sample | None = None
@@ -47,14 +50,18 @@ class Columns:
             of_ar1 = t.chip == _AR1
             if of_ar1.any():
                 self.ar1_starts = max(self.ar1_starts, int(t.boot[of_ar1].max()) + 1)
-            if t.message.name not in WANTED:
+            if t.message.name in WANTED:
+                keep, parts = t.chip == _RTOS, self._parts
+            elif t.message.name in WANTED_AR1:
+                keep, parts = of_ar1, self._ar1_parts
+            else:
                 continue
             out = np.zeros(len(t.rows), dtype(t.schema, t.message.name))
             out["boot"], out["seq"], out["host_ns"] = t.boot, t.seq, t.host_ns
             out["time_us"] = np.minimum(t.time_us, np.uint64(2**62)).astype(np.int64)
             for name in out.dtype.names[4:]:
                 out[name] = t.rows[f"={name}"]
-            self._parts.setdefault(t.message.name, []).append(out[t.chip == _RTOS])
+            parts.setdefault(t.message.name, []).append(out[keep])
 
     def _identify(self, hellos: Messages) -> None:
         """The newest of each chip."""
@@ -68,34 +75,35 @@ class Columns:
     def board(self) -> str:
         return self.hello.text("board") if self.hello else ""
 
-    def tables(self) -> dict[str, Table]:
-        """One array a message, rows in device time within each start."""
-        import numpy as np
-
-        out = {}
-        for name, parts in self._parts.items():
-            newest = parts[-1].dtype  # a device that was flashed in between speaks another layout: the last one counts
-            whole = np.concatenate([p for p in parts if p.dtype == newest])
-            self._parts[name] = [whole]
-            keys = whole["boot"].astype(np.int64), whole["time_us"]
-            sorted_already = len(whole) < 2 or bool(
-                ((np.diff(keys[0]) > 0) | ((np.diff(keys[0]) == 0) & (np.diff(keys[1]) >= 0))).all()
-            )
-            if len(whole):
-                out[name] = whole if sorted_already else whole[np.lexsort((keys[1], keys[0]))]
-        return out
-
     def evidence(
         self, schema: Schema, counts: Counts, losses: Sequence[Loss], product: Product, source: str = "",
-        sha256: str = "", ending: str = "complete",
+        sha256: str = "", ending: str = "complete", host_waits: Sequence[tuple[int, float, bool]] = (),
     ) -> Evidence:  # fmt: skip
         gone = [x for x in losses if x.kind == "lost" and x.count and x.chip in (0, _RTOS)]
         hello: dict[str, Any] = dict(self.hello.values) if self.hello else {}
         ar1: dict[str, Any] = dict(self.ar1_hello.values) if self.ar1_hello else {}
         return Evidence(
-            self.schema or schema, self.tables(), counts, gone, product, source, sha256, ending, hello, self.frames, ar1,
-            self.ar1_starts,
+            self.schema or schema, _tables(self._parts), counts, gone, product, source, sha256, ending, hello, self.frames,
+            ar1, self.ar1_starts, _tables(self._ar1_parts), host_waits,
         )  # fmt: skip
+
+
+def _tables(kept: dict[str, list[Table]]) -> dict[str, Table]:
+    """One array a message, rows in device time within each start. The parts become one."""
+    import numpy as np
+
+    out = {}
+    for name, parts in kept.items():
+        newest = parts[-1].dtype  # a device that was flashed in between speaks another layout: the last one counts
+        whole = np.concatenate([p for p in parts if p.dtype == newest])
+        kept[name] = [whole]
+        keys = whole["boot"].astype(np.int64), whole["time_us"]
+        sorted_already = len(whole) < 2 or bool(
+            ((np.diff(keys[0]) > 0) | ((np.diff(keys[0]) == 0) & (np.diff(keys[1]) >= 0))).all()
+        )
+        if len(whole):
+            out[name] = whole if sorted_already else whole[np.lexsort((keys[1], keys[0]))]
+    return out
 
 
 class Piece(Protocol):
@@ -128,6 +136,9 @@ class Recorded(Protocol):
     @property
     def ending(self) -> str: ...
 
+    @property
+    def notes(self) -> Sequence[Mapping[str, Any]]: ...
+
     def pieces(self, before: None = None, *, hashed: bool = False) -> Iterator[Piece]: ...
 
 
@@ -145,15 +156,35 @@ def recorded(
         told(columns.frames)
     if not columns.frames:
         raise InputWrong(f"{recording.path} holds no samples ({recording.ending}, {recording.wire_bytes} wire bytes)")
-    # The microcontroller has one line, the AR1 may have another; two microcontrollers are two devices.
-    of_rtos = [d for d in recording.decoders.values() if _RTOS in d.account.chips] or list(recording.decoders.values())
-    if len(of_rtos) > 1:
-        told_of = f"{recording.path} holds {len(of_rtos)} lines of microcontrollers"
-        raise InputWrong(told_of, hint="record one device for a diagnosis")
+    rtos = line_of_rtos(list(recording.decoders.values()), str(recording.path))
     return columns.evidence(
-        recording.schema, of_rtos[0].counts, of_rtos[0].account.losses, product_of(columns.board),
-        str(recording.path), recording.sha256, recording.ending,
+        recording.schema, rtos.counts, rtos.account.losses, product_of(columns.board),
+        str(recording.path), recording.sha256, recording.ending, host_waits(recording.notes),
     )  # fmt: skip
+
+
+def host_waits(notes: Iterable[Mapping[str, Any]]) -> list[tuple[int, float, bool]]:
+    """What a recorder noted of the host of virtual glasses; what is no such row is left out."""
+    rows = [row for note in notes if note.get("note") == "host" and isinstance(note.get("waits"), list)
+            for row in note["waits"]]  # fmt: skip
+    out = []
+    for row in rows:
+        if isinstance(row, list) and len(row) == 3 and all(type(x) in (int, float) and 0 <= x < 2**63 for x in row[:2]):
+            out.append((int(row[0]), float(row[1]), row[2] is True))
+    return out
+
+
+def line_of_rtos(lines: Sequence[Line], source: str) -> Line:
+    """The line whose frames are counted: the microcontroller has one, the AR1 may have another.
+
+    Raises InputWrong for two microcontrollers: they are two devices.
+    """
+    found = [line for line in lines if _RTOS in line.account.chips] or lines[:1]
+    if len(found) > 1:
+        raise InputWrong(
+            f"{source} holds {len(found)} lines of microcontrollers", hint="record one device for a diagnosis"
+        )
+    return found[0]
 
 
 def since(evidence: Evidence, boot: int, time_us: int) -> Evidence:

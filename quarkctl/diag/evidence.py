@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: A sensor that shows less or more than this is not there: no thermistor reads so, and firmware sends its extremes.
 ZONE_DECIC = (-500, 1500)
+#: What the AR1 sends for a zone that has no sensor.
+AR1_NO_SENSOR = -32768
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ class Evidence:
     numbers in the units of the schema. Rows are in device time within a boot; ``losses`` are
     those of the sequence. ``frames``: all that were received, also of messages that no check looks at.
     ``hello`` is the microcontroller's, ``ar1_hello`` that of the AR1, empty where it has said nothing; ``ar1_starts`` are
-    its starts in this record. ``source`` names a recording or a device,
-    ``sha256`` the recording's hash (empty for a live device).
+    its starts in this record, ``ar1_tables`` what it sent, in its own device time. ``source`` names a recording or a device,
+    ``sha256`` the recording's hash (empty for a live device). ``host_waits``, of virtual glasses: (arrival clock in ns, ms,
+    whether their AR1 runs) of each second in which their processes waited for a processor of the host.
     """
 
     schema: Schema
@@ -51,6 +54,8 @@ class Evidence:
     frames: int = 0
     ar1_hello: Mapping[str, object] = field(default_factory=dict)
     ar1_starts: int = 0
+    ar1_tables: Mapping[str, Table] = field(default_factory=dict)
+    host_waits: Sequence[tuple[int, float, bool]] = ()
 
     def of(self, message: str) -> Table:
         """All rows; an empty array with the right fields when there are none."""
@@ -70,6 +75,16 @@ class Evidence:
         if not len(table):
             return table
         return np.asarray(table[table["boot"] == np.bincount(table["boot"]).argmax()])
+
+    def host_wait_ms(self, from_ns: int, to_ns: int, *, link: bool = False) -> float:
+        """What virtual glasses waited for their host's processors between two arrivals, of all their processes together: at
+        most so much of what they measured meanwhile is the host's. 0 for real glasses. ``link``: of what lies between the
+        chips; where no AR1 runs the plant model tells that, and no host delays it."""
+        return sum(
+            ms
+            for end_ns, ms, ar1 in self.host_waits
+            if end_ns >= from_ns and end_ns - _WAIT_NS <= to_ns and (ar1 or not link)
+        )
 
     def _empty(self, message: str) -> Table:
         import numpy as np
@@ -125,7 +140,7 @@ class Evidence:
         if not h:
             return {"source": self.source}
         out = {"source": self.source, "board": str(h["board"]), "serial": str(h["serial"]), "rtos": version_of(h)}
-        out["rtos_build_id"] = build_of(h)
+        out["rtos_build_id"] = build_of(h) or "not reported"
         out["ar1"] = (version_of(self.ar1_hello) if self.ar1_hello else self._ar1_heard()) or "not reported"
         out["ar1_build_id"] = build_of(self.ar1_hello) or "not reported"
         out["layout"] = f"{h['layout_hash']:#06x}"
@@ -150,6 +165,8 @@ def span(message: str, table: Table, first: int = 0, last: int = -1) -> Span | N
     return Span(message, int(table["boot"][a]), int(table["time_us"][a]), int(table["time_us"][b]), b - a + 1)
 
 
+#: A stretch of `host_waits` is about a second long, and rather too long than too short here.
+_WAIT_NS = 1_500_000_000
 _NUMPY = {"u8": "u1", "i8": "i1", "u16": "<u2", "i16": "<i2", "u32": "<u4", "i32": "<i4", "u64": "<u8", "i64": "<i8",
           "f32": "<f4"}  # fmt: skip
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from quarkctl.diag.check import Case, Check
 from quarkctl.diag.evidence import span
-from quarkctl.diag.finding import Finding
+from quarkctl.diag.finding import Finding, Verdict
 
+if TYPE_CHECKING:
+    from quarkctl.diag.evidence import Table
+
+#: A request may have begun so long before the report that tells of it, and counts as lost after it.
+_ANSWER_NS = 500_000_000
 _FIELDS = ("sent_count", "lost_count", "latency_us_max", "wake_us_max", "hand_over_us_max")
 
 
@@ -17,11 +25,11 @@ def _worst(case: Case, field: str, idle: str) -> list[Finding]:
     k = int(t[field].argmax())
     if not t[field][k]:
         return [case.absent(idle)]
-    return [
-        case.judged(
-            float(t[field][k]) / 1000, f"highest of {len(t)} reports", span=span("ar1_link", t, k, k), floor=0.0
-        )
-    ]
+    found = case.judged(
+        float(t[field][k]) / 1000, f"highest of {len(t)} reports", span=span("ar1_link", t, k, k), floor=0.0
+    )
+    arrived = t["host_ns"]
+    return [case.unless_host(found, int(arrived[max(k - 1, 0)]) - _ANSWER_NS, int(arrived[k]), link=True)]
 
 
 def latency(case: Case) -> list[Finding]:
@@ -47,7 +55,23 @@ def loss(case: Case) -> list[Finding]:
     lost = int(t["lost_count"][-1]) - int(t["lost_count"][0])
     if sent < 10:
         return [case.absent(f"only {sent} requests were sent: record longer with the AR1 awake")]
-    return [case.judged(100 * lost / sent, f"{lost} of {sent} requests", span=span("ar1_link", t), floor=0.0)]
+    found = case.judged(100 * lost / sent, f"{lost} of {sent} requests", span=span("ar1_link", t), floor=0.0)
+    return [found if found.verdict is not Verdict.FAIL else _of_glasses(case, found, t, sent)]
+
+
+def _of_glasses(case: Case, found: Finding, t: Table, sent: int) -> Finding:
+    """Without the requests that virtual glasses may have lost since they did not run: the fault, or INVALID."""
+    e = case.evidence
+    arrived, lost = t["host_ns"].tolist(), t["lost_count"].tolist()
+    theirs = sum(
+        lost[k] - lost[k - 1]
+        for k in range(1, len(t))
+        if e.host_wait_ms(arrived[k - 1] - _ANSWER_NS, arrived[k], link=True) < _ANSWER_NS / 1e6
+    )
+    if found.limit is None or found.limit.usl is None or 100 * theirs / sent > found.limit.usl:
+        return found
+    note = f"{found.note}, {theirs} of them while these virtual glasses need not wait for their host's processors"
+    return replace(found, verdict=Verdict.INVALID, note=f"{note}: run them on a computer with less to do")
 
 
 CHECKS = (

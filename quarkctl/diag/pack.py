@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Sequence
+
 from quarkctl.diag.check import Case, Check
 from quarkctl.diag.estimate import Estimate
 from quarkctl.diag.evidence import ZONE_DECIC, span
 from quarkctl.diag.finding import Finding, Verdict
 from quarkctl.diag.product import SIDES
+
+#: Different answers that a pack can give: 32 bits, one of them spent on "there is an answer".
+_ANSWERS = 2.0**31
+#: A record whose equal answers are less likely than this is a replay.
+_BY_CHANCE = 1e-6
 
 
 def auth(case: Case) -> list[Finding]:
@@ -33,10 +42,7 @@ def auth(case: Case) -> list[Finding]:
                 out.append(case.absent("no challenge was recorded: record for 10 s or more", subject=side))
             continue
         refused = int((mine["accepted"] == 0).sum())
-        answers: dict[int, set[int]] = {}
-        for row in mine:
-            answers.setdefault(int(row["response"]), set()).add(int(row["challenge"]))
-        replayed = any(len(c) > 1 for r, c in answers.items() if r)
+        replayed = _replays(mine["challenge"].tolist(), mine["response"].tolist())
         enabled = here & ((packs["pack_state"] >> (4 + i)) & 1 == 1)
         ids = len(np.unique(mine["pack_id"]))
         swaps = int(packs["swap_count"][:, i].max()) - int(packs["swap_count"][:, i].min())
@@ -57,6 +63,18 @@ def auth(case: Case) -> list[Finding]:
         else:
             out.append(case.finding(Verdict.PASS, f"{len(mine)} challenges answered", subject=side, span=where))
     return out
+
+
+def _replays(challenges: Sequence[int], responses: Sequence[int]) -> bool:
+    """Whether different challenges got the same answer more often than the chance of 32 bits allows: among some hundred
+    honest answers two may well be equal, and in a day's record some are. P(k pairs or more) < lambda^k / k!"""
+    asked = dict(zip(challenges, responses, strict=True))
+    counts = Counter(r for r in asked.values() if r)
+    pairs = sum(n * (n - 1) // 2 for n in counts.values())
+    if not pairs:
+        return False
+    expected = len(asked) * (len(asked) - 1) / 2 / _ANSWERS
+    return pairs * math.log(expected) - math.lgamma(pairs + 1) < math.log(_BY_CHANCE)
 
 
 def life(case: Case) -> list[Finding]:
@@ -150,8 +168,8 @@ CHECKS = (
     ),
     Check(
         "PWR-018", "battery", "auth", "auth", "pack proves itself", "a counterfeit pack may burn",
-        "Every challenge is answered rightly, no answer serves two challenges (replay), and a pack keeps its identity from "
-        "insertion to removal.",
+        "Every challenge is answered rightly, no answer serves more challenges than chance allows (replay: less likely than "
+        "1e-6 for honest answers), and a pack keeps its identity from insertion to removal.",
         "project",
         "A pack that was cloned with its secret passes.",
         auth,

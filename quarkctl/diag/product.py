@@ -13,6 +13,8 @@ from quarkctl.diag.ocv import Table
 from quarkctl.errors import InputWrong
 
 ZONES = ("ar1", "rtos", "battery_left", "battery_right", "skin")
+#: Of the AR1's own stream: the schema's ar1_zone.
+AR1_ZONES = ("cpu", "npu", "camera", "skin")
 SIDES = ("left", "right")
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from quarkctl.diag.check import Case, Check
 from quarkctl.diag.estimate import Estimate, combined
-from quarkctl.diag.evidence import span
+from quarkctl.diag.evidence import AR1_NO_SENSOR, ZONE_DECIC, span
 from quarkctl.diag.finding import Finding, Verdict
-from quarkctl.diag.product import ZONES
+from quarkctl.diag.product import AR1_ZONES, ZONES
 from quarkctl.diag.thermal import Heat, heat, zone_means
 
 if TYPE_CHECKING:
-    from quarkctl.diag.evidence import Floats
+    from quarkctl.diag.evidence import Flags, Floats, Table
     from quarkctl.diag.foster import Binned
     from quarkctl.diag.product import Golden
 
@@ -37,15 +37,27 @@ def present(case: Case) -> list[Finding]:
     h = _all(case)
     if isinstance(h, Finding):
         return [h]
-    out = []
-    for i, zone in enumerate(ZONES):
-        gone = np.isnan(h.zones[:, i])
-        if gone.any():
-            k = int(gone.argmax())
-            raw = int(h.table["zone_decic"][k, i])
-            note = f"reads {raw / 10:g} C in {100 * gone.mean():.0f} % of the record: open or short"
-            out.append(case.finding(Verdict.FAIL, note, subject=zone, span=span("thermal", h.table, k, k)))
-    return out or [case.finding(Verdict.PASS, f"{len(ZONES)} zones", span=span("thermal", h.table))]
+    out = [
+        _gone(case, "thermal", h.table, i, zone, np.isnan(h.zones[:, i]))
+        for i, zone in enumerate(ZONES)
+        if np.isnan(h.zones[:, i]).any()
+    ]
+    there = f"{len(ZONES)} zones"
+    t = case.evidence.ar1_tables.get("ar1_thermal")
+    if t is not None:
+        raw = t["zone_decic"]
+        fitted = [i for i in range(len(AR1_ZONES)) if (raw[:, i] != AR1_NO_SENSOR).any()]
+        bad = (raw <= ZONE_DECIC[0]) | (raw >= ZONE_DECIC[1])
+        out += [_gone(case, "ar1_thermal", t, i, f"ar1 {AR1_ZONES[i]}", bad[:, i]) for i in fitted if bad[:, i].any()]
+        there += f", {len(fitted)} of the AR1's own"
+    return out or [case.finding(Verdict.PASS, there, span=span("thermal", h.table))]
+
+
+def _gone(case: Case, message: str, table: Table, zone: int, name: str, gone: Flags) -> Finding:
+    k = int(gone.argmax())
+    raw = int(table["zone_decic"][k, zone])
+    note = f"reads {raw / 10:g} C in {100 * gone.mean():.0f} % of the record: open or short"
+    return case.finding(Verdict.FAIL, note, subject=name, span=span(message, table, k, k))
 
 
 def stuck(case: Case) -> list[Finding]:
@@ -252,7 +264,8 @@ CHECKS = (
     ),
     Check(
         "SEN-002", "sensors", "sensors", "present", "sensor present", "a broken wire reads as frost or fire",
-        "Every zone reads between -50 and 150 C.",
+        "Every zone reads between -50 and 150 C; where the AR1's stream is in the record, so does every zone of it that "
+        "ever had a sensor.",
         "range of the thermistors (project)",
         "A sensor that is broken to a plausible value shows in the other checks.",
         present,

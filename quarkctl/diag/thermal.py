@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from quarkctl.diag.check import Case, Check
 from quarkctl.diag.estimate import Estimate, combined
-from quarkctl.diag.evidence import ZONE_DECIC, Evidence, span
+from quarkctl.diag.evidence import AR1_NO_SENSOR, ZONE_DECIC, Evidence, span
 from quarkctl.diag.finding import Finding, Verdict
-from quarkctl.diag.product import ZONES
+from quarkctl.diag.product import AR1_ZONES, ZONES
 
 if TYPE_CHECKING:
     from quarkctl.diag.evidence import Floats, Ints, Table
@@ -213,16 +213,29 @@ def skin(case: Case) -> list[Finding]:
     h = heat(case.evidence)
     if h is None:
         return [case.invalid(_NO_FRAMES)]
-    t = h.zone("skin")
+    found = [_hottest(case, "thermal", h.table, h.zone("skin"))]
+    if (t := case.evidence.ar1_tables.get("ar1_thermal")) is not None:
+        raw = t["zone_decic"][:, AR1_ZONES.index("skin")]
+        if (raw != AR1_NO_SENSOR).any():
+            there = (raw > ZONE_DECIC[0]) & (raw < ZONE_DECIC[1])
+            found.append(_hottest(case, "ar1_thermal", t, np.where(there, raw / 10, np.nan), subject="ar1"))
+    return found
+
+
+def _hottest(case: Case, message: str, table: Table, t: Floats, subject: str = "") -> Finding:
+    import numpy as np
+
+    if len(t) < 5:
+        return case.absent(f"{len(t)} readings are too few: record for 5 seconds or more", subject=subject)
     good = np.isfinite(t)
     if good.sum() < 5:
-        return [case.invalid("the skin sensor is missing")]
+        return case.invalid("the skin sensor is missing", subject=subject)
     # the median of 5 takes single spikes away, which are the sensor's and not the skin's
     v, rows = t[good], np.flatnonzero(good)
     mid = np.median(np.stack([v[k : len(v) - 4 + k] for k in range(5)]), axis=0)
     k = int(mid.argmax())
     note = "held against the skin; values are not recalculated to another ambient"
-    return [case.judged(float(mid[k]), note, span=span("thermal", h.table, int(rows[k]), int(rows[k + 4])))]
+    return case.judged(float(mid[k]), note, subject=subject, span=span(message, table, int(rows[k]), int(rows[k + 4])))
 
 
 # --- throttling -------------------------------------------------------------------------------------------------------
@@ -271,7 +284,10 @@ def throttle_level(case: Case) -> list[Finding]:
     note = f"highest level {level.max()}, asked for {must.max()}"
     # trip and level change lie anywhere between two rows: the difference of two such is triangular, 95 % within 0.78 of one
     value = Estimate(worst, 0.78 * period if worst else 0.0, len(h.table))
-    return [case.judged(value, note, span=span("thermal", h.table, at, at), floor=0.0)]
+    found = case.judged(value, note, span=span("thermal", h.table, at, at), floor=0.0)
+    arrived = h.table["host_ns"]
+    began = int(np.searchsorted(h.time_s, h.time_s[at] - worst))
+    return [case.unless_host(found, int(arrived[began]), int(arrived[at]), 1000.0)]
 
 
 def _latest(level: Ints, rise: Ints, hold: Ints, time_s: Floats, period_s: float) -> tuple[float, int]:
@@ -400,7 +416,8 @@ CHECKS = (
     ),
     Check(
         "THM-007", "thermal", "skin", "skin", "skin temperature", "what touches the temple must not burn it",
-        "Highest temperature of the skin sensor, median of five samples.",
+        "Highest temperature of the skin sensor, median of five samples; where the AR1's stream is in the record, of its "
+        "own one besides.",
         "43 C: ECMA-287 (secondary) and low end of IEC 62368-1 Table 38 TS1 for worn devices; to be checked in the bought "
         "standards. Not recalculated to other ambients",
         "The sensor sits under the shell: the touched surface may differ by what the profile's uncertainty says. Only loads "

@@ -126,15 +126,17 @@ class Ar1Chip:
 
     def look(self) -> Look:
         """A device that is just starting is waited for."""
-        began = time.monotonic()
-        until, told = began + APPEAR_S, False
+        began, told = time.monotonic(), False
         while True:
             try:
                 found = self._find()
                 return self._loader_look(found) if isinstance(found, Client) else self._system_look(found.report())
-            except LinkError:  # what was open is no more; another mode may be there soon
+            except LinkError as error:  # what was open is no more; another mode may be there soon
                 self._drop()
-                if time.monotonic() > until:
+                # A port that is there and silent is that of a system that starts: after a power cut, say.
+                starts = isinstance(error, LinkTimeout)
+                limit = max(APPEAR_S, self._profile("ar1.start_ms", START_S)) if starts else APPEAR_S
+                if time.monotonic() - began > limit:
                     raise
             except ProtocolError:
                 self._drop()

@@ -31,8 +31,11 @@ class Background(Generic[T]):
         """Wait until it ended, well or not."""
         self._thread.join()
 
-    def result(self) -> T:
-        self._thread.join()
+    def result(self, timeout_s: float | None = None) -> T:
+        """Raises TimeoutError where it does not end in time; it goes on, and nobody asks any more."""
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise TimeoutError
         if self._error:
             raise self._error
         return self._result[0]

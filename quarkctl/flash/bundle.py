@@ -97,6 +97,7 @@ class Incoming:
             self.close()
             if not error.message.startswith(name) and name != "-":
                 error.message = f"{name}: {error.message}"
+            error.hint = error.hint or "nothing was sent; get the bundle again, or have it built again"
             raise
 
     def _begin(self) -> None:

@@ -6,16 +6,19 @@ import contextlib
 import http.client
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from quarkctl.errors import InputWrong, LinkLost, LinkTimeout, UsageWrong
+from quarkctl.flash.background import Background
 
-#: Nothing comes for so long: the server is gone.
+#: Nothing comes for so long: the server is gone. Nor is one waited for that gives less than so much in `HTTP_SLOW_S`.
 HTTP_TIMEOUT_S = 20.0
+HTTP_SLOW_S, HTTP_SLOW_BYTES = 60.0, 64 << 10
 #: How often a connection that breaks is taken up again where it was, in a row.
 HTTP_RETRIES = 3
 
@@ -88,6 +91,7 @@ class Http:
         self._done = 0
         self._failures = 0
         self._tag = ""
+        self._waited_s, self._waited_for = 0.0, 0
         self.rereadable = True
         self.size_bytes = 0
         self._answer = self._open()
@@ -96,8 +100,9 @@ class Http:
 
     def read(self, size: int) -> bytes:
         while True:
+            began = time.monotonic()
             try:
-                data: bytes = self._answer.read(size)
+                data: bytes = self._answer.read1(size)  # what is there: a server that drips must not hold us
             except (OSError, http.client.HTTPException) as error:
                 self._resume(error)
                 continue
@@ -107,7 +112,20 @@ class Http:
             self._done += len(data)
             if data:
                 self._failures = 0
+            self._check_pace(time.monotonic() - began, len(data))
             return data
+
+    def _check_pace(self, took_s: float, size: int) -> None:
+        """Only the time counts in which we waited for the server, not that of the device. Raises LinkTimeout."""
+        self._waited_s, self._waited_for = self._waited_s + took_s, self._waited_for + size
+        if self._waited_s < HTTP_SLOW_S:
+            return
+        if self._waited_for < HTTP_SLOW_BYTES:
+            raise LinkTimeout(
+                f"{self._url} gave {self._waited_for} bytes in {self._waited_s:.0f} s",
+                hint="the server or the way to it is too slow: flash again, or get the file first",
+            )
+        self._waited_s, self._waited_for = 0.0, 0
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -131,7 +149,7 @@ class Http:
                 headers["If-Range"] = self._tag
         try:
             request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 - http and https only, see is_url
-            answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S)  # noqa: S310
+            answer = _opened(request)
         except urllib.error.HTTPError as error:
             error.close()
             raise InputWrong(f"{self._url}: the server answers {error.code} {error.reason}") from error
@@ -142,10 +160,11 @@ class Http:
                 f"{self._url} cannot be reached: {_told(error.reason)}", hint="does the server run?"
             ) from error
         except TimeoutError as error:
-            raise LinkTimeout(f"{self._url}: no answer within {HTTP_TIMEOUT_S:.0f} s") from error
+            raise LinkTimeout(f"{self._url}: no whole answer in time", hint="is the server well?") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise LinkLost(f"{self._url} cannot be read: {_told(error)}") from error
-        if self._done and answer.status != http.client.PARTIAL_CONTENT:
+        told = answer.headers.get("Content-Range") or f"bytes {self._done}-"
+        if self._done and (answer.status != http.client.PARTIAL_CONTENT or not told.startswith(f"bytes {self._done}-")):
             answer.close()
             raise LinkLost(
                 f"{self._url} broke off at byte {self._done} and cannot be taken up there",
@@ -156,6 +175,24 @@ class Http:
     def _length(self) -> int:
         text = self._answer.headers.get("Content-Length") or ""
         return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+
+
+class _HttpOnly(urllib.request.HTTPRedirectHandler):
+    """Follows a few redirections, to http and https only."""
+
+    def redirect_request(  # type: ignore[no-untyped-def]
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ):  # fmt: skip
+        if not is_url(newurl):
+            raise InputWrong(f"{req.full_url} leads to {newurl}", hint="bundles are read from http and https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opened(request: urllib.request.Request) -> http.client.HTTPResponse:
+    """Waits for the whole head of the answer, and no longer: the time-out of a socket begins anew with every byte."""
+    opener = urllib.request.build_opener(_HttpOnly)
+    head: Background[http.client.HTTPResponse] = Background(lambda: opener.open(request, timeout=HTTP_TIMEOUT_S))
+    return head.result(HTTP_SLOW_S)
 
 
 def _told(error: object) -> str:

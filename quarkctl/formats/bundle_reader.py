@@ -20,6 +20,8 @@ from quarkctl.formats.dsse import Envelope
 #: ``read(n)`` returns at most n bytes and nothing at the end.
 Read = Callable[[int], bytes]
 
+_AGAIN = "it was damaged or changed: get the bundle again"
+
 _HEAD_BYTES_MAX = {
     bundle.MANIFEST_NAME: bundle.MANIFEST_BYTES_MAX,
     bundle.ENVELOPE_NAME: 2 * bundle.MANIFEST_BYTES_MAX,
@@ -54,9 +56,9 @@ class Reader:
         envelope = dsse.parse(parts[bundle.ENVELOPE_NAME], "the signature")
         provenance = dsse.parse(parts[bundle.PROVENANCE_NAME], "the provenance")
         if envelope.payload_type != bundle.PAYLOAD_TYPE or provenance.payload_type != bundle.PROVENANCE_TYPE:
-            raise InputWrong("the envelopes hold something else than a bundle's manifest and provenance")
+            raise InputWrong("the envelopes hold something else than a bundle's manifest and provenance", hint=_AGAIN)
         if envelope.payload != parts[bundle.MANIFEST_NAME]:
-            raise InputWrong("the signed manifest is not the one in front of it")
+            raise InputWrong("the signed manifest is not the one in front of it", hint=_AGAIN)
         bundle.provenance_about(provenance.payload, envelope.payload)
         return Head(envelope, provenance, tuple(self._entries))
 
@@ -71,13 +73,13 @@ class Reader:
         self._next += 1
         header = archive.local_header(member.entry)
         if self._exactly(len(header), f"in front of {member.name}") != header:
-            raise InputWrong(f"what stands in front of {member.name} is not what the manifest says")
+            raise InputWrong(f"what stands in front of {member.name} is not what the manifest says", hint=_AGAIN)
         for index, at in enumerate(range(0, member.size_bytes, CHUNK_BYTES)):
             data = self._exactly(min(CHUNK_BYTES, member.size_bytes - at), f"in {member.name} at byte {at}")
             if hashlib.sha256(data).digest() != member.chunk_hash(index):
                 raise InputWrong(
                     f"{member.name}: bytes {at} to {at + len(data)} are not what was signed",
-                    hint="the file was damaged or changed: get the bundle again",
+                    hint=_AGAIN,
                 )
             yield data
         self._entries.append(member.entry)
@@ -93,9 +95,9 @@ class Reader:
             raise ValueError("not every member was read")
         directory = archive.directory(self._entries)
         if self._exactly(len(directory), "in the directory") != directory:
-            raise InputWrong("the directory at the end is not that of the members before it")
+            raise InputWrong("the directory at the end is not that of the members before it", hint=_AGAIN)
         if self._read(1):
-            raise InputWrong("something follows the end of the bundle")
+            raise InputWrong("something follows the end of the bundle", hint=_AGAIN)
 
     def _small(self, name: str) -> bytes:
         fixed = self._exactly(archive.LOCAL.size, f"before {name}")
@@ -108,10 +110,10 @@ class Reader:
                 hint="quarkctl build bundle makes one",
             )
         if entry.size_bytes > _HEAD_BYTES_MAX[name]:
-            raise InputWrong(f"{name} has {entry.size_bytes} bytes: more than any bundle needs")
+            raise InputWrong(f"{name} has {entry.size_bytes} bytes: more than any bundle needs", hint=_AGAIN)
         data = self._exactly(entry.size_bytes, f"in {name}")
         if zlib.crc32(data) != entry.crc32:
-            raise InputWrong(f"{name} is damaged: its CRC-32 differs", hint="get the bundle again")
+            raise InputWrong(f"{name} is damaged: its CRC-32 differs", hint=_AGAIN)
         self._entries.append(entry)
         return data
 

@@ -24,8 +24,10 @@ from quarkctl.formats.mcuboot_image import Version
 from quarkctl.sim import faults, folder
 from quarkctl.sim.ar1 import control as ar1
 from quarkctl.sim.cable import Cable
+from quarkctl.sim.host import Waits
 from quarkctl.sim.loads import LOADS_MA
 from quarkctl.sim.mailbox import NO_VALUE, Mailbox
+from quarkctl.sim.motion import RATE_HZ_MAX, Motion
 from quarkctl.sim.plant import SIDES, Plant
 from quarkctl.sim.qemu import Qemu
 
@@ -33,8 +35,12 @@ from quarkctl.sim.qemu import Qemu
 BLOCK_S = 0.04
 #: Gauges and the like are read that often.
 SLOW_S = 0.9
-#: Behind by more (the host slept, or the process was stopped): time is skipped instead of replayed.
+#: Behind by more (the host was busy or slept): readings get rarer, as the firmware's clock went on all the same.
 BEHIND_MAX_S = 0.5
+#: Behind by more, time is skipped: nobody waits for an hour to be replayed.
+_REPLAYED_MAX_S = 3600.0
+#: How often it is noted what the host let the glasses wait.
+_WAITS_S = 1.0
 
 
 class Glasses:
@@ -48,9 +54,11 @@ class Glasses:
             displays=0 if str(settings["board"]).startswith("g1") else 2,
         )  # fmt: skip
         self._mailbox = Mailbox(path / "memory.bin")
+        self._motion = Motion(int(settings["seed"]), int(settings.get("imu_hz", 0)))
         self._cable = Cable(selector, int(settings["seed"]))
         self._machine_faults: dict[str, float] = {}
         self._slow_due_s = 0.0
+        self._waits, self._waits_due_s = Waits(), 0.0
         self._qemu: Qemu | None = None
         self._clock_offset = 0.0
         self.stopping = False
@@ -63,9 +71,11 @@ class Glasses:
             "fault": self._fault,
             "charger": self._charger,
             "ambient": self._ambient,
+            "imu": self._imu,
             "power": self._power,
             "cable": self._plug,
             "ar1": self._application,
+            "host": self._host,
         }
 
     # --- power --------------------------------------------------------------------------------------------------------
@@ -80,6 +90,7 @@ class Glasses:
             str(self._settings["serial"]), Version.parse(self._settings["ar1_version"]).packed,
             NO_VALUE if hysteresis is None else int(hysteresis),
         )  # fmt: skip
+        self._switch_imu(self._motion.rate_hz)
         self._qemu = Qemu(self._path, icount=bool(self._settings.get("icount")))
         self._cable.attach(self._qemu.port)
         self._clock_offset = time.monotonic() - self._plant.time_us / 1e6
@@ -120,17 +131,25 @@ class Glasses:
             self.power_cut()
         if not self._qemu:
             return
+        if time.monotonic() >= self._waits_due_s:
+            self._waits_due_s = time.monotonic() + _WAITS_S
+            self._waits.measure(ar1=self._ar1 is not None)
         now_us = int((time.monotonic() - self._clock_offset) * 1e6)
-        if now_us - self._plant.time_us > BEHIND_MAX_S * 1e6:
+        if now_us - self._plant.time_us > _REPLAYED_MAX_S * 1e6:
             self._clock_offset += (now_us - self._plant.time_us) / 1e6
             return
         status = self._mailbox.status()
         self._plant.throttle_level = status.throttle_level
         if status.heartbeat:
             self._plant.pack_enable = status.pack_enable or 3
-        readings = self._plant.advance(now_us)
+        readings = []
+        coarse_us = int(BEHIND_MAX_S * 1e6)
+        while now_us - self._plant.time_us > coarse_us:
+            readings += self._plant.advance(self._plant.time_us + coarse_us, coarse_us)
+        readings += self._plant.advance(now_us)
         if faults.FROZEN_CONVERTER.name not in self._machine_faults:
             self._mailbox.write(readings)
+        self._mailbox.write_motion(self._motion.advance(now_us))
         if time.monotonic() >= self._slow_due_s and self._mailbox.slow_due:
             self._slow_due_s = time.monotonic() + SLOW_S
             self._mailbox.write_slow(self._plant.registers())
@@ -171,6 +190,7 @@ class Glasses:
             "load_ma": round(p.load_ma),
             "charger": p.charger,
             "ambient_c": p.ambient_c,
+            "imu_hz": self._motion.rate_hz,
             "bus_mv": round(p.bus_mv),
             "packs": [
                 {"side": side, "present": c.present, "soc_pct": round(100 * c.soc), "ma": round(c.ma)}
@@ -191,6 +211,11 @@ class Glasses:
         except (OSError, ValueError):
             return None
         return {key: now[key] for key in ("mode", "slot", "port", "boot_failure")}
+
+    def _host(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What the host let all of this wait for a processor, since a moment of the wall clock."""
+        self._waits.measure(ar1=self._ar1 is not None)
+        return {"waits": self._waits.since(int(request["since_ns"]))}
 
     def _stop(self, _: dict[str, Any]) -> dict[str, Any]:
         self.stopping = True
@@ -246,6 +271,16 @@ class Glasses:
         self.step()
         self._plant.set_ambient(float(request["ambient_c"]), soaked=bool(request.get("soaked")))
         return self._status()
+
+    def _imu(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._switch_imu(int(request["rate_hz"]))
+        return self._status()
+
+    def _switch_imu(self, rate_hz: int) -> None:
+        if not 0 <= rate_hz <= RATE_HZ_MAX:
+            raise UsageWrong(f"the inertial sensor has no {rate_hz} Hz", hint=f"0 (off) to {RATE_HZ_MAX}")
+        self._motion.switch(rate_hz, self._plant.time_us)
+        self._mailbox.set_motion_period(self._motion.period_ns)
 
     def _power(self, request: dict[str, Any]) -> dict[str, Any]:
         action = request["action"]

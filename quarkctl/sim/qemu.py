@@ -20,6 +20,8 @@ from quarkctl.sim import folder as known
 PROGRAM = "qemu-system-arm"
 #: Of the application processor (`sim/ar1/system.py`).
 AR1_PROGRAM = "qemu-system-aarch64"
+#: What applies its device tree overlays, and the package.
+OVERLAYS = ("fdtoverlay", "device-tree-compiler")
 #: The machine insists on exactly this size; the file is sparse.
 MEMORY_BYTES = 2 << 30
 #: Guests are untrusted: no new processes, no privileges. Semihosting would give them a shell on the host: never.
@@ -48,11 +50,11 @@ def command(icount: bool = False) -> list[str]:
     ]  # fmt: skip
 
 
-def require(program: str = PROGRAM) -> str:
-    """Path of the program; HostUnfit tells how to get it. Debian's package brings both."""
+def require(program: str = PROGRAM, package: str = "qemu-system-arm") -> str:
+    """Path of the program; HostUnfit tells how to get it. The package of that name brings both QEMUs."""
     path = shutil.which(program)
     if path is None:
-        raise HostUnfit(f"{program} is not installed", hint="on Debian or Ubuntu: apt-get install qemu-system-arm")
+        raise HostUnfit(f"{program} is not installed", hint=f"on Debian or Ubuntu: apt-get install {package}")
     return path
 
 

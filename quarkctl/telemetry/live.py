@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 from quarkctl.errors import LinkTimeout, QuarkError
@@ -51,8 +52,14 @@ class Until:
         return self.requested or (self._end is not None and time.monotonic() >= self._end)
 
 
-def merged(links: Sequence[Link], stop: Callable[[], bool]) -> Iterator[Chunk]:
-    """`chunks` of several lines, each with its number; an error of one ends all."""
+def merged(
+    links: Sequence[Link], stop: Callable[[], bool], *, lost: Callable[[int, QuarkError], None] | None = None
+) -> Generator[Chunk, None, None]:
+    """`chunks` of several lines, each with its number; an error of one ends all.
+
+    With ``lost`` only the first line must talk: another one may be silent, and is given up when it ends, which ``lost`` is
+    told.
+    """
     if len(links) == 1:
         yield from chunks(links[0], stop)
         return
@@ -60,12 +67,16 @@ def merged(links: Sequence[Link], stop: Callable[[], bool]) -> Iterator[Chunk]:
     ended = threading.Event()
 
     def read(number: int, link: Link) -> None:
+        patience_s = math.inf if lost and number else SILENCE_S
         try:
-            for chunk in chunks(link, lambda: stop() or ended.is_set()):
+            for chunk in chunks(link, lambda: stop() or ended.is_set(), silence_s=patience_s):
                 arrived.put(replace(chunk, line=number))
-            arrived.put(None)
         except QuarkError as error:
-            arrived.put(error)
+            if lost and number:
+                lost(number, error)
+            else:
+                arrived.put(error)
+        arrived.put(None)
 
     threads = [threading.Thread(target=read, args=pair, daemon=True) for pair in enumerate(links)]
     for thread in threads:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from quarkctl import schemas
 from quarkctl.errors import InputWrong, QuarkError
@@ -87,6 +87,11 @@ class Recording:
     @property
     def ending(self) -> str:
         return self.reader.ending
+
+    @property
+    def notes(self) -> Sequence[Mapping[str, Any]]:
+        """What the recorder wanted to be known, so far as it was read."""
+        return self.reader.notes
 
     @property
     def counts(self) -> Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -83,14 +84,22 @@ def test_a_formatted_partition_holds_an_empty_file_system(ar1: Maker, verb: Verb
 
 
 def test_a_file_is_staged_and_taken_back(ar1: Maker, verb: Verb) -> None:
+    """Each verb has a connection of its own: what is staged lasts until the boot loader starts anew."""
     b = ar1("fastboot")
     assert "5000 bytes staged" in verb(b, "stage", file(b.folder, "x.bin", noise(5000)))[1]
-    with ar1_commands.fastboot(b.way("tcp")) as client:  # what is staged lasts as long as the connection
-        ar1_commands.stage(client, b.folder / "x.bin", lambda _: None)
-        client.command("oem stage")
-        ar1_commands.take(client, "upload", b.folder / "back.bin")
+    assert verb(b, "get-staged", b.folder / "back.bin")[0] == 0
     assert (b.folder / "back.bin").read_bytes() == noise(5000)
+    for there, back in itertools.product(("tcp", "udp", "usb"), repeat=2):
+        with ar1_commands.fastboot(b.way(there)) as client:
+            ar1_commands.stage(client, b.folder / "x.bin", lambda _: None)
+            client.command(f"oem stage {there}" if there == back else "oem stage")
+        with ar1_commands.fastboot(b.way(back)) as client:
+            ar1_commands.take(client, "upload", b.folder / "back.bin")
+        assert (b.folder / "back.bin").read_bytes() == (there.encode() if there == back else noise(5000))
     assert verb(b, "get-staged", b.folder / "none.bin")[0] == 5 and not (b.folder / "none.bin").exists()
+    verb(b, "stage", b.folder / "x.bin")
+    b.ar1.enter("fastboot")
+    assert verb(b, "get-staged", b.folder / "none.bin")[0] == 5
 
 
 def test_a_boot_image_is_started_without_being_written(ar1: Maker, verb: Verb) -> None:

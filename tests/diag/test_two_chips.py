@@ -10,7 +10,7 @@ import pytest
 from quarkctl import schemas
 from quarkctl.diag import checks, columns, limits
 from quarkctl.diag.evidence import Evidence
-from quarkctl.diag.finding import Verdict
+from quarkctl.diag.finding import Finding, Verdict
 from quarkctl.diag.product import product_of
 from quarkctl.errors import InputWrong
 from quarkctl.formats import frame
@@ -33,8 +33,9 @@ def stream(chip: int, starts: int = 1, **extra: dict[str, Any]) -> bytes:
             "layout_hash": S.layout_hash, "boot_id": boot, "board": "s1-virtual", "serial": f"chip{chip}",
             "version_major": major, "version_minor": minor, "version_revision": revision, "build_id": [chip] * 8,
         }  # fmt: skip
-        for k in range(10):
-            name, values = ("hello", hello) if k % 5 == 0 or not extra else next(iter(extra.items()))
+        for k in range(20):
+            others = list(extra.items())
+            name, values = ("hello", hello) if k % 5 == 0 or not extra else others[k % len(others)]
             body = S.pack(S.messages[name], values)
             seed = 0 if name == "hello" else S.crc_seed
             kind = S.messages[name].type or 0
@@ -70,6 +71,39 @@ def test_a_restart_of_the_ar1_alone_is_no_kept_state(tmp_path: Path) -> None:
     evidence = judged(tmp_path / "a.qrec", stream(RTOS), stream(AR1, starts=2))
     verdicts = {f.subject: f.verdict for f in checks.run(evidence, known, checks.select("battery", ["state_kept"]))}
     assert verdicts == {"": Verdict.PASS, "ar1": Verdict.FAIL}
+
+
+def heated(path: Path, *zones: list[int]) -> list[Finding]:
+    """What is judged of zones that the AR1 sends, a frame each; the microcontroller's are all at 30 C."""
+    rtos = stream(RTOS, thermal={"zone_decic": [300] * 5}, power={"bus_mv": 4000, "load_ma": 100})
+    frames = [stream(AR1)]
+    for k, zone in enumerate(zones):
+        body = S.pack(S.messages["ar1_thermal"], {"zone_decic": zone})
+        head = (S.messages["ar1_thermal"].type or 0, AR1 | 1 << 4, 20 + k, 1_000_000 * (k + 2))
+        frames.append(frame.build(frame.Frame(*head, body), S.crc_seed))
+    evidence = judged(path, rtos, b"".join(frames))
+    return checks.run(evidence, profile("s1-virtual")[1], checks.select("all", ["SEN-002", "THM-007"]))
+
+
+def test_the_ar1s_own_zones_are_judged_too(tmp_path: Path) -> None:
+    none = -32768
+    cool = heated(tmp_path / "a.qrec", *[[450, 440, none, 310]] * 8)
+    assert [(f.code, f.subject, f.verdict) for f in cool] == [
+        ("THM-007", "", Verdict.PASS), ("THM-007", "ar1", Verdict.PASS), ("SEN-002", "", Verdict.PASS),
+    ]  # fmt: skip
+    assert cool[1].value == pytest.approx(31.0) and cool[1].span and cool[1].span.message == "ar1_thermal"
+    assert "3 of the AR1's own" in cool[2].note
+    hot = heated(tmp_path / "b.qrec", *[[450, 440, none, 450]] * 8)
+    assert [f.verdict for f in hot if f.subject == "ar1"] == [Verdict.FAIL]
+    broken = heated(tmp_path / "c.qrec", *[[450, 440, none, 310]] * 6, [none, 440, none, 1600])
+    assert {f.subject for f in broken if f.verdict is Verdict.FAIL} == {"ar1 cpu", "ar1 skin"}
+
+
+def test_an_ar1_without_a_skin_sensor_or_with_few_readings_is_no_fault(tmp_path: Path) -> None:
+    bare = heated(tmp_path / "a.qrec", *[[450, -32768, -32768, -32768]] * 8)
+    assert [(f.code, f.verdict) for f in bare] == [("THM-007", Verdict.PASS), ("SEN-002", Verdict.PASS)]
+    few = heated(tmp_path / "b.qrec", *[[450, 440, 300, 310]] * 3)
+    assert [f.verdict for f in few if f.subject == "ar1"] == [Verdict.SKIP]
 
 
 def test_two_microcontrollers_are_two_devices(tmp_path: Path) -> None:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
+import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from quarkctl.formats import avb
+from quarkctl.build.ar1.compress import compress
+from quarkctl.flash import fastboot
+from quarkctl.formats import avb, bootimg, cpio
+from quarkctl.formats.segments import joined
+from quarkctl.formats.signature import Algorithm, PublicKey
+from quarkctl.link.tcp import TcpLink
 from quarkctl.sim.ar1 import factory
 from quarkctl.sim.ar1.host_port import HostPort
 from quarkctl.sim.ar1.logical import Logical
 from quarkctl.sim.ar1.machine import VirtualAr1
 from quarkctl.sim.ar1.partitions import Disk
-from quarkctl.sim.ar1.system import QemuSystem
-from tests.ar1_system import PATIENCE_S, Talk
+from quarkctl.sim.ar1.system import WATCHDOG_S, QemuSystem, merge
+from tests.ar1_system import PATIENCE_S, SCHEMA, Talk
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.qemu
@@ -38,6 +50,23 @@ class Device:
         assert self.ar1.mode == "system", self.ar1.boot_failure
         return Talk(self.port.port)
 
+    def put(self, partition: str, data: bytes) -> None:
+        place = Disk(self.ar1.storage).partitions[partition]
+        self.ar1.storage.write(place.lun, place.offset, data)
+
+    def copy_slot(self) -> None:
+        """Slot b holds what slot a does; the system's data too."""
+        storage, disk = self.ar1.storage, Disk(self.ar1.storage)
+        for name in ("boot", "init_boot", "vendor_boot", "dtbo", "vbmeta"):
+            a, b = disk.partitions[f"{name}_a"], disk.partitions[f"{name}_b"]
+            for at in range(0, a.size_bytes, 1 << 20):
+                storage.write(b.lun, b.offset + at, storage.read(a.lun, a.offset + at, min(1 << 20, a.size_bytes - at)))
+        logical = Logical.read(storage, disk.partitions["super"])
+        size = logical.sizes()["system_a"]
+        logical.resize("system_b", size)
+        (start, _), *_ = logical.extents("system_a")
+        logical.writer("system_b")(0, memoryview(storage.read(0, start, size)))
+
     def flip(self, blocks: dict[int, int]) -> None:
         """Damage so many bytes of each of these blocks of system_a."""
         storage = self.ar1.storage
@@ -48,6 +77,11 @@ class Device:
             storage.write(place.lun, start + block * BLOCK, bytes(b ^ 0xFF for b in old))
 
     @property
+    def log(self) -> str:
+        """Of the boot loader."""
+        return (self.folder / "bootloader.log").read_text("utf-8")
+
+    @property
     def console(self) -> str:
         return (self.folder / "console.log").read_text("utf-8", "replace")
 
@@ -56,13 +90,14 @@ class Device:
 def device(ar1_images: Callable[[str], Path], tmp_path: Path) -> Iterator[Callable[..., Device]]:
     made: list[Device] = []
 
-    def make(board: str = "s1-virtual", *, locked: bool = False) -> Device:
+    def make(board: str = "s1-virtual", *, locked: bool = False, watchdog_s: float = WATCHDOG_S) -> Device:
         folder, images = tmp_path / f"ar1-{len(made)}", ar1_images(board)
         factory.install(folder, board, images)
         port = HostPort()
         ar1 = VirtualAr1(
             folder, factory.settings(board, "V-7"),
-            lambda a, start: QemuSystem(folder, start, a.storage.paths, a.settings.sector_bytes, port),
+            lambda a, start: QemuSystem(folder, start, a.storage.paths, a.settings.sector_bytes, port, "", watchdog_s),
+            partial(merge, folder),
         )  # fmt: skip
         ar1.remembered.unlocked = not locked
         made.append(Device(ar1, port, images, folder))
@@ -98,6 +133,7 @@ def test_what_was_built_boots_locked_and_tells_what_it_is(device: Callable[..., 
     assert talk.message("ar1_load")["memory_total_kib"] > 100_000
     assert len(talk.message("ar1_thermal")["zone_decic"]) == 4
     assert "system Quark virtual AR1 system" in d.console and "modules-missing 0" in d.console
+    assert f"board Quark {board[:2].upper()}, virtual AR1" in d.console  # the words of dtbo, in /proc/device-tree
     talk.close()
 
 
@@ -106,8 +142,9 @@ def test_flipped_blocks_are_corrected_until_there_are_too_many(device: Callable[
     d = device("g1-virtual")
     tree = tree_of(d.images)
     blocks = tree.image_size // BLOCK
-    d.flip({3: BLOCK})
+    d.flip({3: BLOCK, tree.tree_offset // BLOCK: 5})  # one of data, and the tree's own root
     talk = d.boot()
+    assert "blocks of its hash tree are damaged; the kernel has codes to mend them" in d.log
     one = talk.message("ar1_verity")
     assert one["failed_blocks"] == 0 and one["corrected_errors"] > 0
     assert talk.message("ar1_system")["verity_state"] == 2
@@ -121,7 +158,7 @@ def test_flipped_blocks_are_corrected_until_there_are_too_many(device: Callable[
     d.flip({3 + rows * k: BLOCK for k in (1, 2, 3)})
     assert talk.request("verify") == 0
     many = [s.values for s in talk.samples if s.message.name == "ar1_verity"][-1]
-    assert many["failed_blocks"] >= 3
+    assert many["failed_blocks"] >= 3 and many["error"] == errno.EIO
     system = talk.message("ar1_system")
     assert system["verity_state"] == 3 and system["verity_failed_blocks"] == many["failed_blocks"]
     assert talk.request("confirm") == 1  # EPERM: it is not well
@@ -130,16 +167,8 @@ def test_flipped_blocks_are_corrected_until_there_are_too_many(device: Callable[
 
 def test_a_trial_is_confirmed_by_the_system_and_an_unconfirmed_one_falls_back(device: Callable[..., Device]) -> None:
     d = device("s1-virtual", locked=True)
-    storage, disk = d.ar1.storage, Disk(d.ar1.storage)
-    for name in ("boot", "init_boot", "vendor_boot", "dtbo", "vbmeta"):  # slot b: the same images, and the same system
-        a, b = disk.partitions[f"{name}_a"], disk.partitions[f"{name}_b"]
-        for at in range(0, a.size_bytes, 1 << 20):
-            storage.write(b.lun, b.offset + at, storage.read(a.lun, a.offset + at, min(1 << 20, a.size_bytes - at)))
-    logical = Logical.read(storage, disk.partitions["super"])
-    size = logical.sizes()["system_a"]
-    logical.resize("system_b", size)
-    (start, _), *_ = logical.extents("system_a")
-    logical.writer("system_b")(0, memoryview(storage.read(0, start, size)))
+    storage = d.ar1.storage
+    d.copy_slot()
     talk = d.boot()
     assert talk.request("trial") == 0 and Disk(storage).slot("b").retry_count == 1
     assert talk.request("reboot") == 0
@@ -156,6 +185,84 @@ def test_a_trial_is_confirmed_by_the_system_and_an_unconfirmed_one_falls_back(de
     assert talk.request("reboot_bootloader") == 0
     assert d.ar1.wait_for("fastboot", timeout_s=PATIENCE_S) and Disk(storage).current_slot == "b"
     talk.close()
+
+
+def hostile_init(folder: Path) -> bytes:
+    """An init_boot image whose init hangs, and dies at the start after that."""
+    program = folder / "init"
+    source = Path(__file__).with_name("hostile_init.c")
+    subprocess.run(
+        ["aarch64-linux-gnu-gcc", "-static", "-Os", "-s", "-Wall", "-Werror", "-o", program, source], check=True
+    )
+    entries = [cpio.Entry("init", stat.S_IFREG | 0o755, program.read_bytes()), cpio.Entry("proc", stat.S_IFDIR | 0o755)]
+    return joined(bootimg.build_boot(bootimg.Boot(4, b"", compress(cpio.build(entries), "lz4"), "", "13", "2026-11")))
+
+
+def bound(images: Path, rollback_index: int, **others: bytes) -> bytes:
+    """The build's vbmeta structure with another rollback index, and ``others`` bound in place of the build's images."""
+    made = avb.parse((images / "vbmeta.img").read_bytes())
+    key = load_pem_private_key((ROOT / "firmware/ar1/keys/development.pem").read_bytes(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    signing = avb.Signing(
+        Algorithm.RSA4096_SHA256, PublicKey.of(key.public_key()),
+        lambda message: key.sign(message, padding.PKCS1v15(), hashes.SHA256()),
+    )  # fmt: skip
+    descriptors = [
+        replace(d, image_size=len(data), digest=hashlib.sha256(d.salt + data).digest())
+        if isinstance(d, avb.Hash) and (data := others.get(d.partition)) else d
+        for d in made.descriptors
+    ]  # fmt: skip
+    return avb.build(descriptors, signing, release="test", rollback_index=rollback_index)
+
+
+def test_what_is_too_old_or_hangs_or_panics_falls_back_to_the_slot_that_works(
+    device: Callable[..., Device], tmp_path: Path
+) -> None:
+    d = device(locked=True, watchdog_s=4)
+    storage = d.ar1.storage
+    d.copy_slot()
+    d.put("vbmeta_a", bound(d.images, 3))
+    d.put("vbmeta_b", bound(d.images, 2))
+    Disk(storage).activate("b", 1)
+    storage.write(4, 4096, bytes(4096))  # and the first copy of the partition table is gone
+    talk = d.boot()
+    hello = talk.message("hello")
+    assert (hello["slot"], hello["rollback_reason"]) == (0, SCHEMA.enums["rollback_reason"]["bad_image"])
+    assert d.ar1.remembered.rollback == {"0": 3}
+    assert "slot b is refused: vbmeta_b: its rollback index 2 is lower than 3" in d.log
+    assert "LUN 4: one copy of the partition table was damaged" in d.log
+
+    hostile = hostile_init(tmp_path)
+    d.put("init_boot_b", hostile)
+    d.put("vbmeta_b", bound(d.images, 3, init_boot=hostile))
+    Disk(storage).activate("b", 2)
+    before = len(d.log)
+    assert talk.request("reboot") == 0
+    hello = dict(talk.until(lambda s: s.message.name == "hello" and s.values["rollback_reason"] == 1).values)
+    assert (hello["slot"], hello["reset_reason"]) == (0, SCHEMA.enums["reset_reason"]["fault"])
+    said = [line for line in d.log[before:].splitlines() if "tries" in line or "watchdog" in line or "fault" in line]
+    assert said == [
+        "slot b was never confirmed: 1 tries are left after this one",
+        "restart: watchdog",
+        "slot b was never confirmed: 0 tries are left after this one",
+        "restart: fault",
+    ]
+    assert talk.request("reboot_bootloader") == 0
+    talk.close()
+    assert d.ar1.wait_for("fastboot", timeout_s=PATIENCE_S)
+    link = TcpLink("127.0.0.1", d.ar1.tcp_port)
+    client = fastboot.Client(link)
+    told = {k: client.variable(f"{k}:b") for k in ("slot-retry-count", "slot-unbootable", "slot-successful")}
+    assert told == {"slot-retry-count": "0", "slot-unbootable": "yes", "slot-successful": "no"}
+    assert client.variable("slot-reason:b") == "it was started and never confirmed"
+    assert (client.variable("current-slot"), client.variable("stored-rollback-index:0")) == ("a", "3")
+    link.close()
+
+
+def test_the_overlays_are_what_their_sources_say() -> None:
+    for source in sorted((ROOT / "firmware/ar1/dts").glob("*.dts")):
+        done = subprocess.run(["dtc", "-@", "-O", "dtb", source], capture_output=True, check=True)
+        assert done.stdout == source.with_suffix(".dtbo").read_bytes(), source.name
 
 
 def test_factory_and_specification_have_the_same_partitions() -> None:

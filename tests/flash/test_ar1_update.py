@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,7 @@ class Pair:
                 raise LinkLost(f"the AR1 is in mode {self.ar1.mode}")
             return self.watched(TcpLink("127.0.0.1", self.ar1.tcp_port))
 
+        self.incoming = incoming
         name = f"test:{self.ar1.settings.serial}"
         chip = self.chip = Ar1Chip(
             job, incoming.manifest, incoming.front["ar1"], NetworkWay(name, connect), System(self, name)
@@ -314,8 +316,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS = ("host", "cable", "rtos", "ar1", "power")
-#: Each fault strikes at other moments; QUARKCTL_ALL_CUTS=1 tries each of them at every moment (some minutes).
-STEP = 1 if os.environ.get("QUARKCTL_ALL_CUTS") else 11
+#: Pairs that are cut side by side: most of the time they wait for a device that is gone.
+PAIRS = 8
 
 
 def settles(pair: Pair, release: Path, power_first: bool) -> None:
@@ -327,46 +329,67 @@ def settles(pair: Pair, release: Path, power_first: bool) -> None:
             manifest = incoming.manifest
         pair.power_on()
         assert manifest.allows(pair.runs()), told
-    with pytest.MonkeyPatch.context() as patient:
-        patient.setattr(ar1_chip, "APPEAR_S", 30.0)
-        pair.flash(release)
+    pair.flash(release)
     assert pair.runs() == {"rtos": Version(1, 1, 0), "ar1": Version(1, 0, 1)}, told
     assert pair.world.devices["rtos"].state is State.CONFIRMED and pair.slots()["b"].successful
     assert pair.stored("userdata", len(PHOTOS)) == PHOTOS and pair.world.devices["rtos"].data == b"photos"
 
 
+def at_each(
+    moments: Iterable[int], pairs: list[Pair], release: Path, cut: Callable[[Pair, int], None],
+    power_first: Callable[[int], bool],
+) -> None:  # fmt: skip
+    """Cut an update at each of the moments, and see that all settles."""
+    with ThreadPoolExecutor(len(pairs)) as pool:
+        left = iter(moments)
+        while batch := list(itertools.islice(left, len(pairs))):
+            with pytest.MonkeyPatch.context() as hurry:  # what the update that is cut gives up does not matter
+                hurry.setattr(ar1_chip, "START_S", 2.0)
+                list(pool.map(cut, pairs, batch))
+            with pytest.MonkeyPatch.context() as patient:
+                for name in ("START_S", "HEALTH_S", "APPEAR_S"):
+                    patient.setattr(ar1_chip, name, 60.0)
+                patient.setattr(fastboot, "QUICK_S", 10.0)
+                list(pool.map(lambda pair, at: settles(pair, release, power_first(at)), pairs, batch))
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # who is killed closes nothing
 @pytest.mark.parametrize("fault", FAULTS)
-def test_cut_at_any_message_nothing_is_left_that_does_not_belong_together(
+def test_cut_at_every_message_nothing_is_left_that_does_not_belong_together(
     release: Path, make: Callable[[], Pair], fault: str
 ) -> None:
-    pair = make()
-    pair.flash(release)
-    count = len(pair.moments)
+    pairs = [make() for _ in range(PAIRS)]
+    pairs[0].flash(release)
+    count = len(pairs[0].moments)
     assert count > 60
-    for at in range(1 + FAULTS.index(fault) % STEP, count + 1, STEP):
+
+    def cut(pair: Pair, at: int) -> None:
         pair.renew()
         pair.fault, pair.at = fault, at
         with contextlib.suppress(HostKilled, QuarkError):
             pair.flash(release)
-        settles(pair, release, bool(at % 2))
+
+    # Every other one goes on after power-on: a moment and the one after it differ in whether one message arrived.
+    at_each(range(1, count + 1), pairs, release, cut, lambda at: at // 2 % 2 == 0)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # what wrote is no more
 def test_power_that_fails_inside_a_write_to_the_storage_leaves_the_old_table_or_the_new_one(
     release: Path, make: Callable[[], Pair]
 ) -> None:
-    pair = make()
-    before = pair.ar1.storage.written_bytes
-    pair.flash(release)
-    written = pair.ar1.storage.written_bytes - before
-    for at in range(1, written, max(written // (120 // STEP), 1)):
+    pairs = [make() for _ in range(PAIRS)]
+    before = pairs[0].ar1.storage.written_bytes
+    pairs[0].flash(release)
+    written = pairs[0].ar1.storage.written_bytes - before
+
+    def cut(pair: Pair, at: int) -> None:
         pair.renew()
         pair.ar1.storage.cut_after(at, pair.brown_out)
         with contextlib.suppress(QuarkError):
             pair.flash(release)
         pair.ar1.storage.cut_after(1 << 40, lambda: None)
-        settles(pair, release, power_first=True)
+
+    at_each(range(1, written, written // 64), pairs, release, cut, lambda at: True)
 
 
 def test_an_image_that_does_not_start_or_is_not_healthy_takes_both_chips_back(
@@ -382,6 +405,28 @@ def test_an_image_that_does_not_start_or_is_not_healthy_takes_both_chips_back(
         assert pair.runs() == {"rtos": Version(1, 0, 0), "ar1": Version(1, 0, 0)}, (name, failure.value)
         assert pair.slots()["a"].successful and not pair.slots()["b"].active
         assert failure.value.exit_code == 5
+
+
+def test_a_stream_that_turns_out_to_be_damaged_leaves_what_runs_and_a_slot_without_a_name(
+    release: Path, make: Callable[[], Pair], tmp_path: Path
+) -> None:
+    """What a pipe or a large file brings last is not known when the first image is written."""
+    pair = make()
+    data = release.read_bytes()
+    at = data.index(images("1.0.1")["vendor_boot"][:4096])
+    bad = tmp_path / "bad.qfw"
+    bad.write_bytes(data[: at + 9] + b"\xee" + data[at + 10 :])
+    with pytest.raises(InputWrong, match="not what was signed") as failure:
+        pair.flash(bad)
+    assert failure.value.exit_code == 6 and "both chips run what they ran before" in failure.value.hint
+    assert pair.ar1.wait_for("system"), "it was left in its boot loader"
+    assert pair.runs() == {"rtos": Version(1, 0, 0), "ar1": Version(1, 0, 0)}
+    assert pair.slots()["a"].successful and not pair.slots()["b"].active
+    assert pair.stored("vbmeta_b", 64 * KIB) == bytes(64 * KIB), "the slot has a name"
+    assert pair.stored("vendor_boot_b", 64 * KIB) == bytes(64 * KIB), "something of the damaged image was written"
+    assert pair.stored("userdata", len(PHOTOS)) == PHOTOS
+    pair.flash(release)
+    assert pair.runs() == {"rtos": Version(1, 1, 0), "ar1": Version(1, 0, 1)}
 
 
 def test_what_does_not_fit_is_refused_before_a_byte_is_written(make: Callable[[], Pair], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -98,6 +99,59 @@ def endless(h: BaseHTTPRequestHandler, data: bytes) -> None:
         return
 
 
+def dripping(h: BaseHTTPRequestHandler, data: bytes) -> None:
+    """A byte now and then, for ever: no time-out of a socket ends it."""
+    h.send_response(200)
+    h.send_header("Content-Length", str(len(data)))
+    h.end_headers()
+    with contextlib.suppress(OSError):
+        for at in range(len(data)):
+            h.wfile.write(data[at : at + 1])
+            h.wfile.flush()
+
+
+def dripping_head(h: BaseHTTPRequestHandler, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        h.wfile.write(b"HTTP/1.0 200 OK\r\n")
+        while True:
+            h.wfile.write(b"X-Wait: a moment\r\n"[:1])
+            h.wfile.flush()
+
+
+def elsewhere(h: BaseHTTPRequestHandler, data: bytes) -> None:
+    """Goes on at another place than was asked for."""
+    start = int((h.headers["Range"] or "bytes=0-")[6:-1])
+    h.send_response(206 if start else 200)
+    h.send_header("Content-Length", str(len(data)))
+    h.send_header("Content-Range", f"bytes 0-{len(data) - 1}/{len(data)}")
+    h.end_headers()
+    h.wfile.write(data[: len(data) // 2])
+    h.wfile.flush()
+    h.connection.shutdown(socket.SHUT_RDWR)
+
+
+def leading_to(target: str) -> Answer:
+    def answer(h: BaseHTTPRequestHandler, data: bytes) -> None:
+        h.send_response(302)
+        h.send_header("Location", target)
+        h.end_headers()
+
+    return answer
+
+
+def lying(extra: int) -> Answer:
+    """Tells another length than it has."""
+
+    def answer(h: BaseHTTPRequestHandler, data: bytes) -> None:
+        h.send_response(200)
+        h.send_header("Content-Length", str(len(data) + extra))
+        h.end_headers()
+        with contextlib.suppress(OSError):
+            h.wfile.write(data)
+
+    return answer
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[[bytes, Answer], Server]]:
     started: list[tuple[Server, threading.Thread]] = []
@@ -154,6 +208,43 @@ def test_a_server_that_falls_silent_is_left(serve: Serve, monkeypatch: pytest.Mo
     monkeypatch.setattr(source, "HTTP_RETRIES", 1)
     with pytest.raises((LinkLost, LinkTimeout)):
         read_all(serve(os.urandom(300_000), silent).url)
+
+
+@pytest.mark.parametrize("answer", [dripping, dripping_head])
+def test_a_server_that_gives_a_byte_now_and_then_is_left(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    monkeypatch.setattr(source, "HTTP_SLOW_S", 0.2)
+    monkeypatch.setattr(source, "HTTP_SLOW_BYTES", 1 << 30)
+    with pytest.raises((LinkTimeout, LinkLost)) as failure:
+        read_all(serve(os.urandom(300_000), answer).url)
+    assert failure.value.hint or "in time" in failure.value.message
+
+
+def test_a_server_that_goes_on_at_another_place_is_left(serve: Serve) -> None:
+    with pytest.raises(LinkLost, match="cannot be taken up there"):
+        read_all(serve(os.urandom(300_000), elsewhere).url)
+
+
+def test_a_server_that_tells_another_length_is_left_before_an_image(serve: Serve, tmp_path: Path) -> None:
+    data = bundles.make(tmp_path).path.read_bytes()
+    for extra in (1, -1, 1 << 40):
+        with pytest.raises(InputWrong, match="its manifest makes") as failure:
+            Incoming(serve(data, lying(extra)).url)
+        assert failure.value.hint
+
+
+def test_a_redirection_is_followed_but_not_out_of_the_web(serve: Serve, tmp_path: Path) -> None:
+    data = os.urandom(1000)
+    assert read_all(serve(b"", leading_to(serve(data, whole).url)).url) == data
+    (tmp_path / "secret").write_bytes(b"s")
+    for target in (f"file://{tmp_path}/secret", "ftp://127.0.0.1/x"):
+        with pytest.raises(InputWrong):
+            read_all(serve(b"", leading_to(target)).url)
+    around = serve(b"", whole)
+    around.answer = leading_to(around.url)
+    with pytest.raises(InputWrong):
+        read_all(around.url)
 
 
 def test_a_server_that_never_ends_is_left_at_the_end_of_the_bundle(serve: Serve, tmp_path: Path) -> None:

@@ -172,10 +172,10 @@ int qk_modules_load(void)
 	return missing;
 }
 
-void qk_read_all(const char *device, uint64_t size, uint32_t *blocks, uint32_t *failed)
+int qk_read_all(const char *device, uint64_t size, uint32_t *blocks, uint32_t *failed)
 {
 	static uint8_t window[WINDOW];
-	int fd = open(device, O_RDONLY | O_CLOEXEC);
+	int fd = open(device, O_RDONLY | O_CLOEXEC), error = fd < 0 ? -errno : 0;
 
 	*blocks = *failed = 0;
 	if (fd >= 0) {
@@ -189,12 +189,18 @@ void qk_read_all(const char *device, uint64_t size, uint32_t *blocks, uint32_t *
 			continue;
 		}
 		for (uint64_t block = 0; block < length; block += QK_BLOCK) {
-			*failed += pread(fd, window, QK_BLOCK, (off_t)(at + block)) != (ssize_t)QK_BLOCK;
+			ssize_t got = pread(fd, window, QK_BLOCK, (off_t)(at + block));
+
+			if (got != (ssize_t)QK_BLOCK) {
+				error = got < 0 ? -errno : -EIO;
+				(*failed)++;
+			}
 		}
 	}
 	if (fd >= 0) {
 		close(fd);
 	}
+	return error;
 }
 
 uint32_t qk_corrected(void)

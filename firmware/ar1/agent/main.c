@@ -20,6 +20,21 @@ static void mount_all(void)
 	mount("sysfs", "/sys", "sysfs", 0, NULL);
 }
 
+/* What the board calls itself in the device tree: the machine's words, or those that dtbo laid over them. */
+static void show_board(void)
+{
+	char model[64] = "without a name";
+	FILE *file = fopen("/proc/device-tree/model", "r");
+
+	if (file) {
+		if (!fgets(model, sizeof model, file)) {
+			model[0] = 0;
+		}
+		fclose(file);
+	}
+	printf("board %s\n", model);
+}
+
 int main(void)
 {
 	uint64_t due;
@@ -27,6 +42,7 @@ int main(void)
 
 	mount_all();
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	show_board();
 	missing = qk_modules_load();
 	host = qk_port_open(&qk_host, "/dev/ttyS0");
 	link = qk_port_open(&qk_link, "/dev/ttyS1");

@@ -29,8 +29,9 @@ int qk_block_read(const char *device, uint64_t at, void *out, size_t size);
 int qk_block_write(const char *device, uint64_t at, const void *data, size_t size);
 /* Loads what /modules/modules.load names, in order. Returns how many could not be loaded. */
 int qk_modules_load(void);
-/* Reads a whole device from the medium; counts blocks and those that could not be read. */
-void qk_read_all(const char *device, uint64_t size, uint32_t *blocks, uint32_t *failed);
+/* Reads a whole device from the medium; counts blocks and those that could not be read. Returns the last one's -errno.
+ */
+int qk_read_all(const char *device, uint64_t size, uint32_t *blocks, uint32_t *failed);
 /* Errors that the kernel says dm-verity corrected since boot. */
 uint32_t qk_corrected(void);
 /* Value of a word on the kernel's command line, `room` bytes with its NUL. */

@@ -52,7 +52,7 @@ static int read_tree(int i, int error)
 	uint32_t blocks = 0, failed = 0, before = qk_corrected(), corrected;
 
 	if (!error) {
-		qk_read_all(mapped[i], tree->image_size, &blocks, &failed);
+		error = qk_read_all(mapped[i], tree->image_size, &blocks, &failed);
 	}
 	corrected = qk_corrected() - before;
 	qk_system.failed_blocks += failed;

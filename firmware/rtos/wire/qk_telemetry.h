@@ -186,7 +186,7 @@ struct qk_wire_ar1_verity {
 	uint32_t blocks; /* Blocks of 4096 bytes that were read. */
 	uint32_t failed_blocks; /* Blocks that could not be read: neither whole nor corrected. */
 	uint32_t corrected_errors; /* Errors that the Reed-Solomon codes corrected, as the kernel counts them. */
-	uint8_t error; /* errno of what kept the partition from being mapped, 0 if nothing did. */
+	uint8_t error; /* errno of what kept the partition from being mapped, or a block from being read (5, EIO, is dm-verity's refusal); 0 if nothing did. */
 } __attribute__((packed));
 _Static_assert(sizeof(struct qk_wire_ar1_verity) == 41, "qk_wire_ar1_verity");
 _Static_assert(offsetof(struct qk_wire_ar1_verity, partition) == 0, "qk_wire_ar1_verity.partition");

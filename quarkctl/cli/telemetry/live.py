@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quarkctl.cli import show
-from quarkctl.cli.options import Device, Events, Json, Seconds, finite
+from quarkctl.cli.options import Also, Device, Events, Json, Seconds, finite
 from quarkctl.cli.telemetry import words
 from quarkctl.events import Event, Level
 
@@ -28,12 +28,6 @@ Schemas = Annotated[
     typer.Option(
         "--schemas", metavar="DIR", exists=True, help="Schemas of other releases, or their bundles; may be given again."
     ),
-]
-
-
-Also = Annotated[
-    list[str] | None,
-    typer.Option("--also", metavar="ID", help="A second line beside it, such as the AR1's; may be repeated."),
 ]
 
 
@@ -124,6 +118,7 @@ def record(
     """
     from quarkctl import schemas
     from quarkctl.cli.choose import choose
+    from quarkctl.cli.host import Noting
     from quarkctl.telemetry import live
     from quarkctl.telemetry.recorder import Recorder, Rotation
 
@@ -137,13 +132,14 @@ def record(
             stack.callback(links[-1].close)
         stack.enter_context(until_signal(until))
         recorder = Recorder(file, schemas.telemetry(), [o.identity for o in openers], rotation)
-        watch = _Watch(recorder, len(links))
+        watch, host = _Watch(recorder, len(links)), Noting(recorder, openers[0].identity)
         try:
             with show.Reporter(events, quiet=as_json) as progress:
                 name = openers[0].identity
                 progress(Event(name, "record", Level.START))
                 for chunk in live.merged(links, until):
                     recorder.write(chunk)
+                    host.step()
                     for note in watch.see(chunk):
                         progress(Event(name, "record", Level.NOTE, note))
                     text = words.account(watch.counts)
@@ -151,6 +147,7 @@ def record(
                     if max_mb and recorder.wire_bytes >= max_mb * 1e6:
                         break
         finally:
+            host.step(last=True)
             recorder.close()
     files = [str(p) for p in recorder.parts if p.exists()]
     if as_json:

@@ -6,6 +6,7 @@ import json
 from html import escape
 from importlib import resources
 
+from quarkctl.diag.columns import WANTED_AR1
 from quarkctl.diag.finding import Finding, Verdict
 from quarkctl.diag.report import measured
 from quarkctl.diag.report.plots import plots, starts_of
@@ -60,11 +61,12 @@ def _row(f: Finding, began: list[float]) -> str:
     override = " (overridden)" if f.limit and f.limit.override else ""
     where = ""
     if f.span:
-        at = began[f.span.boot] if f.span.boot < len(began) else 0.0
+        of_ar1 = f.span.message in WANTED_AR1
+        at = began[f.span.boot] if f.span.boot < len(began) and not of_ar1 else 0.0
         first, last = f.span.first_us / 1e6 + at, f.span.last_us / 1e6 + at
         when = f"{first:.3f} s" if first == last else f"{first:.3f} to {last:.3f} s"
         rows = f"{f.span.count} {f.span.message} sample{'s' * (f.span.count != 1)}" if f.span.message else "no sample"
-        where = f"{when}, {rows}"
+        where = f"{when}{' of its own clock' if of_ar1 else ''}, {rows}"
     note = escape(f.note) + (f'<div class="dim">{escape(where)}</div>' if where else "")
     return (
         f'<tr><td class="code">{f.code}</td><td>{escape(f.name)}</td><td class="n">{escape(measured(f))}</td>'

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quarkctl.diag.evidence import Evidence
-from quarkctl.diag.product import SIDES, ZONES
+from quarkctl.diag.evidence import AR1_NO_SENSOR, Evidence
+from quarkctl.diag.product import AR1_ZONES, SIDES, ZONES
 
 if TYPE_CHECKING:
     from quarkctl.diag.evidence import Floats, Table
@@ -130,6 +130,7 @@ def _around(
             Plot("temperature of the zones", "degC", series, {"skin limit": usl} if usl is not None else {}, shown)
         )
         out.append(Plot("throttle level", "1", {"level": thin(at, heat["throttle_level"])}, {}, shown))
+        out += _ar1_zones(evidence, heat, at, shown)
     gauge, at = cut(evidence.of("gauge"))
     if len(gauge) > 1:
         out.append(
@@ -142,6 +143,25 @@ def _around(
             )
         )
     return out
+
+
+def _ar1_zones(evidence: Evidence, heat: Table, at: Floats, marks: list[tuple[float, str]]) -> list[Plot]:
+    """The AR1's own sensors; its clock is another one, so they are drawn where they arrived among the others."""
+    import numpy as np
+
+    t = evidence.ar1_tables.get("ar1_thermal")
+    if t is None or not heat["host_ns"].all():
+        return []
+    inside = (t["host_ns"] >= heat["host_ns"].min()) & (t["host_ns"] <= heat["host_ns"].max())
+    t, order = t[inside], np.argsort(heat["host_ns"], kind="stable")
+    seconds = np.interp(t["host_ns"], heat["host_ns"][order], at[order])
+    raw = t["zone_decic"]
+    series = {
+        z: thin(seconds, np.where(raw[:, i] == AR1_NO_SENSOR, np.nan, raw[:, i] / 10))
+        for i, z in enumerate(AR1_ZONES)
+        if (raw[:, i] != AR1_NO_SENSOR).any()
+    }
+    return [Plot("temperature of the AR1's own zones", "degC", series, {}, marks)] if series else []
 
 
 def thin(at: Floats, values: Floats) -> list[tuple[float, float | None]]:

@@ -11,7 +11,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from quarkctl.sim.ar1.verified_boot import Partitions
+from quarkctl.sim.ar1.partitions import Partitions
 
 _BOOT = struct.Struct("<8sIIII16xI1536s")
 _VENDOR = struct.Struct("<8sIIIII2048sI16sIIQ")
@@ -35,11 +35,12 @@ class Unbootable(Exception):
 
 @dataclass(frozen=True)
 class Images:
-    """What is handed to the kernel. ``words`` come from the images, in order."""
+    """What is handed to the kernel. ``words`` come from the images, in order. ``unused``: what they bring besides."""
 
     kernel: bytes
     ramdisk: bytes
     words: tuple[str, ...]
+    unused: tuple[str, ...] = ()
 
 
 def take(partitions: Partitions, slot: str) -> Images:
@@ -48,10 +49,13 @@ def take(partitions: Partitions, slot: str) -> Images:
     if partitions.size_bytes(f"init_boot_{slot}") is not None:
         _, ramdisk, more = _boot(partitions, f"init_boot_{slot}")
         words += more
-    vendor, vendor_words = _vendor(partitions, f"vendor_boot_{slot}")
+    vendor, vendor_words, tree_bytes = _vendor(partitions, f"vendor_boot_{slot}")
     if not ramdisk:
         raise Unbootable(f"slot {slot} has no ramdisk")
-    return Images(_kernel(kernel, f"boot_{slot}"), vendor + ramdisk, tuple(vendor_words + words))
+    unused = (
+        (f"vendor_boot_{slot}: its device tree of {tree_bytes} bytes: this board has its own",) if tree_bytes else ()
+    )
+    return Images(_kernel(kernel, f"boot_{slot}"), vendor + ramdisk, tuple(vendor_words + words), unused)
 
 
 def _size_of(partitions: Partitions, name: str) -> int:
@@ -75,7 +79,8 @@ def _boot(partitions: Partitions, name: str) -> tuple[bytes, bytes, list[str]]:
     return kernel, partitions.read(name, ramdisk_at, ramdisk_bytes), _text(cmdline).split()
 
 
-def _vendor(partitions: Partitions, name: str) -> tuple[bytes, list[str]]:
+def _vendor(partitions: Partitions, name: str) -> tuple[bytes, list[str], int]:
+    """Ramdisk, words, and the size of its device tree."""
     size = _size_of(partitions, name)
     magic, version, page, _, _, ramdisk_bytes, cmdline, _, _, _, dtb_bytes, _ = _VENDOR.unpack(
         partitions.read(name, 0, _VENDOR.size)
@@ -90,7 +95,7 @@ def _vendor(partitions: Partitions, name: str) -> tuple[bytes, list[str]]:
         raise Unbootable(f"{name}: its ramdisk has {ramdisk_bytes} bytes, it has {size}")
     words = _text(cmdline).split()
     if version == 3:
-        return partitions.read(name, at, ramdisk_bytes), words
+        return partitions.read(name, at, ramdisk_bytes), words, dtb_bytes
     table_bytes, count, entry_bytes, config_bytes = _VENDOR_4.unpack(
         partitions.read(name, _VENDOR.size, _VENDOR_4.size)
     )
@@ -108,7 +113,8 @@ def _vendor(partitions: Partitions, name: str) -> tuple[bytes, list[str]]:
             raise Unbootable(f"{name}: ramdisk {n} lies outside")
         if kind != _RECOVERY:
             pieces.append(partitions.read(name, at + offset, length))
-    return b"".join(pieces), words + _bootconfig(partitions.read(name, config_at, config_bytes))
+    words += _bootconfig(partitions.read(name, config_at, config_bytes))
+    return b"".join(pieces), words, dtb_bytes
 
 
 def _bootconfig(data: bytes) -> list[str]:

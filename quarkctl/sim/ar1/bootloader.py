@@ -5,11 +5,13 @@ The contract is docs/decisions/0021. It reads nothing but what lies on the stora
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from quarkctl.sim.ar1 import android_boot, verified_boot
+from quarkctl.sim.ar1 import android_boot, device_tree, verified_boot
 from quarkctl.sim.ar1.android_boot import Images, Unbootable
+from quarkctl.sim.ar1.logical import Logical, LogicalError
 from quarkctl.sim.ar1.partitions import RETRY_MAX, SLOTS, Disk, other_slot
 from quarkctl.sim.ar1.settings import Remembered, Settings
 from quarkctl.sim.ar1.storage import Storage
@@ -23,17 +25,20 @@ _COMMAND_BYTES = 32
 _NEVER_CONFIRMED = "it was started and never confirmed"
 VERSION_PROPERTY = "quark.version"
 Say = Callable[[str], None]
+Merge = Callable[[Sequence[bytes]], bytes]
 
 
 @dataclass(frozen=True)
 class Start:
-    """What is started. ``color`` is Android's: green, orange (unlocked)."""
+    """What is started. ``color`` is Android's: green, orange (unlocked). ``tree``: the device tree; empty for the machine's
+    own as it is."""
 
     slot: str
     images: Images
     cmdline: str
     color: str
     warnings: tuple[str, ...] = ()
+    tree: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -61,15 +66,39 @@ class OnStorage:
         return self._storage.read(place.lun, place.offset + offset, size_bytes)
 
 
+class Mapped(OnStorage):
+    """Logical partitions too, as the system will map them."""
+
+    def __init__(self, storage: Storage, disk: Disk) -> None:
+        super().__init__(storage, disk)
+        self._logical: Logical | None = None
+        if "super" in self._places:
+            with suppress(LogicalError):
+                self._logical = Logical.read(storage, self._places["super"])
+
+    def size_bytes(self, name: str) -> int | None:
+        return self._logical.sizes().get(name) if self._in_super(name) and self._logical else super().size_bytes(name)
+
+    def read(self, name: str, offset: int, size_bytes: int) -> bytes:
+        if not self._in_super(name) or not self._logical:
+            return super().read(name, offset, size_bytes)
+        return self._logical.piece(name, offset, size_bytes)
+
+    def _in_super(self, name: str) -> bool:
+        return name not in self._places and self._logical is not None and name in self._logical.sizes()
+
+
 @dataclass
 class Bootloader:
-    """One device's. ``say`` gets a line for everything that matters."""
+    """One device's. ``say`` gets a line for everything that matters. ``merge`` applies overlays to the board's device tree
+    (raises `device_tree.Unfit`, HostUnfit); without it there is no tree to apply them to."""
 
     settings: Settings
     remembered: Remembered
     storage: Storage
     remember: Callable[[], None]
     say: Say = field(default=lambda _: None)
+    merge: Merge | None = None
 
     def asked_mode(self) -> str:
         """The mode that the system asked for before it restarted, once; empty if it did not."""
@@ -84,28 +113,30 @@ class Bootloader:
         return mode
 
     def choose(self, reset_reason: str) -> Start | NoStart:
-        """Pay a try, verify, take apart; again until something can be started or no slot is left."""
+        """Pay a try, verify, take apart; again until something can be started or no slot is left. Raises HostUnfit where
+        the computer lacks what makes a device tree."""
         disk = Disk(self.storage)
         for lun in disk.repair():
             self.say(f"LUN {lun}: one copy of the partition table was damaged or old; written anew")
         if not disk.has_slots:
             return NoStart("there are no partitions boot_a and boot_b")
-        partitions = OnStorage(self.storage, disk)
-        self._raise_rollback(disk, partitions)
+        partitions, mapped = OnStorage(self.storage, disk), Mapped(self.storage, disk)
+        self._raise_rollback(disk, partitions, mapped)
         while True:
             slot = self._pay(disk)
             if not slot:
                 told = "; ".join(f"slot {s}: {r}" for s in SLOTS if (r := self.remembered.reasons.get(s)))
                 return NoStart(f"no slot can be started: {told or 'both are marked unbootable'}")
             verdict = verified_boot.check(
-                partitions, slot, self.settings.root_key_digest, _numbers(self.remembered.rollback)
+                partitions, slot, self.settings.root_key_digest, _numbers(self.remembered.rollback), mapped
             )
             try:
                 if verdict.problems and not self.remembered.unlocked:
                     raise Unbootable(verdict.problems[0])
                 images = android_boot.take(partitions, slot)
-                start = self._start(disk, slot, verdict, images, reset_reason)
-            except Unbootable as error:
+                chosen = device_tree.overlays(partitions, slot, self.settings.board_id)
+                start = self._start(disk, slot, verdict, images, chosen, reset_reason)
+            except (Unbootable, device_tree.Unfit) as error:
                 self._refuse(disk, slot, str(error))
                 continue
             for problem in verdict.problems:
@@ -115,17 +146,21 @@ class Bootloader:
             elif self.remembered.reasons.pop(slot, ""):
                 self.say(f"slot {slot} was confirmed")
             self.remember()
+            for damage in verdict.damage:
+                self.say(f"warning: {damage}")
+            for unused in images.unused:
+                self.say(f"not used: {unused}")
             self.say(f"starting slot {slot}, {start.color}")
             return start
 
-    def _raise_rollback(self, disk: Disk, partitions: OnStorage) -> None:
+    def _raise_rollback(self, disk: Disk, partitions: OnStorage, mapped: Mapped) -> None:
         """Of slots that were confirmed: nothing older starts from now on."""
         stored = _numbers(self.remembered.rollback)
         before = dict(stored)
         for slot in SLOTS:
             if not disk.slot(slot).successful:
                 continue
-            verdict = verified_boot.check(partitions, slot, self.settings.root_key_digest, stored)
+            verdict = verified_boot.check(partitions, slot, self.settings.root_key_digest, stored, mapped)
             if not verdict.problems:
                 for location, index in verdict.rollback.items():
                     stored[location] = max(index, stored.get(location, 0))
@@ -168,7 +203,10 @@ class Bootloader:
         if state.successful:
             disk.set_slots(**{slot: replace(state, successful=False, retry_count=RETRY_MAX)})
 
-    def _start(self, disk: Disk, slot: str, verdict: Verdict, images: Images, reset_reason: str) -> Start:
+    def _start(
+        self, disk: Disk, slot: str, verdict: Verdict, images: Images, overlays: Sequence[tuple[int, bytes]],
+        reset_reason: str,
+    ) -> Start:  # fmt: skip
         color = "orange" if self.remembered.unlocked else "green"
         ours = {
             "slot_suffix": f"_{slot}",
@@ -181,6 +219,7 @@ class Bootloader:
             "vbmeta.size": str(verdict.size_bytes),
             "vbmeta.digest": verdict.digest.hex(),
             "veritymode": "eio",
+            "dtbo_idx": ",".join(str(index) for index, _ in overlays),
         }
         other = other_slot(slot)
         if disk.slot(other).unbootable:
@@ -193,7 +232,8 @@ class Bootloader:
         cmdline = " ".join([*words, "panic=1"])
         if len(cmdline) > android_boot.CMDLINE_MAX:
             raise Unbootable(f"the command line has {len(cmdline)} bytes, {android_boot.CMDLINE_MAX} is the limit")
-        return Start(slot, images, cmdline, color, tuple(verdict.problems))
+        tree = self.merge([blob for _, blob in overlays]) if overlays and self.merge else b""
+        return Start(slot, images, cmdline, color, tuple(verdict.problems), tree)
 
 
 def _numbers(stored: dict[str, int]) -> dict[int, int]:

@@ -9,6 +9,7 @@ import hashlib
 import mmap
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -52,15 +53,23 @@ class Device(Protocol):
     def remember(self) -> None: ...
 
 
-class Fastboot:
-    """One start of the boot loader (or of fastbootd, ``userspace``). ``serve`` returns the mode to go to."""
+@dataclass
+class Buffers:
+    """Memory of one start of the boot loader: what was downloaded, and what is staged to be taken: a download, until a
+    command stages something else. It outlives the connections, whatever they are made over."""
 
-    def __init__(self, device: Device, *, userspace: bool = False) -> None:
+    download: mmap.mmap | None = None
+    staged: bytes | mmap.mmap = b""
+
+
+class Fastboot:
+    """One connection to the boot loader (or to fastbootd, ``userspace``). ``serve`` returns the mode to go to."""
+
+    def __init__(self, device: Device, buffers: Buffers, *, userspace: bool = False) -> None:
         self._device = device
         self._settings = device.settings
         self._userspace = userspace
-        self._download: mmap.mmap | None = None
-        self._staged: bytes = b""
+        self._buffers = buffers
         self._wire: Wire
         self._next = ""
 
@@ -83,6 +92,8 @@ class Fastboot:
                 self._reply(Kind.FAIL, str(refusal))
             except MediaError as error:
                 self._reply(Kind.FAIL, f"storage: {error}")
+            except LogicalError as error:
+                self._reply(Kind.FAIL, f"super: {error}")
             else:
                 self._reply(Kind.OKAY, text)
         return self._next
@@ -218,18 +229,18 @@ class Fastboot:
         if len(argument) != 8 or not 0 < size <= self._settings.max_download_bytes:
             raise Refused("data size not acceptable")
         self._require_unlocked("download")
-        if self._download is not None:
-            self._download.close()
-        self._download = mmap.mmap(-1, size)
+        self._buffers.download, self._buffers.staged = None, b""  # a download that breaks leaves nothing to be flashed
+        room = mmap.mmap(-1, size)
         announced = size - 1 if "wrong_data_size" in self._settings.quirks else size
         self._reply(Kind.DATA, size_bytes=announced)
         got = 0
-        with memoryview(self._download) as view:
+        with memoryview(room) as view:
             while got < size:
                 got += self._wire.receive_into(view[got:])
                 if "reboots_away" in self._settings.quirks:
                     self._next = "system"
                     raise ConnectionResetError
+        self._buffers.download = self._buffers.staged = room
         return ""
 
     def _require_unlocked(self, what: str) -> None:
@@ -237,10 +248,10 @@ class Fastboot:
             raise Refused(f"{what} is not allowed on locked devices")
 
     def _upload(self) -> str:
-        if not self._staged:
+        if not self._buffers.staged:
             raise Refused("nothing is staged")
-        data, self._staged = self._staged, b""
-        self._send_data(data)
+        data, self._buffers.staged = self._buffers.staged, b""
+        self._send_data(data[:])
         return ""
 
     def _send_data(self, data: bytes) -> None:
@@ -296,11 +307,11 @@ class Fastboot:
         self._require_unlocked("flash")
         if self._device.remembered.battery_soc_pct < 15:
             raise Refused("battery too low")
-        if self._download is None:
+        if self._buffers.download is None:
             raise Refused("no image was downloaded")
         write = self._writable(name)
         self._info(f"writing {name}")
-        with memoryview(self._download) as view:
+        with memoryview(self._buffers.download) as view:
             if self._settings.discard:
                 return ""
             if bytes(view[:4]) == b"\x3a\xff\x26\xed":
@@ -373,11 +384,12 @@ class Fastboot:
     def _update_super(self, argument: str) -> str:
         name, _, option = argument.partition(":")
         self._require_unlocked("update-super")
-        if not self._userspace or self._download is None or option not in ("", "wipe"):
+        image = self._buffers.download
+        if not self._userspace or image is None or option not in ("", "wipe"):
             raise Refused("needs fastbootd and a downloaded image")
         place = self._place(name)
         try:
-            Logical.install(self._device.storage, place, bytes(self._download[: 2 * MIB]), wipe=option == "wipe")
+            Logical.install(self._device.storage, place, bytes(image[: 2 * MIB]), wipe=option == "wipe")
         except LogicalError as error:
             raise Refused(str(error)) from None
         return ""
@@ -435,7 +447,7 @@ class Fastboot:
             self._info(f"Device unlocked: {str(self._device.remembered.unlocked).lower()}")
             return ""
         if words[:1] == ["stage"]:
-            self._staged = b" ".join(w.encode() for w in words[1:]) or bytes(self._download or b"")
+            self._buffers.staged = b" ".join(w.encode() for w in words[1:]) or bytes(self._buffers.download or b"")
             return ""
         raise Refused("unknown oem command")
 
@@ -466,7 +478,7 @@ class Fastboot:
 
     def _boot(self) -> str:
         self._require_unlocked("boot")
-        if self._download is None or self._download[:8] != b"ANDROID!":
+        if self._buffers.download is None or self._buffers.download[:8] != b"ANDROID!":
             raise Refused("the downloaded image is no boot image")
         self._info("starting the downloaded image")
         return self._leave("system")

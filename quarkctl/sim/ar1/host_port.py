@@ -6,7 +6,6 @@ import os
 import queue
 import selectors
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -43,9 +42,9 @@ class HostPort:
         return self._cable.heard_s > self._attached_s
 
     @property
-    def silent_s(self) -> float:
-        """How long the system has said nothing."""
-        return time.monotonic() - self._cable.heard_s
+    def heard_s(self) -> float:
+        """When the system was heard last, or attached, on the clock of `time.monotonic`."""
+        return self._cable.heard_s
 
     def attach(self, guest_port: str) -> int:
         """Connect to a system's terminal, instead of the one before. Returns what `detach` takes."""

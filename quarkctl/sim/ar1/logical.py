@@ -80,6 +80,12 @@ class Logical:
         storage.write(place.lun, place.offset + _RESERVED, image[_RESERVED:end])
 
     def _parse(self, raw: bytes) -> None:
+        try:
+            self._take(raw)
+        except struct.error:
+            raise LogicalError("the table of logical partitions is cut short") from None
+
+    def _take(self, raw: bytes) -> None:
         if not raw:
             return
         tables = _HEADER.unpack_from(raw)[7:]
@@ -109,6 +115,19 @@ class Logical:
             for count, kind, first, _ in self._find(name).extents
             if kind == _LINEAR
         ]
+
+    def piece(self, name: str, offset: int, size_bytes: int) -> bytes:
+        """Bytes of a logical partition. Raises IndexError for what lies outside of it, or of super."""
+        data, end = b"", self._place.offset + self._place.size_bytes
+        for start, size in self.extents(name):
+            count = min(size_bytes - len(data), max(size - offset, 0))
+            if count and start + offset + count > end:
+                raise IndexError(name)
+            data += self._storage.read(self._place.lun, start + offset, count) if count else b""
+            offset = max(offset - size, 0)
+        if len(data) != size_bytes:
+            raise IndexError(name)
+        return data
 
     def writer(self, name: str) -> Callable[[int, memoryview], None]:
         pieces = self.extents(name)

@@ -13,8 +13,8 @@ from quarkctl.formats.firehose import EDL_USB_ID
 from quarkctl.formats.sahara import Region
 from quarkctl.sim.ar1 import partitions
 from quarkctl.sim.ar1.boot_rom import BootRom, Restart
-from quarkctl.sim.ar1.bootloader import Bootloader, NoStart, Start
-from quarkctl.sim.ar1.fastboot import Fastboot, Wire
+from quarkctl.sim.ar1.bootloader import Bootloader, Merge, NoStart, Start
+from quarkctl.sim.ar1.fastboot import Buffers, Fastboot, Wire
 from quarkctl.sim.ar1.programmer import Programmer
 from quarkctl.sim.ar1.settings import STARTING, Remembered, Settings
 from quarkctl.sim.ar1.storage import MediaError, PowerLost, Storage
@@ -47,11 +47,14 @@ _REASONS = {"reset": "software", "panic": "fault", "hung": "watchdog"}
 
 class VirtualAr1:
     """One device. ``launch`` starts systems; without it the boot loader is left out, and mode ``system`` is an empty bus.
+    ``merge`` is what the boot loader makes a device tree with.
 
     ``points`` counts transfers and messages: tests cut there. ``changed`` is called after every change of mode.
     """
 
-    def __init__(self, folder: Path, settings: Settings, launch: Launch | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, launch: Launch | None = None, merge: Merge | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.settings = settings
@@ -67,7 +70,7 @@ class VirtualAr1:
         #: Why the last restart happened (a reset_reason), and why it led to fastboot instead of a system.
         self.reset_reason = "power_on"
         self.boot_failure = ""
-        self._launch = launch
+        self._launch, self._merge = launch, merge
         self._running: Running | None = None
         self._starts = 0
         self._remembered_path = folder / "remembered.json"
@@ -79,6 +82,7 @@ class VirtualAr1:
                 partitions.make(self.storage, lun, layout)
         self.storage.discard = settings.discard
         self._programmer: Programmer | None = None
+        self._buffers = Buffers()
         self._hello_said = False
         self._datagrams = 0
         self._state = threading.Condition(threading.RLock())
@@ -126,6 +130,7 @@ class VirtualAr1:
         self._tcp.detach()
         self._udp.detach()
         self._programmer = None
+        self._buffers = Buffers()
         self._hello_said = False
         self.port.plug(None)
 
@@ -147,7 +152,7 @@ class VirtualAr1:
     def _start(self, start: int) -> None:
         """The boot loader, and the system for as long as it runs; in a thread of its own. ``start`` tells whether it is
         still the one that was meant."""
-        boot = Bootloader(self.settings, self.remembered, self.storage, self.remember, self.say)
+        boot = Bootloader(self.settings, self.remembered, self.storage, self.remember, self.say, self._merge)
         mode: str = ""
         chosen: Start | NoStart | None = None
         try:
@@ -158,6 +163,8 @@ class VirtualAr1:
             return
         except (MediaError, OSError) as error:
             mode, chosen = "", NoStart(f"the storage failed: {error}")
+        except HostUnfit as error:
+            mode, chosen = "", NoStart(f"{error.message} ({error.hint})" if error.hint else error.message)
         if not isinstance(chosen, Start):
             failure = chosen.reason if isinstance(chosen, NoStart) else ""
             if failure:
@@ -182,6 +189,7 @@ class VirtualAr1:
             self.changed("system")
         ended = running.wait()
         if ended in _REASONS:
+            self.say(f"restart: {_REASONS[ended]}")
             self._go_on(start, "system", _REASONS[ended])
         else:
             with self._state:
@@ -259,7 +267,7 @@ class VirtualAr1:
 
     def _serve(self, wire: Wire) -> None:
         """A session of one wire. It ends in another mode, or with the wire."""
-        fastboot = Fastboot(self, userspace=self.mode == "fastbootd")
+        fastboot = Fastboot(self, self._buffers, userspace=self.mode == "fastbootd")
         try:
             leads_to = fastboot.serve(wire)
         except (PowerLost, Unplugged):

@@ -11,6 +11,7 @@ import uuid
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from quarkctl.sim.ar1.storage import Storage
 
@@ -26,6 +27,18 @@ _PRIORITY_SHIFT, _RETRY_SHIFT = 48, 51
 _SLOT_BITS = 0xFF << _PRIORITY_SHIFT
 RETRY_MAX = 7
 SLOTS = ("a", "b")
+
+
+class Partitions(Protocol):
+    """Bytes of partitions by their full name."""
+
+    def size_bytes(self, name: str) -> int | None:
+        """None for one that does not exist."""
+        ...
+
+    def read(self, name: str, offset: int, size_bytes: int) -> bytes:
+        """Raises IndexError for what lies outside."""
+        ...
 
 
 @dataclass(frozen=True)

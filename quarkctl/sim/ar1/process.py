@@ -13,12 +13,13 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from quarkctl.errors import QuarkError, UsageWrong
 from quarkctl.formats.sahara import Region
-from quarkctl.sim.ar1 import boot_rom, factory
+from quarkctl.sim.ar1 import boot_rom, factory, system
 from quarkctl.sim.ar1.bootloader import Start
 from quarkctl.sim.ar1.host_port import HostPort
 from quarkctl.sim.ar1.logical import Logical, LogicalError
@@ -38,7 +39,7 @@ class Process:
     def __init__(self, folder: Path, board: str, serial: str, mode: str) -> None:
         self._folder = folder
         self.host_port = HostPort()
-        self.ar1 = VirtualAr1(folder, factory.settings(board, serial), self._launch)
+        self.ar1 = VirtualAr1(folder, factory.settings(board, serial), self._launch, partial(system.merge, folder))
         self._usbip = UsbIpServer([self.ar1.port])
         (folder / PROGRAMMER).write_bytes(boot_rom.programmer())
         self.ar1.memory = [

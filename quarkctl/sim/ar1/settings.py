@@ -49,6 +49,8 @@ class Settings:
     """Of one device. Sizes in bytes."""
 
     board: str = "s1-virtual"
+    #: What overlays in dtbo name the board by.
+    board_id: int = 1
     serial: str = "VAR1-0001"
     #: Of the SoC: what EDL shows. It is not the serial number of fastboot.
     chip_serial: int = 0x51A00001

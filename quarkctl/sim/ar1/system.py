@@ -12,17 +12,28 @@ from pathlib import Path
 
 from quarkctl.errors import HostUnfit
 from quarkctl.sim import qemu
+from quarkctl.sim.ar1 import device_tree
 from quarkctl.sim.ar1.bootloader import Start
 from quarkctl.sim.ar1.host_port import HostPort
+from quarkctl.sim.ar1.watchdog import Watchdog
 
 _MEMORY_MIB = 256
-#: A system that says nothing on its port for so long hangs: the watchdog resets it.
+#: A system that says nothing on its port for so much of its own time hangs: the watchdog resets it.
 WATCHDOG_S = 60.0
 _WATCH_EVERY_S = 1.0
 _START_TIMEOUT_S = 10.0
 #: The guest's log is no way to fill the host's disk. LUNs must stay below it.
 FILE_BYTES_MAX = 1 << 30
 _CONSOLE_TAIL = 64 << 10
+
+
+#: What the kernel runs on, but for disks and ports.
+MACHINE = (qemu.AR1_PROGRAM, "-M", "virt", "-cpu", "cortex-a53", "-m", str(_MEMORY_MIB))
+
+
+def merge(folder: Path, blobs: Sequence[bytes]) -> bytes:
+    """The machine's device tree with these overlays. Raises `device_tree.Unfit`, HostUnfit."""
+    return device_tree.merged(folder, MACHINE, blobs)
 
 
 def command(start: Start, luns: Sequence[Path], sector_bytes: int, link: str) -> list[str]:
@@ -35,9 +46,9 @@ def command(start: Start, luns: Sequence[Path], sector_bytes: int, link: str) ->
         block = f"logical_block_size={sector_bytes},physical_block_size={sector_bytes}"
         drives += ["-device", f"virtio-blk-pci,drive=d{n},addr={4 + n:#x},{block}"]
     return [
-        qemu.AR1_PROGRAM, "-M", "virt", "-cpu", "cortex-a53", "-accel", "tcg,tb-size=64", "-m", str(_MEMORY_MIB),
-        "-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot",
-        "-kernel", "kernel", "-initrd", "ramdisk", "-append", start.cmdline, *drives,
+        *MACHINE, "-accel", "tcg,tb-size=64", "-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot",
+        "-kernel", "kernel", "-initrd", "ramdisk", "-append", start.cmdline, *(["-dtb", "tree.dtb"] if start.tree else []),
+        *drives,
         # The terminal comes last: when its name is printed, the socket exists.
         "-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
         "-chardev", "file,id=console,path=console.log", "-serial", "chardev:console",
@@ -56,8 +67,9 @@ class QemuSystem:
     """One run of the kernel. The thread that makes it must also wait for it."""
 
     def __init__(
-        self, folder: Path, start: Start, luns: Sequence[Path], sector_bytes: int, port: HostPort, link: str = ""
-    ) -> None:
+        self, folder: Path, start: Start, luns: Sequence[Path], sector_bytes: int, port: HostPort, link: str = "",
+        watchdog_s: float = WATCHDOG_S,
+    ) -> None:  # fmt: skip
         """Raises HostUnfit when QEMU is missing or does not start."""
         qemu.require(qemu.AR1_PROGRAM)
         self._folder, self._port = folder, port
@@ -65,12 +77,14 @@ class QemuSystem:
         (folder / "qmp.sock").unlink(missing_ok=True)
         (folder / "kernel").write_bytes(start.images.kernel)
         (folder / "ramdisk").write_bytes(start.images.ramdisk)
+        (folder / "tree.dtb").write_bytes(start.tree)
         self._process = subprocess.Popen(
             command(start, luns, sector_bytes, link), cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, preexec_fn=_prepare,
         )  # fmt: skip
         try:
             self._attached = port.attach(self._terminal())
+            self._watchdog = Watchdog(self.pid, watchdog_s)
             self._events = socket.socket(socket.AF_UNIX)
             self._events.settimeout(_START_TIMEOUT_S)
             self._events.connect(str(folder / "qmp.sock"))
@@ -102,7 +116,7 @@ class QemuSystem:
             try:
                 data = self._events.recv(65536)
             except TimeoutError:
-                if self._port.silent_s > WATCHDOG_S and not self._killed:
+                if self._watchdog.look(self._port.heard_s) and not self._killed:
                     reason = "hung"
                     self._process.kill()
                 continue

@@ -10,7 +10,9 @@ import hashlib
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+
+from quarkctl.sim.ar1 import hash_tree
+from quarkctl.sim.ar1.partitions import Partitions
 
 _HEADER = struct.Struct(">4sII QQ I QQ QQ QQ QQ QQ Q I I 48s 80x")
 _DESCRIPTOR = struct.Struct(">QQ")
@@ -40,16 +42,6 @@ class Unverified(Exception):
     def __init__(self, text: str, partition: str = "") -> None:
         super().__init__(text)
         self.partition = partition
-
-
-class Partitions(Protocol):
-    """Bytes of partitions by their full name."""
-
-    def size_bytes(self, name: str) -> int | None:
-        """None for one that does not exist."""
-        ...
-
-    def read(self, name: str, offset: int, size_bytes: int) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -164,9 +156,12 @@ class Verdict:
 
     vbmeta: Vbmeta | None = None
     problems: list[str] = field(default_factory=list)
+    #: What does not hold, and is for the kernel to mend.
+    damage: list[str] = field(default_factory=list)
     #: {location: rollback index}
     rollback: dict[int, int] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
+    mapped: Partitions | None = None
     #: SHA-256 over all structures, as Android tells it, and their size.
     digest: bytes = b""
     size_bytes: int = 0
@@ -188,9 +183,13 @@ def _parse_of(name: str, data: bytes, *, verify: bool = True) -> Vbmeta:
         raise Unverified(f"{name}: {error}") from None
 
 
-def check(partitions: Partitions, slot: str, root_key_digest: str, stored: Mapping[int, int]) -> Verdict:
-    """Verify everything that a start of ``slot`` takes. Never raises: what is wrong stands in the verdict."""
-    verdict = Verdict()
+def check(
+    partitions: Partitions, slot: str, root_key_digest: str, stored: Mapping[int, int], mapped: Partitions | None = None
+) -> Verdict:
+    """Verify everything that a start of ``slot`` takes. Never raises: what is wrong stands in the verdict.
+
+    ``mapped``: those in which hash trees lie, logical ones too."""
+    verdict = Verdict(mapped=mapped or partitions)
     try:
         top = verdict.vbmeta = load(partitions, slot)
     except Unverified as error:
@@ -231,12 +230,16 @@ def _bind(
     bound: set[str] = set()
     for tag, body in vbmeta.descriptors:
         try:
-            if tag == 2:
+            if tag == 1 and verdict.mapped and not vbmeta.flags & HASHTREE_DISABLED:
+                verdict.damage += filter(None, [hash_tree.check(verdict.mapped, slot, body)])
+            elif tag == 2:
                 bound.add(_hash(partitions, slot, body))
             elif tag == 3:
                 verdict.words += _cmdline(body, vbmeta.flags)
             elif tag == 4:
                 bound |= _chain(verdict, partitions, slot, body, stored, whole, chained=chained)
+        except hash_tree.TreeWrong as error:
+            verdict.problems.append(str(error))
         except Unverified as error:
             verdict.problems.append(str(error))
             bound.add(error.partition)
