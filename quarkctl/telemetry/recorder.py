@@ -209,7 +209,11 @@ class Recorder:
         start = build_start({**self._meta, "started_ns": time.time_ns()})
         try:
             sink = self._create(path)
-            sink.write(start)
+            try:
+                sink.write(start)
+            except OSError:
+                sink.close()
+                raise
         except FileExistsError:
             raise InputWrong(
                 f"{path} exists already", hint="choose another name: recordings are never overwritten"
