@@ -39,7 +39,7 @@ def ar1_images(version: str) -> Path:
 def release(firmware: Callable[..., rtos.Built], tmp_path: Path) -> Path:
     """rtos 1.1.0 and AR1 1.0.1: as `build rtos` and `build ar1` make them, for updates and for emergency download."""
     images = ar1_images("1.0.1")
-    for path in (*images.glob("[!.]*.*"), images / ".work" / "system.img"):
+    for path in (*images.glob("[!.]*.*"), images / "logical" / "system.img"):
         shutil.copy(path, tmp_path)
     shutil.copy(firmware("1.1.0").image, tmp_path / "rtos.bin")
     (tmp_path / "prog.elf").write_bytes(boot_rom.programmer(20_000))
