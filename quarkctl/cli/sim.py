@@ -77,6 +77,7 @@ def start(
             metavar="DIR|off", help="Build that the factory flashes into the AR1; default: the board's, if any."
         ),
     ] = "",
+    imu_hz: Annotated[int, typer.Option("--imu-hz", min=0, max=1000, help="Rate of the inertial sensor; 0: off.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Start a pair of virtual glasses: the microcontroller, and the AR1 if something was built for it."""
@@ -99,6 +100,7 @@ def start(
     instance = control.start(
         name or board.removesuffix("-virtual"), board, control.Firmware(boot_elf, chosen),
         load=load, seed=seed, ar1_version=str(mcuboot_image.Version.parse(ar1_version)), ar1_images=ar1_images,
+        imu_hz=imu_hz,
     )  # fmt: skip
     if as_json:
         show.document("quarkctl.sim/1", {**instance.as_dict(), "ar1_images": str(ar1_images or "")})
@@ -121,14 +123,21 @@ def list_glasses(as_json: Json = False) -> None:
     """List running virtual glasses."""
     from quarkctl.sim import control, folder
 
-    rows = []
-    for i in folder.running():
+    rows, others = [], []
+    for name, i in folder.everything():
+        if i is None:
+            others.append(name)
+            continue
         try:
-            rows.append({**i.as_dict(), **control.request(i.name, command="status")})
+            rows.append({**i.as_dict(), **control.request(name, command="status")})
         except LinkError:  # it stopped while we looked
             continue
     if as_json:
-        show.document("quarkctl.sim-list/1", {"glasses": rows})
+        show.document("quarkctl.sim-list/1", {"glasses": rows, "other_versions": others})
+        return
+    for name in others:
+        show.out.print(f"sim:{name} was started by another version of quarkctl; end it: quarkctl sim stop {name}")
+    if not rows and others:
         return
     if not rows:
         show.out.print("no virtual glasses are running; start some: quarkctl sim start")
@@ -150,7 +159,7 @@ def stop(
     """Stop virtual glasses and remove what they left."""
     from quarkctl.sim import control, folder
 
-    names = [i.name for i in folder.running()] if everything else [_only(name)]
+    names = [found for found, _ in folder.everything()] if everything else [_only(name)]
     for one in names:
         control.stop(one)
         show.out.print(f"sim:{one} stopped")
@@ -230,6 +239,18 @@ def ambient(
 
     status = control.request(_only(name), command="ambient", ambient_c=celsius, soaked=soaked)
     _print_status(status, as_json=as_json)
+
+
+@app.command(epilog=examples("quarkctl sim imu 400", "quarkctl sim imu 0 --name s1"))
+def imu(
+    rate_hz: Annotated[int, typer.Argument(metavar="HZ", min=0, max=1000, help="Samples a second; 0 switches it off.")],
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Set the rate of the inertial sensor: the wearer walks and looks around."""
+    from quarkctl.sim import control
+
+    _print_status(control.request(_only(name), command="imu", rate_hz=rate_hz), as_json=as_json)
 
 
 @app.command(epilog=examples("quarkctl sim power cycle", "quarkctl sim power cut --name s1"))
@@ -359,14 +380,12 @@ def _only(name: str) -> str:
 
     if name:
         return name.removeprefix("sim:")
-    running = folder.running()
+    running = [found for found, _ in folder.everything()]
     if len(running) == 1:
-        return running[0].name
+        return running[0]
     if not running:
         raise LinkError("no virtual glasses are running", hint="quarkctl sim start")
-    raise LinkError(
-        f"{len(running)} virtual glasses run: {', '.join(i.name for i in running)}", hint="choose one with --name"
-    )
+    raise LinkError(f"{len(running)} virtual glasses run: {', '.join(running)}", hint="choose one with --name")
 
 
 def _packs(status: dict[str, Any]) -> str:
@@ -379,6 +398,8 @@ def _print_status(status: dict[str, Any], *, as_json: bool) -> None:
         return
     words = [f"power {status['power']}", f"{status['load']} {status['load_ma']} mA", f"bus {status['bus_mv']} mV"]
     words.append(_packs(status))
+    if status["imu_hz"]:
+        words.append(f"imu {status['imu_hz']} Hz")
     if status["faults"]:
         words.append(f"faults: {', '.join(status['faults'])}")
     show.out.print("   ".join(words))

@@ -356,33 +356,40 @@ def _runs(source: Source, block_bytes: int) -> Iterator[tuple[int, int, memoryvi
     nothing = bytes(step)
     for begin in range(0, len(source), step):
         window = bytes(source[begin : min(begin + step, len(source))])
-        tail = len(window) % block_bytes
+        count, tail = divmod(len(window), block_bytes)
         view, first = memoryview(window), begin // block_bytes
-        if window == nothing[: len(window) - tail]:
+        if not tail and window == nothing[: len(window)]:
             yield first, 0, view
             continue
-        low, kind = 0, -2
-        for at in range(0, len(window) - tail, block_bytes):
-            found = _word(window, at, block_bytes)
-            if found != kind:
-                if at:
-                    yield first + low // block_bytes, kind, view[low:at]
-                low, kind = at, found
-        if low < len(window) - tail:
-            yield first + low // block_bytes, kind, view[low : len(window) - tail]
+        marks = _marks(window, count, block_bytes)
+        low, kind = 0, -1
+        if 0 in marks:
+            for n, mark in enumerate(marks):
+                found = -1 if mark else _word(window, n * block_bytes, block_bytes)
+                if found != kind:
+                    if n:
+                        yield first + low, kind, view[low * block_bytes : n * block_bytes]
+                    low, kind = n, found
+        if low < count:
+            yield first + low, kind, view[low * block_bytes : count * block_bytes]
         if tail:
             padded = window[-tail:] + bytes(block_bytes - tail)
-            yield first + len(window) // block_bytes, -1, memoryview(padded)
+            yield first + count, -1, memoryview(padded)
+
+
+def _marks(window: bytes, count: int, block_bytes: int) -> bytes:
+    """A byte for each block: 0 where it may repeat a word. Three bytes of each are compared, of all blocks at once."""
+    end = count * block_bytes
+    first, middle, last = (
+        int.from_bytes(window[at:end:block_bytes], "little") for at in (0, block_bytes // 2 - 4, block_bytes - 4)
+    )
+    return ((first ^ middle) | (first ^ last)).to_bytes(count, "little")
 
 
 def _word(window: bytes, at: int, block_bytes: int) -> int:
     """The word that a block repeats, -1 if it does not."""
-    # comparing three bytes tells nearly all blocks of many words; only then is it worth to look at all of it
-    if window[at] == window[at + block_bytes // 2 - 4] == window[at + block_bytes - 4]:
-        word = window[at : at + 4]
-        if window.startswith(word * (block_bytes // 4), at):
-            return int.from_bytes(word, "little")
-    return -1
+    word = window[at : at + 4]
+    return int.from_bytes(word, "little") if window.startswith(word * (block_bytes // 4), at) else -1
 
 
 def without_holes(image: Sparse) -> Sparse:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,14 @@ class Firmware:
 
 def start(
     name: str, board: str, firmware: Firmware, *, load: str = "idle", seed: int = 1, ar1_version: str = "1.0.0",
-    ar1_images: Path | None = None,
+    ar1_images: Path | None = None, imu_hz: int = 0,
 ) -> folder.Instance:  # fmt: skip
     """Start virtual glasses; returns when their firmware's power is on.
 
     ``ar1_images``: build of the application processor that the factory flashes and that starts with the power; without, it
-    is off until somebody switches it on. Raises UsageWrong (name taken), InputWrong (image), HostUnfit (no QEMU).
+    is off until somebody switches it on. ``imu_hz``: rate of the inertial sensor, 0 off.
+
+    Raises UsageWrong (name taken), InputWrong (image), HostUnfit (no QEMU).
     """
     qemu.require()
     if ar1_images:
@@ -69,6 +72,7 @@ def start(
         settings = {
             "name": name, "board": board, "serial": _serial(board, name), "image": str(firmware.image),
             "load": load, "seed": seed, "ar1_version": ar1_version, "ar1": bool(ar1_images),
+            "imu_hz": imu_hz,
         }  # fmt: skip
         if ar1_images:
             from quarkctl.sim.ar1 import factory
@@ -139,6 +143,10 @@ def request(name: str, **fields: Any) -> dict[str, Any]:
     Raises DeviceMissing, LinkError, or what the glasses answered.
     """
     folder.load(name)
+    return _tell(name, fields)
+
+
+def _tell(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     path = folder.folder_of(name) / "control.sock"
     with socket.socket(socket.AF_UNIX) as channel:
         channel.settimeout(_ANSWER_TIMEOUT_S)
@@ -159,13 +167,15 @@ def request(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def stop(name: str) -> None:
-    """Stop and forget; returns when everything is gone."""
-    instance = folder.load(name)
-    request(name, command="stop")
+    """Stop and forget, also those of another version; returns when everything is gone."""
+    kill = ""
+    with suppress(folder.OtherVersion):
+        kill = f"kill -9 {folder.load(name).pid}"
+    _tell(name, {"command": "stop"})
     deadline = time.monotonic() + _STOP_TIMEOUT_S
     while folder.folder_of(name).exists():
         if time.monotonic() > deadline:
-            raise LinkError(f"virtual glasses {name} do not stop", hint=f"kill -9 {instance.pid}")
+            raise LinkError(f"virtual glasses {name} do not stop", hint=kill or "kill the process that holds their lock")
         time.sleep(0.01)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -16,6 +17,8 @@ from quarkctl.errors import DeviceMissing, InputWrong, LinkLost, UsageWrong
 from quarkctl.formats.stream import Decoder, Sample
 from quarkctl.link.serial_port import open_serial
 from quarkctl.sim import control, folder, qemu
+from quarkctl.sim.ar1 import control as ar1_control
+from quarkctl.sim.motion import Motion
 from quarkctl.telemetry import live
 from tests.conftest import Glasses, Quarkctl
 
@@ -170,6 +173,43 @@ def _state(pid: int) -> str:
         return "Z"
 
 
+def test_what_glasses_say_of_themselves_is_what_their_contract_says(glasses: Start) -> None:
+    """Whoever changes this raises CONTRACT: older glasses that still run must be told apart, not misread."""
+    g = glasses()
+    g.tell("ar1", request={"command": "status"})
+    status = g.tell("status")
+    assert folder.CONTRACT == 2
+    assert sorted(status) == [
+        "ambient_c", "ar1", "bus_mv", "charger", "faults", "load", "load_ma", "packs", "port", "power", "throttle_level",
+        "time_us", "zone_c",
+    ]  # fmt: skip
+    assert sorted(status["packs"][0]) == ["ma", "present", "side", "soc_pct"]
+    assert sorted(status["ar1"]) == ["boot_failure", "mode", "port", "slot"]
+    assert sorted(ar1_control.state(g.name)) == [
+        "battery_soc_pct", "board", "boot_failure", "faults", "heard", "mode", "port", "programmer", "reset_reason", "serial",
+        "slot", "slots", "tcp_port", "udp_port", "unlocked", "usbip_port",
+    ]  # fmt: skip
+    assert sorted(json.loads((folder.folder_of(g.name) / "state.json").read_text())) == [
+        "board", "contract", "image", "name", "pid", "port", "qemu_pid", "serial",
+    ]  # fmt: skip
+
+
+def test_glasses_of_another_version_are_told_in_a_line_and_can_be_stopped(glasses: Start, quarkctl: Quarkctl) -> None:
+    g = glasses()
+    file = folder.folder_of(g.name) / "state.json"
+    before = json.loads(file.read_text())
+    line = f"sim:{g.name} was started by another version of quarkctl; end it: quarkctl sim stop {g.name}"
+    for said in ({"contract": 1}, {"contract": folder.CONTRACT, "colour": "red"}, {"contract": None}):
+        file.write_text(json.dumps({**before, **said}))
+        told = quarkctl("sim", "list")
+        assert told.code == 0 and told.out.strip() == line
+    assert json.loads(quarkctl("sim", "list", "--json").out)["other_versions"] == [g.name]
+    for verb in (["sim", "load", "camera"], ["sim", "load", "camera", "--name", g.name], ["telemetry", "show", "-d", g.device]):
+        refused = quarkctl(*verb)
+        assert refused.code == 4 and "another version of quarkctl" in refused.err, refused.err
+    assert quarkctl("sim", "stop", g.name).code == 0 and not file.exists()
+
+
 def test_a_name_is_taken_only_once(glasses: Start, firmware: Callable[..., rtos.Built]) -> None:
     g = glasses()
     built = firmware("1.0.0")
@@ -198,3 +238,35 @@ def test_the_second_board_runs_too(glasses: Start) -> None:
     heard = Listener(g)
     hello = heard.until(lambda s: s.message.name == "hello" and s.number("selftest_passed") == 9)
     assert hello.text("board") == "g1-virtual"
+
+
+def test_the_inertial_sensor_sends_what_the_wearer_did_at_the_rate_that_was_set(glasses: Start) -> None:
+    """Off at first; then samples arrive in blocks, as the motion at their time says, also when the rate changes."""
+    g = glasses()
+    reader = Listener(g)
+    assert g.tell("status")["imu_hz"] == 0
+    reader.until(lambda s: s.message.name == "bus")
+    assert not [s for s in reader.seen if s.message.name == "imu"]
+    truth, due = Motion(seed=1), 0
+    for rate_hz in (416, 1000):
+        assert g.tell("imu", rate_hz=rate_hz)["imu_hz"] == rate_hz
+        period_ns = 10**9 // rate_hz
+        blocks = 0
+        while blocks < 20:
+            block = reader.until(lambda s: s.message.name == "imu")
+            count = block.number("count")
+            assert block.number("first_index") >= due  # what a starved emulator dropped is missing, never repeated
+            due = block.number("first_index") + count
+            if block.number("period_ns") != period_ns:
+                continue  # what was left of the rate before
+            blocks += 1
+            first_us = block.number("first_us")
+            assert count == 16 or blocks == 1
+            sampled = [truth.at(first_us + (k * period_ns) // 1000) for k in range(count)]
+            felt = [list(v) for s in sampled for v in (s.accel_mg, s.gyro_ddps)]
+            told = [v for pair in zip(block.values["accel_mg"], block.values["gyro_ddps"], strict=True) for v in pair]
+            near = [abs(a - b) for f, t in zip(felt, told, strict=False) for a, b in zip(f, t, strict=True)]
+            assert max(near) <= 12  # times are whole microseconds: noise may be that of the next one
+    with pytest.raises(UsageWrong, match="no 1001 Hz"):
+        g.tell("imu", rate_hz=1001)
+    reader.link.close()
