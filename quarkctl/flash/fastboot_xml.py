@@ -44,7 +44,9 @@ def _items(work: Work) -> tuple[list[Item], list[str]]:
     left_out = [f"{w.label} of LUN {w.lun} is left out: fastboot writes no partition tables" for w in tables]
     for patch in work.patches:
         if not (patch.start.from_end or _in_table(patch.start.number, patch.sector_bytes)):
-            raise InputWrong(f"the patch of sector {patch.start} of LUN {patch.lun} has no name in fastboot", hint=_HINT)
+            raise InputWrong(
+                f"the patch of sector {patch.start} of LUN {patch.lun} has no name in fastboot", hint=_HINT
+            )
     if work.patches:
         left_out.append(f"{len(work.patches)} patches of partition tables are left out")
     named: dict[str, list[Write]] = {}
@@ -85,4 +87,3 @@ def _placed(label: str, writes: Sequence[Write]) -> list[Item]:
             )
         items.append(Item(label, write.image, offset, offset + write.sectors * write.sector_bytes))
     return items
-

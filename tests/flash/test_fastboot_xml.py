@@ -69,7 +69,11 @@ def test_a_device_with_another_partition_table_is_refused(ar1: Maker) -> None:
     ("name", "text", "match"),
     [
         ("rawprogram0.xml", b'<data><erase physical_partition_number="1"/></data>', "not LUN 1 as a whole"),
-        ("rawprogram0.xml", b'<data><erase start_sector="9" num_partition_sectors="4"/></data>', "not 4 sectors of LUN 0"),
+        (
+            "rawprogram0.xml",
+            b'<data><erase start_sector="9" num_partition_sectors="4"/></data>',
+            "not 4 sectors of LUN 0",
+        ),
         ("patch0.xml", GPT_PATCH % b"9000", "patch of sector 9000 of LUN 0 has no name"),
         ("patch0.xml", GPT_PATCH % b"1", "nothing that fastboot could write"),
     ],
