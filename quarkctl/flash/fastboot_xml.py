@@ -37,8 +37,8 @@ def read(sources: Sequence[str]) -> tuple[list[Item], list[str]]:
 
 
 def _items(work: Work) -> tuple[list[Item], list[str]]:
-    for lun, start, sectors in work.erases:
-        what = f"{sectors} sectors of LUN {lun} from {start} on" if sectors else f"LUN {lun} as a whole"
+    for e in work.erases:
+        what = f"{e.sectors} sectors of LUN {e.lun} from {e.start} on" if e.sectors else f"LUN {e.lun} as a whole"
         raise InputWrong(f"fastboot erases partitions by name, not {what}", hint=_HINT)
     tables = [w for w in work.writes if w.label.lower() in _TABLES]
     left_out = [f"{w.label} of LUN {w.lun} is left out: fastboot writes no partition tables" for w in tables]
