@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from quarkctl.formats import usbip
@@ -16,6 +17,10 @@ from quarkctl.sim.usb_host import Port
 
 #: A request with more data than any client sends in one piece ends the connection.
 _DATA_MAX = 16 << 20
+#: So do more requests, or more data in them, than wait for the device at once.
+_WAITING_MAX, _WAITING_BYTES_MAX = 4096, 64 << 20
+#: More clients than that are not heard, and one that says nothing is not waited for.
+_CLIENTS_MAX, _GREETING_S = 32, 10.0
 
 
 def _receive(connection: socket.socket, size_bytes: int) -> memoryview:
@@ -34,6 +39,7 @@ class UsbIpServer:
 
     def __init__(self, ports: list[Port]) -> None:
         self._ports = ports
+        self._clients = threading.BoundedSemaphore(_CLIENTS_MAX)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         threading.Thread(target=self._accept, name="usbip server", daemon=True).start()
@@ -42,6 +48,9 @@ class UsbIpServer:
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
+                if not self._clients.acquire(blocking=False):
+                    connection.close()
+                    continue
                 threading.Thread(target=self._serve, args=(connection,), name="usbip client", daemon=True).start()
 
     def _exported(self) -> list[tuple[Port, UsbDevice, ExportedDevice]]:
@@ -60,13 +69,21 @@ class UsbIpServer:
 
     def _serve(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with connection, suppress(EOFError, OSError):
+        with self._leaving(), connection, suppress(EOFError, OSError):
+            connection.settimeout(_GREETING_S)
             _, command, _ = usbip.REQUEST.unpack(_receive(connection, usbip.REQUEST.size))
             if command == usbip.LIST_REQUEST:
                 self._list(connection)
             elif command == usbip.IMPORT_REQUEST:
                 name = bytes(_receive(connection, usbip.BUS_ID_BYTES)).rstrip(b"\0").decode("utf-8", "replace")
                 self._import(connection, name)
+
+    @contextmanager
+    def _leaving(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._clients.release()
 
     def _list(self, connection: socket.socket) -> None:
         exported = self._exported()
@@ -81,6 +98,7 @@ class UsbIpServer:
                 connection.sendall(
                     usbip.REQUEST.pack(usbip.VERSION, usbip.IMPORT_REPLY, 0) + usbip.build_device(record)
                 )
+                connection.settimeout(None)
                 try:
                     serve_transfers(connection, device)
                 finally:
@@ -116,7 +134,10 @@ def serve_transfers(connection: socket.socket, device: UsbDevice) -> None:
         while True:
             request = usbip.parse_request(_receive(connection, usbip.HEADER_BYTES))
             if isinstance(request, Request):
-                if request.size_bytes > _DATA_MAX:
+                with lock:
+                    waiting = sum(len(t.data) if not t.incoming else t.actual for t in under_way.values())
+                    crowded = len(under_way) >= _WAITING_MAX or waiting >= _WAITING_BYTES_MAX
+                if not 0 <= request.size_bytes <= _DATA_MAX or crowded or request.sequence in under_way:
                     raise EOFError
                 data = b"" if request.incoming or not request.size_bytes else _receive(connection, request.size_bytes)
                 number = request.sequence
