@@ -84,7 +84,7 @@ def well_over_usb(b: Bench) -> bool:
 
 
 def test_only_this_computer_is_listened_to(bench: Bench) -> None:
-    for server in (bench.ar1._tcp._listener, bench.ar1._udp._socket, bench.usbip._listener):
+    for server in (bench.ar1._tcp._listener, bench.ar1._udp._socket, bench.usbip._clients._listener):
         assert server.getsockname()[0] == "127.0.0.1"
 
 
