@@ -184,6 +184,7 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ):  # fmt: skip
         if not is_url(newurl):
+            fp.close()
             raise InputWrong(f"{req.full_url} leads to {newurl}", hint="bundles are read from http and https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
