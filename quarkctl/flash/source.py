@@ -152,7 +152,10 @@ class Http:
             answer = _opened(request)
         except urllib.error.HTTPError as error:
             error.close()
-            raise InputWrong(f"{self._url}: the server answers {error.code} {error.reason}") from error
+            raise InputWrong(
+                f"{self._url}: the server answers {error.code} {error.reason}",
+                hint="look at the address and the server",
+            ) from error
         except urllib.error.URLError as error:
             if isinstance(error.reason, TimeoutError):
                 raise LinkTimeout(f"{self._url}: no answer within {HTTP_TIMEOUT_S:.0f} s") from error
