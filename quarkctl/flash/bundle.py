@@ -80,7 +80,7 @@ class Incoming:
     """A bundle on its way in: the manifest at once, then the images in front (the microcontroller's, and the AR1's vbmeta,
     which names all the others), the rest as the AR1 takes it.
 
-    ``whole``: also verify all of it now, if it is small and can be read again. ``ended``: it was read to its end, and is whole.
+    ``whole``: also verify all of it now, if it is small and can be read again. ``ended``: it was read to its end.
     """
 
     def __init__(self, name: str, *, whole: bool = False) -> None:
