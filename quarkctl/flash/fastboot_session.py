@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quarkctl.errors import DeviceRefused, VerificationFailed
+from quarkctl.errors import DeviceRefused, QuarkError, VerificationFailed
 from quarkctl.events import Event, Level
 from quarkctl.flash import fastboot, fastboot_plan, fastboot_xml
 from quarkctl.flash.ar1_image import Image
@@ -141,9 +141,13 @@ class Session:
         client.link.close()
         self._link = None
         self._link = reopen(self._job.opener, _is_fastbootd)
-        self._look()
-        fastboot_plan.check_device(self._facts)
-        found = fastboot_plan.targets(self._items, self._facts, self._wish, self._variable)
+        try:
+            self._look()
+            fastboot_plan.check_device(self._facts)
+            found = fastboot_plan.targets(self._items, self._facts, self._wish, self._variable)
+        except QuarkError as error:
+            error.hint = f"{error.hint}; nothing was written, and the device is in fastbootd now".removeprefix("; ")
+            raise
         self._targets = {t.name: t for t in found}
         return f"{len(self._facts.logical)} logical partitions"
 
