@@ -77,6 +77,7 @@ def start(
             metavar="DIR|off", help="Build that the factory flashes into the AR1; default: the board's, if any."
         ),
     ] = "",
+    imu_hz: Annotated[int, typer.Option("--imu-hz", min=0, max=1000, help="Rate of the inertial sensor; 0: off.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Start a pair of virtual glasses: the microcontroller, and the AR1 if something was built for it."""
@@ -99,6 +100,7 @@ def start(
     instance = control.start(
         name or board.removesuffix("-virtual"), board, control.Firmware(boot_elf, chosen),
         load=load, seed=seed, ar1_version=str(mcuboot_image.Version.parse(ar1_version)), ar1_images=ar1_images,
+        imu_hz=imu_hz,
     )  # fmt: skip
     if as_json:
         show.document("quarkctl.sim/1", {**instance.as_dict(), "ar1_images": str(ar1_images or "")})
@@ -237,6 +239,18 @@ def ambient(
 
     status = control.request(_only(name), command="ambient", ambient_c=celsius, soaked=soaked)
     _print_status(status, as_json=as_json)
+
+
+@app.command(epilog=examples("quarkctl sim imu 400", "quarkctl sim imu 0 --name s1"))
+def imu(
+    rate_hz: Annotated[int, typer.Argument(metavar="HZ", min=0, max=1000, help="Samples a second; 0 switches it off.")],
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Set the rate of the inertial sensor: the wearer walks and looks around."""
+    from quarkctl.sim import control
+
+    _print_status(control.request(_only(name), command="imu", rate_hz=rate_hz), as_json=as_json)
 
 
 @app.command(epilog=examples("quarkctl sim power cycle", "quarkctl sim power cut --name s1"))
@@ -391,6 +405,8 @@ def _print_status(status: dict[str, Any], *, as_json: bool) -> None:
         return
     words = [f"power {status['power']}", f"{status['load']} {status['load_ma']} mA", f"bus {status['bus_mv']} mV"]
     words.append(_packs(status))
+    if status["imu_hz"]:
+        words.append(f"imu {status['imu_hz']} Hz")
     if status["faults"]:
         words.append(f"faults: {', '.join(status['faults'])}")
     show.out.print("   ".join(words))

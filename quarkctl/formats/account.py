@@ -6,7 +6,8 @@ follow each other are taken in one step, whatever their number; only where the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,8 @@ class Account:
         broken = np.diff(seq) != 1  # 16 bits: it wraps as the sequence does
         broken |= source[1:] != source[:-1]
         broken |= np.diff(time_us) < -_REORDER_US
-        cuts = sorted({0, *(np.flatnonzero(broken) + 1).tolist(), *hellos})
+        cuts = [0, *(broken.nonzero()[0] + 1).tolist()]
+        cuts = sorted({*cuts, *_telling(hellos, cuts)})
         boot, keep = np.empty(seq.size, np.int32), np.ones(seq.size, bool)
         for low, high in zip(cuts, [*cuts[1:], seq.size], strict=True):
             run = _Run(int(seq[low]), high - low, time_us[low:high], host_ns[low:high])
@@ -271,6 +273,17 @@ class _Run:
     @property
     def last_ns(self) -> int:
         return int(self.host_ns[-1])
+
+
+def _telling(hellos: Mapping[int, int], cuts: Sequence[int]) -> list[int]:
+    """Indices of the hellos that may tell something new: the first behind each of ``cuts``, and another boot id."""
+    out, last, boot_id = [], -1, -1
+    for i, said in sorted(hellos.items()):
+        cut = bisect_right(cuts, i)
+        if cut != last or said != boot_id:
+            out.append(i)
+        last, boot_id = cut, said
+    return out
 
 
 def _place(chip: Chip, run: _Run) -> tuple[int, bool]:

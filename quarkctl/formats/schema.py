@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 from quarkctl.errors import InputWrong
 
 if TYPE_CHECKING:
+    import numpy as np
     from construct import Construct
 
 #: Size in bytes of every scalar type. ``char`` is UTF-8 text, padded with NUL.
@@ -145,6 +146,13 @@ class Schema:
     def parsers(self) -> Mapping[str, Construct[Any, Any]]:
         """One construct parser a message: the definition of what the bytes mean."""
         return {m.name: _construct(m) for m in self.messages.values()}
+
+    @cached_property
+    def frame_types(self) -> Mapping[int, tuple[Message, np.dtype[Any]]]:
+        """{type: (message, its whole frame as numpy reads it)}, from the parsers."""
+        from quarkctl.formats import plan
+
+        return {number: (m, plan.frame_type(self, m)) for number, m in self.by_type.items()}
 
     def unpack(self, message: Message, payload: bytes | memoryview) -> dict[str, Value]:
         """Fields of one payload. Enums and bit words stay integers; `named` gives them their names.

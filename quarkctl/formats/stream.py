@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -59,15 +59,27 @@ class Sample:
 
 @dataclass(frozen=True)
 class Table:
-    """All samples of one message in one batch: arrays of one length. ``order`` is their place in the batch."""
+    """All samples of one message in one batch: arrays of one length, but ``arrived``, the receive times of all frames
+    that were decoded together; ``place`` says which are these, the first of them being the ``base``-th of the batch."""
 
     schema: Schema
     message: Message
     rows: NDArray[Any]
-    order: NDArray[Any]
     chip: NDArray[Any]
     boot: NDArray[Any]
-    host_ns: NDArray[Any]
+    place: NDArray[Any]
+    arrived: NDArray[Any]
+    base: int = 0
+
+    @property
+    def order(self) -> NDArray[Any]:
+        """Their place in the batch."""
+        return self.place + self.base
+
+    @property
+    def host_ns(self) -> NDArray[Any]:
+        times: NDArray[Any] = self.arrived[self.place]
+        return times
 
     @property
     def seq(self) -> NDArray[Any]:
@@ -84,7 +96,22 @@ class Table:
 
     def without_arrival(self) -> Table:
         """The same in less memory: the order and the times of coming are left out."""
-        return Table(self.schema, self.message, self.rows, self.order[:0], self.chip, self.boot, self.host_ns[:0])
+        return replace(self, place=self.place[:0].copy(), arrived=self.arrived[:0].copy())
+
+    def bare(self, *arrays: NDArray[Any]) -> Table:
+        """The same with these rows, chips and starts, or with none, and without times of coming."""
+        rows, chip, boot = arrays or (self.rows[:0].copy(), self.chip[:0].copy(), self.boot[:0].copy())
+        return replace(self.without_arrival(), rows=rows, chip=chip, boot=boot)
+
+    def newest(self) -> Iterator[Sample]:
+        """The last of each chip; the very last comes last."""
+        import numpy as np
+
+        last = [int(np.flatnonzero(self.chip == chip)[-1]) for chip in set(self.chip.tolist())]
+        for i in sorted(last):
+            at = slice(i, i + 1)
+            one = replace(self, rows=self.rows[at], chip=self.chip[at], boot=self.boot[at], place=self.place[at])
+            yield from (sample for _, sample in one.samples())
 
     def samples(self) -> Iterator[tuple[int, Sample]]:
         """(order, sample), one object a message: for few."""
@@ -170,7 +197,7 @@ class Decoder:
     def _use(self, schema: Schema) -> None:
         self.schema = schema
         self._bulk = BulkDecoder(schema.crc_seed)
-        self._types = {t: (m, plan.frame_type(schema, m)) for t, m in schema.by_type.items()}
+        self._types = schema.frame_types
 
     @property
     def counts(self) -> Counts:
@@ -216,17 +243,19 @@ class Decoder:
             at = data.find(b"\0")
             data = data[at:] if at >= 0 else b""
             self._dropping = at < 0
-        wire = self._carry + data
-        end = wire.rfind(b"\0")
-        at = end + 1
-        while wire[at : at + 2] in (SMP_FIRST, SMP_NEXT) and (line_end := wire.find(b"\n", at)) >= 0:
+        end = data.rfind(b"\0") + 1
+        tail = b"\0" + data[end:] if end else self._carry + data
+        at = 1
+        while tail[at : at + 2] in (SMP_FIRST, SMP_NEXT) and (line_end := tail.find(b"\n", at)) >= 0:
             at = line_end + 1  # lines of commands are complete without a delimiter
-        self._carry = b"\0" + wire[at:]
-        wire = wire[:at] if at == end + 1 else wire[:at] + b"\0"
+        parts: list[bytes | memoryview] = [self._carry, memoryview(data)[:end]] if end else [b"\0"]
+        if at > 1:
+            parts += [tail[1:at], b"\0"]
+        self._carry = b"\0" + tail[at:]
         if len(self._carry) > RUN_MAX:
             self._carry, self._dropping = b"\0", True
             self._lose("corrupt", 1, *self._last, self._last[1], self._last[2])
-        return wire if len(wire) > 1 else b""
+        return b"".join(parts) if end or at > 1 else b""
 
     def _decode(
         self, wire: bytes, bounds: NDArray[Any], stamps: NDArray[Any], tables: list[Table]
@@ -236,9 +265,9 @@ class Decoder:
 
         frames = self._bulk.decode(wire)
         whole = np.flatnonzero(frames.whole)
-        head = frames.gather(whole, HEADER.size).view(plan.HEADER_TYPE)
-        hellos = whole[head["type"] == HELLO_TYPE]
-        stop, other = self._other_layout(frames, hellos.tolist())
+        head = frames.gather(frames.start[whole], HEADER.size).view(plan.HEADER_TYPE)
+        hellos = np.flatnonzero((frames.kind == HELLO_TYPE) & frames.whole)
+        stop, other = self._other_layout(frames, hellos)
         if other is None:
             self._tables(frames, whole, head, frames.whole.size, bounds, stamps, tables)
             return b"", bounds
@@ -250,21 +279,23 @@ class Decoder:
         self._use(other)
         return wire[at:], bounds - at
 
-    def _other_layout(self, frames: Frames, hellos: list[int]) -> tuple[int, Schema | None]:
+    def _other_layout(self, frames: Frames, hellos: NDArray[Any]) -> tuple[int, Schema | None]:
         """Index of the first hello of another layout, and its schema; None if there is no such hello."""
-        for i in hellos:
-            at = int(frames.offset[i]) + HEADER.size
-            said = int.from_bytes(frames.decoded[at : at + 2].tobytes(), "little")
-            if frames.size[i] < HEADER.size + 2 + CRC_BYTES or said == self.schema.layout_hash:
-                continue
-            other = self.find(said)
-            if other is None or other.layout_hash != said:
+        import numpy as np
+
+        at = frames.start[hellos] + HEADER.size
+        said = frames.decoded[at] | frames.decoded[at + 1].astype(np.uint16) << 8
+        strange = (said != self.schema.layout_hash) & (frames.size[hellos] >= HEADER.size + 2 + CRC_BYTES)
+        for i in strange.nonzero()[0][:1].tolist():
+            layout_hash = int(said[i])
+            other = self.find(layout_hash)
+            if other is None or other.layout_hash != layout_hash:
                 raise LayoutMismatch(
-                    f"the device speaks message layout {said:#06x}, this quarkctl {self.schema.layout_hash:#06x}",
+                    f"the device speaks message layout {layout_hash:#06x}, this quarkctl {self.schema.layout_hash:#06x}",
                     hint="give the schemas of that firmware's release with --schemas DIR, or flash firmware built from "
                     "this source",
                 )
-            return i, other
+            return int(hellos[i]), other
         return -1, None
 
     def _tables(
@@ -285,11 +316,7 @@ class Decoder:
         per_read = np.diff(np.searchsorted(frames.end[whole], bounds), prepend=0)
         per_read[-1] += whole.size - per_read.sum()
         host_ns = np.repeat(stamps, per_read)
-        size, kind, source = (
-            frames.size[whole],
-            np.ascontiguousarray(head["type"]),
-            np.ascontiguousarray(head["source"]),
-        )
+        kind, source = np.ascontiguousarray(head["type"]), np.ascontiguousarray(head["source"])
         time_us = np.ascontiguousarray(head["time_us"])
         self._count_corrupt(frames, whole, stop, source, time_us, host_ns)
         if not whole.size:
@@ -302,38 +329,34 @@ class Decoder:
         self._pair(source, boot, time_us.view(np.int64), host_ns, np.cumsum(per_read)[per_read > 0] - 1)
         known = 0
         chip = source & 15
+        one_start = bool(np.all(source == source[0])) and boot[0] == boot[-1]
         place = None if whole.size == frames.size.size else np.cumsum(frames.whole) - 1
         types = np.bincount(kind, minlength=256)
         for number, (message, frame_type) in self._types.items():
             if not types[number]:
                 continue
-            index, rows = frames.of_size(frame_type.itemsize)
-            order, rows = _only(index, rows, index < stop) if index.size and index[-1] >= stop else (index, rows)
-            if place is not None:
-                order, rows = _only(order, rows, frames.whole[order])
-                order = place[order]
-            if types[number] != order.size or not np.all(kind[order] == number):
-                order, rows = _only(order, rows, kind[order] == number)
-            known += order.size
+            index, rows = frames.of(number, frame_type.itemsize)
+            if index.size and index[-1] >= stop:
+                here = int(np.searchsorted(index, stop))
+                index, rows = index[:here], rows[:here]
+            mine = index if place is None else place[index]
+            known += mine.size
             if not all_kept:
-                order, rows = _only(order, rows, keep[order])
-            if order.size:
-                table = Table(
-                    self.schema,
-                    message,
-                    rows.view(frame_type),
-                    order + self._order,
-                    chip[order],
-                    boot[order],
-                    host_ns[order],
-                )
-                tables.append(table)
-                if number == HELLO_TYPE:
-                    for _, self.hello in table.samples():
-                        self.hellos[self.hello.chip] = self.hello
+                kept = keep[mine]
+                mine, rows = mine[kept], rows[kept]
+            if not mine.size:
+                continue
+            chips, boots = (
+                (np.full(mine.size, chip[0]), np.full(mine.size, boot[0])) if one_start else (chip[mine], boot[mine])
+            )
+            table = Table(self.schema, message, rows.view(frame_type), chips, boots, mine, host_ns, self._order)
+            tables.append(table)
+            if number == HELLO_TYPE:
+                for self.hello in table.newest():
+                    self.hellos[self.hello.chip] = self.hello
         self._order += whole.size
         if known < whole.size:
-            self._count_unknown(kind, size, chip, boot, time_us, host_ns, keep)
+            self._count_unknown(kind, frames.size[whole], chip, boot, time_us, host_ns, keep)
 
     def _pair(
         self, source: NDArray[Any], boot: NDArray[Any], time_us: NDArray[Any], host_ns: NDArray[Any], last: NDArray[Any]
@@ -359,7 +382,7 @@ class Decoder:
         if "=boot_id" not in (frame_type.names or ()) or frame_type["=boot_id"].kind != "u":
             return {}  # the schema may be anybody's
         hellos = np.flatnonzero((kind == HELLO_TYPE) & (frames.size[whole] == frame_type.itemsize))
-        rows = frames.gather(whole[hellos], frame_type.itemsize).view(frame_type)
+        rows = frames.gather(frames.start[whole[hellos]], frame_type.itemsize).view(frame_type)
         return dict(zip(hellos.tolist(), rows["=boot_id"].tolist(), strict=True))
 
     def _count_corrupt(
@@ -415,8 +438,3 @@ class Decoder:
         from quarkctl.formats.account import Chip
 
         return self.account.chips.setdefault(0, Chip(0))
-
-
-def _only(index: NDArray[Any], rows: NDArray[Any], mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Both, where the mask says so; copied only if it leaves something out."""
-    return (index, rows) if mask.all() else (index[mask], rows[mask])

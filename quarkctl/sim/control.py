@@ -39,12 +39,14 @@ class Firmware:
 
 def start(
     name: str, board: str, firmware: Firmware, *, load: str = "idle", seed: int = 1, ar1_version: str = "1.0.0",
-    ar1_images: Path | None = None,
+    ar1_images: Path | None = None, imu_hz: int = 0,
 ) -> folder.Instance:  # fmt: skip
     """Start virtual glasses; returns when their firmware's power is on.
 
     ``ar1_images``: build of the application processor that the factory flashes and that starts with the power; without, it
-    is off until somebody switches it on. Raises UsageWrong (name taken), InputWrong (image), HostUnfit (no QEMU).
+    is off until somebody switches it on. ``imu_hz``: rate of the inertial sensor, 0 off.
+
+    Raises UsageWrong (name taken), InputWrong (image), HostUnfit (no QEMU).
     """
     qemu.require()
     if ar1_images:
@@ -70,6 +72,7 @@ def start(
         settings = {
             "name": name, "board": board, "serial": _serial(board, name), "image": str(firmware.image),
             "load": load, "seed": seed, "ar1_version": ar1_version, "ar1": bool(ar1_images),
+            "imu_hz": imu_hz,
         }  # fmt: skip
         if ar1_images:
             from quarkctl.sim.ar1 import factory

@@ -27,6 +27,7 @@ from quarkctl.sim.cable import Cable
 from quarkctl.sim.host import Waits
 from quarkctl.sim.loads import LOADS_MA
 from quarkctl.sim.mailbox import NO_VALUE, Mailbox
+from quarkctl.sim.motion import RATE_HZ_MAX, Motion
 from quarkctl.sim.plant import SIDES, Plant
 from quarkctl.sim.qemu import Qemu
 
@@ -53,6 +54,7 @@ class Glasses:
             displays=0 if str(settings["board"]).startswith("g1") else 2,
         )  # fmt: skip
         self._mailbox = Mailbox(path / "memory.bin")
+        self._motion = Motion(int(settings["seed"]), int(settings.get("imu_hz", 0)))
         self._cable = Cable(selector, int(settings["seed"]))
         self._machine_faults: dict[str, float] = {}
         self._slow_due_s = 0.0
@@ -69,6 +71,7 @@ class Glasses:
             "fault": self._fault,
             "charger": self._charger,
             "ambient": self._ambient,
+            "imu": self._imu,
             "power": self._power,
             "cable": self._plug,
             "ar1": self._application,
@@ -87,6 +90,7 @@ class Glasses:
             str(self._settings["serial"]), Version.parse(self._settings["ar1_version"]).packed,
             NO_VALUE if hysteresis is None else int(hysteresis),
         )  # fmt: skip
+        self._switch_imu(self._motion.rate_hz)
         self._qemu = Qemu(self._path, icount=bool(self._settings.get("icount")))
         self._cable.attach(self._qemu.port)
         self._clock_offset = time.monotonic() - self._plant.time_us / 1e6
@@ -145,6 +149,7 @@ class Glasses:
         readings += self._plant.advance(now_us)
         if faults.FROZEN_CONVERTER.name not in self._machine_faults:
             self._mailbox.write(readings)
+        self._mailbox.write_motion(self._motion.advance(now_us))
         if time.monotonic() >= self._slow_due_s and self._mailbox.slow_due:
             self._slow_due_s = time.monotonic() + SLOW_S
             self._mailbox.write_slow(self._plant.registers())
@@ -185,6 +190,7 @@ class Glasses:
             "load_ma": round(p.load_ma),
             "charger": p.charger,
             "ambient_c": p.ambient_c,
+            "imu_hz": self._motion.rate_hz,
             "bus_mv": round(p.bus_mv),
             "packs": [
                 {"side": side, "present": c.present, "soc_pct": round(100 * c.soc), "ma": round(c.ma)}
@@ -265,6 +271,16 @@ class Glasses:
         self.step()
         self._plant.set_ambient(float(request["ambient_c"]), soaked=bool(request.get("soaked")))
         return self._status()
+
+    def _imu(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._switch_imu(int(request["rate_hz"]))
+        return self._status()
+
+    def _switch_imu(self, rate_hz: int) -> None:
+        if not 0 <= rate_hz <= RATE_HZ_MAX:
+            raise UsageWrong(f"the inertial sensor has no {rate_hz} Hz", hint=f"0 (off) to {RATE_HZ_MAX}")
+        self._motion.switch(rate_hz, self._plant.time_us)
+        self._mailbox.set_motion_period(self._motion.period_ns)
 
     def _power(self, request: dict[str, Any]) -> dict[str, Any]:
         action = request["action"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quarkctl import schemas
+from quarkctl.sim.motion import Inertial
 from quarkctl.sim.plant import Reading, Registers
 
 #: Offset of the mailbox in the memory file, and of its parts in the mailbox.
@@ -17,10 +18,14 @@ STATUS_OFFSET = 0x60
 RING_OFFSET = 0x80
 RING_SAMPLES = 1024
 SLOW_OFFSET = 0xB000
-SIZE = SLOW_OFFSET + 0x100
+MOTION_OFFSET = 0xB100
+INERTIAL_OFFSET = 0xB120
+INERTIAL_SAMPLES = 512
+SIZE = INERTIAL_OFFSET + INERTIAL_SAMPLES * 20
 NO_VALUE = 0xFFFF_FFFF
 
 _SAMPLE = struct.Struct("<QHHhhHHhhhhhBBhhHHH")
+_INERTIAL = struct.Struct("<Q6h")
 _WORD = struct.Struct("<I")
 
 
@@ -41,8 +46,9 @@ class Mailbox:
 
     def __init__(self, memory_file: Path) -> None:
         schema = schemas.plant()
-        if schema.messages["plant_sample"].size_bytes != _SAMPLE.size:
-            raise AssertionError("plant_sample changed: adapt _SAMPLE")
+        for name, packed in (("plant_sample", _SAMPLE), ("plant_inertial", _INERTIAL)):
+            if schema.messages[name].size_bytes != packed.size:
+                raise AssertionError(f"{name} changed: adapt its Struct")
         self._schema = schema
         with memory_file.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), SIZE, offset=FILE_OFFSET)
@@ -83,6 +89,18 @@ class Mailbox:
             )  # fmt: skip
             index = (index + 1) & 0xFFFF_FFFF
         self._index[0] = index
+
+    def set_motion_period(self, period_ns: int) -> None:
+        """0: the inertial sensor is off."""
+        _WORD.pack_into(self._map, MOTION_OFFSET + 4, period_ns)
+
+    def write_motion(self, samples: list[Inertial]) -> None:
+        index = self._index[MOTION_OFFSET // 4]
+        for s in samples:
+            at = INERTIAL_OFFSET + index % INERTIAL_SAMPLES * _INERTIAL.size
+            _INERTIAL.pack_into(self._map, at, s.time_us, *s.accel_mg, *s.gyro_ddps)
+            index = (index + 1) & 0xFFFF_FFFF
+        self._index[MOTION_OFFSET // 4] = index
 
     @property
     def slow_due(self) -> bool:

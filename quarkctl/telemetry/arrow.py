@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -42,10 +44,13 @@ class Shape:
         self.schema: pa.Schema = pa.schema(fields, {"message": rows.name, "layout_hash": f"{rows.schema.layout_hash:#06x}",
                                                     "doc": rows.message.doc})  # fmt: skip
 
-    def table(self, rows: Rows) -> pa.Table:
-        """One row a sample. Numbers are not copied."""
+    def table(self, group: Sequence[Rows]) -> pa.Table:
+        """One row a sample. Numbers of a single ``Rows`` are not copied."""
+        import numpy as np
+
         pa: Any = needed("pyarrow")
-        columns = [rows.time_ns, *_columns(rows).values()]
+        parts = [[rows.time_ns, *_columns(rows).values()] for rows in group]
+        columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
         arrays = [_array(pa, field.type, column) for field, column in zip(self.schema, columns, strict=True)]
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
@@ -79,10 +84,24 @@ def _array(pa: Any, kind: Any, column: NDArray[Any]) -> Any:
         flat = _array(pa, kind.value_type, column.reshape(-1, *column.shape[2:]))
         return pa.FixedSizeListArray.from_arrays(flat, type=kind)
     if column.dtype.kind == "S":
-        texts = [v.split(b"\0", 1)[0].decode("utf-8", "replace").encode() for v in column.tolist()]
-        ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
-        return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)))
+        ends, joined = _texts(column)
+        return pa.StringArray.from_buffers(column.size, pa.py_buffer(ends), pa.py_buffer(joined))
     return pa.Array.from_buffers(kind, column.size, [None, pa.py_buffer(np.ascontiguousarray(column))])
+
+
+def _texts(column: NDArray[Any]) -> tuple[NDArray[Any], bytes]:
+    """(int32 offsets, UTF-8): texts end at their first NUL; what is no UTF-8 becomes U+FFFD."""
+    import numpy as np
+
+    letters = np.ascontiguousarray(column).view(np.uint8).reshape(column.size, column.dtype.itemsize)
+    inside = np.logical_and.accumulate(letters != 0, axis=1)
+    ends = np.zeros(column.size + 1, np.int32)
+    np.cumsum(inside.sum(axis=1), out=ends[1:])
+    joined = letters[inside].tobytes()
+    if not joined.isascii():
+        cut = [joined[a:b].decode("utf-8", "replace").encode() for a, b in pairwise(ends.tolist())]
+        ends, joined = np.cumsum([0, *map(len, cut)], dtype=np.int32), b"".join(cut)
+    return ends, joined
 
 
 class TableFiles:
@@ -93,7 +112,7 @@ class TableFiles:
         self._folder, self._suffix = folder, suffix
         self._shapes: dict[tuple[str, str], Shape] = {}
         self._writers: dict[tuple[str, str], Any] = {}
-        self._pending: dict[tuple[str, str], list[Any]] = {}
+        self._pending: dict[tuple[str, str], list[Rows]] = {}
         #: Rows are written while the next are read; at most one group of a message, so that memory stays bounded.
         self._pool = ThreadPoolExecutor(2)
         self._writing: dict[tuple[str, str], Future[None]] = {}
@@ -103,20 +122,18 @@ class TableFiles:
         key = rows.name, f"{rows.schema.layout_hash:#06x}"
         if key not in self._shapes:
             self._shapes[key] = Shape(rows)
-        table = self._shapes[key].table(rows)
-        if self._suffix == "csv":
-            table = _flat(table)
         waiting = self._pending.setdefault(key, [])
-        waiting.append(table)
-        if sum(t.num_rows for t in waiting) >= _GROUP_ROWS:
+        waiting.append(rows)
+        if sum(r.time_ns.size for r in waiting) >= _GROUP_ROWS:
             self._flush(key)
 
     def _flush(self, key: tuple[str, str]) -> None:
-        pa: Any = needed("pyarrow")
         waiting = self._pending[key]
         if not waiting:
             return
-        table = pa.concat_tables(waiting)
+        table = self._shapes[key].table(waiting)
+        if self._suffix == "csv":
+            table = _flat(table)
         waiting.clear()
         if key not in self._writers:
             self._writers[key] = self._open(key, table.schema)

@@ -8,17 +8,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quarkctl.formats import plan
 from quarkctl.formats.account import Loss, Start
 from quarkctl.formats.clock import TIME_US_MAX, Clock, Fitter
 from quarkctl.formats.schema import BLOCK_FIELDS, Kind, Message, Schema
-from quarkctl.formats.stream import Batch, Decoder, Table
-from quarkctl.telemetry.store import Clocks, Piece, Recording, open_all, pieces_of
+from quarkctl.formats.stream import Decoder, Table
+from quarkctl.telemetry.kept import Kept
+from quarkctl.telemetry.store import Clocks, Recording, open_all, pieces_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Rows of short recordings stay in memory between the passes, up to this.
-_KEEP_BYTES = 10 << 20
 _HEADS = {f.name for f in BLOCK_FIELDS}
 
 
@@ -62,19 +62,19 @@ class Timeline:
     sources: list[Source]
     keys: dict[tuple[int, int], int]
     """{(session, line): source}"""
-    kept: list[tuple[int, Piece]] | None = None
-    """(session, what the first pass decoded), when it is little."""
+    kept: Kept
+    """What the first pass decoded, as far as there was room."""
 
     def rows(self) -> Iterator[Rows]:
         """All samples; those of one source and message ascend in time, as far as they came in order."""
         converters: dict[tuple[int, int, int, int], Fitter] = {}
-        for number, piece in self._pieces() if self.kept is None else self.kept:
-            for table in piece.batch.tables:
-                yield self._rows(table, number, piece.line, self.keys[number, piece.line], converters)
+        for number, line, table in self.kept.tables() if self.kept.whole else self._tables():
+            yield self._rows(table, number, line, self.keys[number, line], converters)
 
-    def _pieces(self) -> Iterator[tuple[int, Piece]]:
+    def _tables(self) -> Iterator[tuple[int, int, Table]]:
         for number, parts in enumerate(self.sessions):
-            yield from ((number, piece) for piece in pieces_of(parts))
+            for piece in pieces_of(parts):
+                yield from ((number, piece.line, table) for table in piece.batch.tables)
 
     def _rows(
         self, table: Table, session: int, line: int, source: int, converters: dict[tuple[int, int, int, int], Fitter]
@@ -83,10 +83,10 @@ class Timeline:
 
         time_us = table.time_us.astype(np.int64)
         time_ns = np.empty(time_us.size, np.int64)
-        keys = table.chip.astype(np.int64) << 32 | table.boot
-        spans = [0, *(np.flatnonzero(np.diff(keys)) + 1).tolist(), keys.size]
+        breaks = (table.chip[1:] != table.chip[:-1]) | (table.boot[1:] != table.boot[:-1])
+        spans = [0, *(np.flatnonzero(breaks) + 1).tolist(), breaks.size + 1]
         sampled = table.message.kind is Kind.BLOCK
-        begin = np.zeros(time_us.size, np.int64)  # device time of the first sample, for blocks
+        begin = np.zeros(time_us.size if sampled else 0, np.int64)  # device time of the first sample of each block
         for low, high in pairwise(spans):
             chip, boot = int(table.chip[low]), int(table.boot[low])
             clock = self.clocks.get((session, line, chip, boot))
@@ -98,9 +98,9 @@ class Timeline:
             time_ns[low:high] = clock.host_ns(t) if clock else np.clip(t, 0, TIME_US_MAX) * 1000
         if sampled:
             return _expanded(table, source, time_ns, begin)
-        return Rows(
-            table.schema, table.message, source, time_ns, time_us, table.chip, table.boot, table.seq, table.columns
-        )
+        columns = plan.columns(table.message, table.rows)
+        seq = np.ascontiguousarray(table.seq)  # or it would keep all of the frames in memory
+        return Rows(table.schema, table.message, source, time_ns, time_us, table.chip, table.boot, seq, columns)
 
     def starts(self) -> Iterator[tuple[int, Start]]:
         for s in self.sources:
@@ -120,13 +120,14 @@ class Timeline:
         return int(clock.host_ns(np.array([at]))[0]) if clock else at * 1000
 
 
-def open_timeline(paths: Sequence[Path], folders: Sequence[Path] = ()) -> Timeline:
-    """First pass: clocks, starts, losses of all recordings.
+def open_timeline(paths: Sequence[Path], folders: Sequence[Path] = (), scratch: Path | None = None) -> Timeline:
+    """First pass: clocks, starts, losses of all recordings. ``scratch``: where a file without a name may take what it
+    decoded, if there is plenty of room; else what is more than a little is decoded twice.
 
     Raises InputWrong, LayoutMismatch.
     """
     sessions = open_all(paths, folders)
-    memory = _Memory()
+    kept = Kept(scratch, sum(r.path.stat().st_size for parts in sessions for r in parts))
     clocks: dict[tuple[int, int, int, int], Clock] = {}
     sources: list[Source] = []
     keys: dict[tuple[int, int], int] = {}
@@ -134,30 +135,13 @@ def open_timeline(paths: Sequence[Path], folders: Sequence[Path] = ()) -> Timeli
         seen = Clocks()
         for piece in pieces_of(parts):
             seen.add(piece)
-            memory.keep(number, piece)
+            kept.add(number, piece)
         clocks |= {(number, *key): clock for key, clock in seen.clocks().items()}
         for line, decoder in sorted(parts[-1].decoders.items()):
             names = parts[-1].lines
             keys[number, line] = len(sources)
             sources.append(Source(len(sources), names[line] if line < len(names) else f"line {line}", decoder))
-    return Timeline(sessions, clocks, sources, keys, memory.pieces)
-
-
-class _Memory:
-    """What the first pass decoded, while it is little."""
-
-    def __init__(self) -> None:
-        self.pieces: list[tuple[int, Piece]] | None = []
-        self._size = 0
-
-    def keep(self, session: int, piece: Piece) -> None:
-        if self.pieces is None:
-            return
-        tables = [t.without_arrival() for t in piece.batch.tables]
-        self._size += sum(t.rows.nbytes + t.chip.nbytes + t.boot.nbytes for t in tables)
-        self.pieces.append((session, Piece(piece.line, Batch(tables))))
-        if self._size > _KEEP_BYTES:
-            self.pieces = None
+    return Timeline(sessions, clocks, sources, keys, kept)
 
 
 def _begin(table: Table, low: int, high: int, fitter: Fitter) -> NDArray[Any]:
@@ -178,7 +162,7 @@ def _expanded(table: Table, source: int, time_ns: NDArray[Any], begin_us: NDArra
     """One row a sample that is filled."""
     import numpy as np
 
-    columns = table.columns
+    columns = plan.columns(table.message, table.rows)
     room = table.message.samples
     count = np.minimum(columns["count"], room).astype(np.int64)
     filled = np.arange(room) < count[:, None]

@@ -376,8 +376,7 @@ def load_matrix() -> str:
     if not MATRIX.exists():
         return ""
     table = diag_firmware.TABLE
-    busy = "A host that is too busy skips time, which PWR-013 rightly calls a jump of the clock.\n"
-    day = f"\n### A day in the real firmware\n\n{busy}\n{table.read_text()}" if table.exists() else ""
+    day = f"\n### A day in the real firmware\n\n{table.read_text()}" if table.exists() else ""
     return MATRIX.read_text() + day
 
 

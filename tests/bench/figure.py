@@ -74,13 +74,26 @@ def seconds(command: Sequence[str | Path], rounds: int = 7, env: dict[str, str] 
     return statistics.median(times)
 
 
-def interleaved(rounds: int, *measures: Callable[[], float]) -> list[float]:
-    """Medians of several measures taken in turn, so that a drift of the machine meets all of them."""
+def in_turn(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """All values of several measures taken in turn, so that a drift of the machine meets all of them."""
     taken: list[list[float]] = [[] for _ in measures]
     for _ in range(rounds):
         for values, measure in zip(taken, measures, strict=True):
             values.append(measure())
-    return [statistics.median(v) for v in taken]
+    return taken
+
+
+def interleaved(rounds: int, *measures: Callable[[], float]) -> list[float]:
+    """Medians of several measures taken in turn."""
+    return [statistics.median(v) for v in in_turn(rounds, *measures)]
+
+
+def ratios(one: Sequence[float], other: Sequence[float]) -> tuple[float, str]:
+    """(median of the rounds' ratios, the quartiles and the worst and best round in words)."""
+    found = sorted(a / b for a, b in zip(one, other, strict=True))
+    low, _, high = statistics.quantiles(found, n=4)
+    words = f"quartiles {low:.3g} and {high:.3g}, {len(found)} rounds from {found[0]:.3g} to {found[-1]:.3g}"
+    return statistics.median(found), words
 
 
 def cpu_s(pid: int) -> float:
@@ -93,4 +106,4 @@ def program(name: str) -> Path:
     return Path(sys.executable).parent / name
 
 
-__all__ = ["Figure", "cpu_s", "interleaved", "machine", "program", "save", "seconds"]
+__all__ = ["Figure", "cpu_s", "in_turn", "interleaved", "machine", "program", "ratios", "save", "seconds"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
@@ -209,8 +210,30 @@ def storage_builds(folder: Path) -> tuple[Path, dict[str, bytes]]:
     return recipe, {**content, "system": system}
 
 
-def test_a_bundle_is_a_flashmap_that_others_flash(tmp_path: Path) -> None:
-    """Flashed by zipfile and an XML parser alone, as qdl reads flashmaps: no sparse files, no seeking, names as written."""
+def by_zipfile(path: Path) -> Callable[[str], bytes]:
+    return zipfile.ZipFile(path).read
+
+
+def by_libzip(path: Path) -> Callable[[str], bytes]:
+    """libzip is what qdl reads ZIP files with; here it also checks each number that stands in two places (``-c``)."""
+
+    def read(name: str) -> bytes:
+        def run(*command: str) -> bytes:
+            return subprocess.run(["ziptool", "-c", path, *command], capture_output=True, check=True).stdout
+
+        index = re.fullmatch(rb"name '.*' using flags '0' found at index (\d+)\n", run("name_locate", name, "0"))
+        assert index, run("name_locate", name, "0")
+        return run("cat", index[1].decode())
+
+    return read
+
+
+@pytest.mark.parametrize("reader", [by_zipfile, by_libzip])
+def test_a_bundle_is_a_flashmap_that_others_flash(
+    tmp_path: Path, reader: Callable[[Path], Callable[[str], bytes]]
+) -> None:
+    """Flashed by a stranger's ZIP reader and an XML parser alone, as qdl's ``flashmap.c`` reads: versions, one product, one
+    layout, one programmer; the kind of an XML file by its root; no sparse files, no seeking, names as written."""
     recipe, content = storage_builds(tmp_path)
     path = bundle.build(bundle.Request(recipe, tmp_path, tmp_path / "r.qfw", [sign.load(bundles.DEVELOPMENT)])).path
     one = check(path)
@@ -218,23 +241,24 @@ def test_a_bundle_is_a_flashmap_that_others_flash(tmp_path: Path) -> None:
         ("slot", "mcuboot"), ("boot", "raw"), ("system", "sparse")
     ]  # fmt: skip
     disk = bytearray(b"\xee" * 6000 * SECTOR)
-    with zipfile.ZipFile(path) as members:
-        flashmap = json.loads(members.read("flashmap.json"))
-        layout = flashmap["products"][0]["layouts"][0]
-        assert (flashmap["version"], len(flashmap["products"]), len(layout["programmer"])) == ("1.1.0", 1, 1)
-        assert members.read(layout["programmer"][0]) == content["prog.elf"]
-        for entry in layout["programmable"]:
-            assert entry["memory"] == "ufs" and isinstance(entry["slot"], int)
-            for name in entry["files"]:
-                root = ElementTree.fromstring(members.read(name))
-                assert root.tag in ("data", "patches")
-                for program in root.iter("program"):
-                    get = program.attrib
-                    assert get["sparse"] == "false" and get["file_sector_offset"] == "0"
-                    data = members.read(get["filename"])
-                    at = int(get["start_sector"]) * int(get["SECTOR_SIZE_IN_BYTES"])
-                    assert len(data) <= int(get["num_partition_sectors"]) * int(get["SECTOR_SIZE_IN_BYTES"])
-                    disk[at : at + len(data)] = data
+    read = reader(path)
+    flashmap = json.loads(read("flashmap.json"))
+    layout = flashmap["products"][0]["layouts"][0]
+    assert (flashmap["version"], len(flashmap["products"]), len(layout["programmer"])) == ("1.1.0", 1, 1)
+    assert len(flashmap["products"][0]["layouts"]) == 1
+    assert read(layout["programmer"][0]) == content["prog.elf"]
+    for entry in layout["programmable"]:
+        assert entry["memory"] == "ufs" and isinstance(entry["slot"], int)
+        for name in entry["files"]:
+            root = ElementTree.fromstring(read(name))
+            assert root.tag == "patches" or (root.tag == "data" and root.find("program") is not None)
+            for program in root.iter("program"):
+                get = program.attrib
+                assert get["sparse"] == "false" and get["file_sector_offset"] == "0"
+                data = read(get["filename"])
+                at = int(get["start_sector"]) * int(get["SECTOR_SIZE_IN_BYTES"])
+                assert len(data) <= int(get["num_partition_sectors"]) * int(get["SECTOR_SIZE_IN_BYTES"])
+                disk[at : at + len(data)] = data
     assert disk[: 6 * SECTOR] == content["gpt_main0.bin"]
     for at in (8, 24):
         assert disk[at * SECTOR :][:10_000] == content["boot.img"]

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.conftest import Glasses, Quarkctl
+from tests.telemetry.test_live import agent, uart
 
 pytestmark = pytest.mark.qemu
 Start = Callable[..., Glasses]
@@ -93,6 +94,28 @@ def test_a_live_device_is_judged_by_the_same_checks(quarkctl: Quarkctl, glasses:
     verdicts = {f["code"]: f["verdict"] for f in done.json["findings"]}
     assert verdicts["PWR-001"] == "SKIP"  # nobody swapped a pack: left out, and named
     assert {verdicts[f"PWR-{k:03}"] for k in (2, 3, 4, 5, 11, 19)} == {"PASS"}
+
+
+def test_the_other_chips_line_is_listened_to_beside_it(quarkctl: Quarkctl, glasses: Start) -> None:
+    g = glasses()
+    with uart() as (end, port):
+        ar1 = agent(end)
+        done = quarkctl("diag", "all", "-d", g.device, "--also", port, "--seconds", "3", "--json")
+        ar1.communicate(timeout=30)
+    identity = done.json["evidence"]
+    assert identity["ar1"] == "1.2.3" and identity["ar1_build_id"] != "not reported", identity
+    assert {f["verdict"] for f in done.json["findings"] if (f["code"], f["subject"]) == ("PWR-004", "ar1")} == {"PASS"}
+    alone = quarkctl("diag", "all", "-d", g.device, "--also", g.device)
+    assert alone.code == 2 and "cannot be listened to twice" in alone.err
+
+
+def test_a_second_line_that_ends_costs_no_verdict(quarkctl: Quarkctl, glasses: Start) -> None:
+    with uart() as (end, port):
+        ar1 = agent(end)
+        ar1.kill()  # it never says anything
+        ar1.communicate(timeout=30)
+        done = quarkctl("diag", "battery", "-d", glasses().device, "--also", port, "--seconds", "4", "--json")
+    assert done.code == 0 and done.json["evidence"]["ar1_build_id"] == "not reported", done.err
 
 
 def test_asked_for_by_name_a_check_without_an_occasion_is_no_pass(quarkctl: Quarkctl, glasses: Start) -> None:

@@ -98,7 +98,7 @@ def test_a_damaged_stream_is_read_as_the_definition_reads_it(seed: int, count: i
     frames = BulkDecoder(S.crc_seed).decode(wire)
     got = [
         frames.decoded[at : at + size].tobytes() if whole else None
-        for at, size, whole in zip(frames.offset, frames.size, frames.whole, strict=True)
+        for at, size, whole in zip(frames.start, frames.size, frames.whole, strict=True)
     ]
     assert got == [frame.unwrap(run, S.crc_seed) for run in runs]
 

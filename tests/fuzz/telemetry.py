@@ -32,7 +32,7 @@ def telemetry_frames(data: bytes) -> None:
     want = [frame.unwrap(run, S.crc_seed) for run in runs]
     got = [
         frames.decoded[o : o + n].tobytes() if w else None
-        for o, n, w in zip(frames.offset.tolist(), frames.size.tolist(), frames.whole.tolist(), strict=True)
+        for o, n, w in zip(frames.start.tolist(), frames.size.tolist(), frames.whole.tolist(), strict=True)
     ]
     assert got == want
 

@@ -18,6 +18,7 @@ from quarkctl.formats.stream import Decoder, Sample
 from quarkctl.link.serial_port import open_serial
 from quarkctl.sim import control, folder, qemu
 from quarkctl.sim.ar1 import control as ar1_control
+from quarkctl.sim.motion import Motion
 from quarkctl.telemetry import live
 from tests.conftest import Glasses, Quarkctl
 
@@ -238,3 +239,35 @@ def test_the_second_board_runs_too(glasses: Start) -> None:
     heard = Listener(g)
     hello = heard.until(lambda s: s.message.name == "hello" and s.number("selftest_passed") == 9)
     assert hello.text("board") == "g1-virtual"
+
+
+def test_the_inertial_sensor_sends_what_the_wearer_did_at_the_rate_that_was_set(glasses: Start) -> None:
+    """Off at first; then samples arrive in blocks, as the motion at their time says, also when the rate changes."""
+    g = glasses()
+    reader = Listener(g)
+    assert g.tell("status")["imu_hz"] == 0
+    reader.until(lambda s: s.message.name == "bus")
+    assert not [s for s in reader.seen if s.message.name == "imu"]
+    truth, due = Motion(seed=1), 0
+    for rate_hz in (416, 1000):
+        assert g.tell("imu", rate_hz=rate_hz)["imu_hz"] == rate_hz
+        period_ns = 10**9 // rate_hz
+        blocks = 0
+        while blocks < 20:
+            block = reader.until(lambda s: s.message.name == "imu")
+            count = block.number("count")
+            assert block.number("first_index") >= due  # what a starved emulator dropped is missing, never repeated
+            due = block.number("first_index") + count
+            if block.number("period_ns") != period_ns:
+                continue  # what was left of the rate before
+            blocks += 1
+            first_us = block.number("first_us")
+            assert count == 16 or blocks == 1
+            sampled = [truth.at(first_us + (k * period_ns) // 1000) for k in range(count)]
+            felt = [list(v) for s in sampled for v in (s.accel_mg, s.gyro_ddps)]
+            told = [v for pair in zip(block.values["accel_mg"], block.values["gyro_ddps"], strict=True) for v in pair]
+            near = [abs(a - b) for f, t in zip(felt, told, strict=False) for a, b in zip(f, t, strict=True)]
+            assert max(near) <= 12  # times are whole microseconds: noise may be that of the next one
+    with pytest.raises(UsageWrong, match="no 1001 Hz"):
+        g.tell("imu", rate_hz=1001)
+    reader.link.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import random
 import subprocess
@@ -23,6 +24,8 @@ from quarkctl.errors import InputWrong, UsageWrong
 from quarkctl.formats import frame
 from quarkctl.formats.clock import Fitter
 from quarkctl.formats.recording import Chunk
+from quarkctl.telemetry import kept
+from quarkctl.telemetry.arrow import _texts
 from quarkctl.telemetry.export import export
 from quarkctl.telemetry.plot import collect, page
 from quarkctl.telemetry.query import query
@@ -99,6 +102,31 @@ def test_parquet_is_read_by_pyarrow_and_duckdb(timeline: Timeline, tmp_path: Pat
     assert bus == [(1907, 1906)]
     log = pa.parquet.read_table(tmp_path / "out" / "log.parquet")
     assert log["text"].to_pylist() == ["40 °C, [so] <hot>"]
+
+
+@given(st.lists(st.binary(max_size=9) | st.text("aé€x", max_size=3).map(str.encode), max_size=20))
+def test_texts_of_a_column_are_what_single_texts_are(texts: list[bytes]) -> None:
+    ends, joined = _texts(np.array([t[:9] for t in texts], "S9"))
+    got = [joined[a:b].decode() for a, b in itertools.pairwise(ends.tolist())]
+    assert got == [t[:9].split(b"\0", 1)[0].decode("utf-8", "replace") for t in texts]
+
+
+@pytest.mark.parametrize("room", ["memory", "file", "none", "full"])
+def test_what_was_kept_between_the_passes_is_what_the_recording_says(
+    room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = record(tmp_path / "a.qrec", story(), story())
+    want = [(r.source, r.name, r.time_ns.tolist(), repr(r.columns)) for r in open_timeline([path]).rows()]
+    if room != "memory":
+        monkeypatch.setattr(kept, "_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(kept, "_ROOM", 2**40 if room == "none" else 0)
+    if room == "full":
+        monkeypatch.setattr(kept.Kept, "_spill", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    timeline = open_timeline([path], (), tmp_path)
+    assert timeline.kept.whole == (room in ("memory", "file")) and bool(timeline.kept._places) == (room == "file")
+    for _ in range(2):
+        assert [(r.source, r.name, r.time_ns.tolist(), repr(r.columns)) for r in timeline.rows()] == want
+    assert [p.name for p in tmp_path.iterdir()] == ["a.qrec"]
 
 
 def test_csv_and_arrow_hold_the_same(timeline: Timeline, tmp_path: Path) -> None:

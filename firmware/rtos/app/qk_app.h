@@ -55,6 +55,10 @@ void qk_sense_pack_latch_sent(uint16_t seq);
 void qk_sense_pack_latch_put_back(const struct qk_pack_latch *latch);
 void qk_sense_slow_read(uint16_t version); /* what the slow buses held until this version may start anew */
 
+/* motion.c: the inertial sensor's FIFO, in blocks; called by the sense thread. */
+void qk_motion_start(void);
+void qk_motion_drain(void);
+
 /* slow.c: gauges, authenticators, charger and the AR1's lines. */
 void qk_slow_report(void); /* once a second */
 

@@ -272,6 +272,7 @@ static void run(void *argument)
 	(void)argument;
 	memcpy(&control, (const void *)qk_mailbox(), sizeof control);
 	read_index = control.write_index;
+	qk_motion_start();
 	if (control.layout_hash == QK_PLANT_LAYOUT_HASH && control.hysteresis_decic != NO_CALIBRATION) {
 		thermal.limits.hysteresis_decic = (uint16_t)control.hysteresis_decic;
 	}
@@ -280,6 +281,7 @@ static void run(void *argument)
 		sense.plant_ok = control.layout_hash == QK_PLANT_LAYOUT_HASH;
 		if (sense.plant_ok) {
 			drain(&read_index);
+			qk_motion_drain();
 			publish(read_index, ++heartbeat);
 		}
 		qk_guard_alive(QK_GUARD_SENSE);

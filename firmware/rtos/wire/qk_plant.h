@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QK_PLANT_LAYOUT_HASH 0x9be2u
+#define QK_PLANT_LAYOUT_HASH 0x3bf4u
 
 /* Written by the plant model. */
 struct qk_wire_plant_control {
@@ -126,5 +126,25 @@ _Static_assert(offsetof(struct qk_wire_plant_slow, dropped_count) == 80, "qk_wir
 _Static_assert(offsetof(struct qk_wire_plant_slow, camera_frame_count) == 84, "qk_wire_plant_slow.camera_frame_count");
 _Static_assert(offsetof(struct qk_wire_plant_slow, camera_dropped_count) == 88, "qk_wire_plant_slow.camera_dropped_count");
 _Static_assert(offsetof(struct qk_wire_plant_slow, version_end) == 92, "qk_wire_plant_slow.version_end");
+
+/* The inertial sensor's FIFO: written by the plant model. */
+struct qk_wire_plant_motion {
+	uint32_t write_index; /* Free running; raised after the slot index % 512 is written. */
+	uint32_t period_ns; /* ns; From one sample to the next; 0 while the sensor is off. */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_plant_motion) == 8, "qk_wire_plant_motion");
+_Static_assert(offsetof(struct qk_wire_plant_motion, write_index) == 0, "qk_wire_plant_motion.write_index");
+_Static_assert(offsetof(struct qk_wire_plant_motion, period_ns) == 4, "qk_wire_plant_motion.period_ns");
+
+/* One sample of the inertial sensor, x y z in the axes of the frame: right, up, back. */
+struct qk_wire_plant_inertial {
+	uint64_t time_us; /* us; Plant time. */
+	int16_t accel_mg[3]; /* mg */
+	int16_t gyro_ddps[3]; /* 0.1 dps */
+} __attribute__((packed));
+_Static_assert(sizeof(struct qk_wire_plant_inertial) == 20, "qk_wire_plant_inertial");
+_Static_assert(offsetof(struct qk_wire_plant_inertial, time_us) == 0, "qk_wire_plant_inertial.time_us");
+_Static_assert(offsetof(struct qk_wire_plant_inertial, accel_mg) == 8, "qk_wire_plant_inertial.accel_mg");
+_Static_assert(offsetof(struct qk_wire_plant_inertial, gyro_ddps) == 14, "qk_wire_plant_inertial.gyro_ddps");
 
 #endif /* QK_PLANT_H */

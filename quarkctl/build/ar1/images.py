@@ -98,6 +98,7 @@ def _ramdisk_id(r: Ramdisk, s: Sources, inputs: Inputs) -> list[str]:
         out.append(inputs.file(r.manifest))
     if r.agent:
         out.append(agent.content_id(s.spec.product, s.spec.version))
+        inputs.files(agent.sources())
     if r.modules:
         out += inputs.files([p for _, p in s.modules()])
     return out

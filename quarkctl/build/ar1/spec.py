@@ -87,12 +87,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Image:
-    """One image to build. Which fields are used depends on ``kind``."""
+    """One image to build. Which fields are used depends on ``kind``. ``output``: a file of its own, also inside a super."""
 
     name: str
     kind: str
     protection: Protection | None = None
     sparse: bool = False
+    output: bool = True
     header_version: int = 4
     kernel: str = ""
     kernel_compress: str = "none"
@@ -251,8 +252,9 @@ class _Reader:
         fields: dict[str, Any] = _KINDS[kind](self, name, t)
         protection = self.protection(name, t) if "avb" in t and kind not in ("vbmeta", "super") else None
         sparse = t.flag("sparse", False)
+        output = t.flag("output", True)
         t.done()
-        return Image(name, kind, protection, sparse, **fields)
+        return Image(name, kind, protection, sparse, output, **fields)
 
     def protection(self, name: str, image: Table) -> Protection:
         t = image.table("avb")

@@ -1,7 +1,9 @@
 """The AR1's part of a bundle: images cut into what is really written, and the flashmap by which qdl flashes them too.
 
-Source of the flashmap: linux-msm/qdl ``flashmap.c`` (version 1.1.0). qdl cannot seek in a ZIP file, so an Android sparse
-image becomes one raw member for each run of data, with a ``<program>`` of its own; holes are simply not there.
+Source of the flashmap: linux-msm/qdl ``flashmap.c`` (version 1.1.0: one product, one layout, one programmer; memory, slot
+and files of each entry; XML by its root, ``patches``, or ``data`` with at least one ``<program>``) and ``file.c``. qdl
+cannot seek in a ZIP file, so an Android sparse image becomes one raw member for each run of data, with a ``<program>`` of
+its own; holes are simply not there.
 """
 
 from __future__ import annotations
@@ -117,12 +119,15 @@ def from_rawprogram(
                     f"{name}: the slots of {target} get different files", hint="a release has one for both"
                 )
             out += _rewritten(p, known)
-        made.append((name, rawprogram.build_programs(out)))
+        if out:  # qdl takes XML without any <program> for an unknown file
+            made.append((name, rawprogram.build_programs(out)))
+    if not made:
+        raise InputWrong(f"{', '.join(programs)}: no program names a file", hint="quarkctl build ar1 makes such files")
     flashmap = {
         "version": "1.1.0",
         "products": [{"name": product, "layouts": [{
             "name": memory, "programmer": [programmer],
-            "programmable": [{"memory": memory, "slot": 0, "files": [*programs, *patches]}],
+            "programmable": [{"memory": memory, "slot": 0, "files": [*(n for n, _ in made), *patches]}],
         }]}],
     }  # fmt: skip
     small = [(FLASHMAP_NAME, canonical.build(flashmap)), *files.items(), *made]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -154,7 +155,7 @@ def export(
     with show.Reporter(events, quiet=as_json) as progress:
         name = str(files[0])
         progress(Event(name, "export", Level.START))
-        timeline = open_timeline(files, schemas or ())
+        timeline = open_timeline(files, schemas or (), out.parent)
         count = exports.export(
             timeline, to, out, lambda rows: progress(Event(name, "export", Level.PROGRESS, f"{rows} samples"))
         )
@@ -174,7 +175,7 @@ def query(
     from quarkctl.telemetry.query import query as ask
     from quarkctl.telemetry.timeline import open_timeline
 
-    answer = ask(open_timeline(files, schemas or ()), sql)
+    answer = ask(open_timeline(files, schemas or (), Path(tempfile.gettempdir())), sql)
     if as_json:
         rows = [dict(zip(answer.columns, r, strict=True)) for r in answer.rows]
         show.document("quarkctl.query/1", {"columns": list(answer.columns), "rows": rows})
@@ -207,7 +208,7 @@ def plot(
         raise UsageWrong(f"{out} is no kind of plot", hint="let the name end in .html, .png or .svg")
     if out.exists() and out in files:
         raise UsageWrong(f"{out} is the recording itself")
-    timeline = open_timeline(files, schemas or ())
+    timeline = open_timeline(files, schemas or (), out.parent)
     drawing = plots.collect(timeline, fields or (), _span(timeline, start, end))
     work = out.with_name(f".{out.name}.new{out.suffix}")
     try:

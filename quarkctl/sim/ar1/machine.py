@@ -257,15 +257,18 @@ class VirtualAr1:
 
     def _device(self) -> UsbDevice | None:
         s = self.settings
-        product = f"QUSB_BULK_CID:0000_SN:{s.chip_serial:08X}"
         if self.mode in ("fastboot", "fastbootd"):
-            words = ((0xFF, 0x42, 0x03), "Quark", "Virtual AR1", s.serial)
-            return self._plugged(Descriptor(*_FASTBOOT_USB_ID, *words, s.packet_bytes), self._serve_fastboot)
-        words = ((0xFF, 0xFF, 0xFF), "Qualcomm", product, "")
+            about = Descriptor(
+                *_FASTBOOT_USB_ID, (0xFF, 0x42, 0x03), "Quark", "Virtual AR1", s.serial, s.packet_bytes
+            )  # fmt: skip
+            return self._plugged(about, self._serve_fastboot)
+        product = f"QUSB_BULK_CID:0000_SN:{s.chip_serial:08X}"
         if self.mode == "edl":
-            return self._plugged(Descriptor(*EDL_USB_ID, *words, s.packet_bytes), self._serve_edl)
+            about = Descriptor(*EDL_USB_ID, (0xFF, 0xFF, 0xFF), "Qualcomm", product, "", s.packet_bytes)
+            return self._plugged(about, self._serve_edl)
         if self.mode == "dump":
-            return self._plugged(Descriptor(*_DUMP_USB_ID, *words, s.packet_bytes), self._serve_dump)
+            about = Descriptor(*_DUMP_USB_ID, (0xFF, 0xFF, 0xFF), "Qualcomm", product, "", s.packet_bytes)
+            return self._plugged(about, self._serve_dump)
         return None
 
     def _plugged(self, about: Descriptor, firmware: Callable[[UsbDevice], None]) -> UsbDevice:
