@@ -84,7 +84,7 @@ class Soak:
             ["bash", "-c", f"{limit}exec {line}"], cwd=self.work, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        strikes = sorted((self.random.uniform(0.5, 12.0), fault, self.random.choice(self.names)) for fault in chosen)
+        strikes = sorted((self.random.uniform(0.5, 30.0), fault, self.random.choice(self.names)) for fault in chosen)
         killed, files = self._strike(process, strikes)
         _, err = process.communicate()
         self._mend()
