@@ -169,6 +169,21 @@ def test_a_step_that_nobody_does_ends_by_its_time_out(quarkctl: Quarkctl, glasse
     assert done.code == 8 and "pull one" in done.json["findings"][0]["note"]
 
 
+def test_several_recordings_are_runs_of_one_device(quarkctl: Quarkctl, glasses: Start) -> None:
+    g, other = glasses(), glasses(name="elsewhere")
+    for name, device in (("a", g), ("b", g), ("c", other)):
+        assert quarkctl("telemetry", "record", f"{name}.qrec", "-d", device.device, "--seconds", "2").code == 0
+    done = quarkctl("diag", "battery", "-r", "a.qrec", "-r", "b.qrec", "--report", "r.html", "--json")
+    hashes = done.json["evidence"]["recording_sha256"].split()
+    assert done.code == 0 and len(set(hashes)) == 2 and done.json["evidence"]["source"] == "a.qrec, b.qrec"
+    assert all(h in (quarkctl.folder / "r.html").read_text() for h in hashes)
+    twice = quarkctl("diag", "battery", "-r", "a.qrec", "-r", "a.qrec")
+    assert twice.code == 2 and "given twice" in twice.err
+    mixed = quarkctl("diag", "battery", "-r", "a.qrec", "-r", "c.qrec")
+    assert mixed.code == 6 and "another device" in mixed.err
+    assert quarkctl("diag", "battery", "-r", "a.qrec", "--seconds", "3").code == 2
+
+
 def test_repeated_runs_give_statistics(quarkctl: Quarkctl, glasses: Start) -> None:
     done = quarkctl("diag", "link", "LNK-001", "-d", glasses().device, "--seconds", "2", "--repeat", "3", "--json")
     assert done.code == 0, done.out
