@@ -255,6 +255,7 @@ if __name__ == "__main__":
     parser.add_argument("--kernels", type=int, default=1, help="stations whose AR1 runs its real system")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and take the glasses along
     began = time.monotonic()
     counts = run(given.cycles, given.stations, given.seed, given.kernels)
     print(f"seed {given.seed}: every promise held in {time.monotonic() - began:.0f} s: {dict(counts)}")
