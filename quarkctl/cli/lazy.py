@@ -54,7 +54,9 @@ def command(app: typer.Typer) -> Any:
     bare.info.cls = Lazy
     group = typer.main.get_command(bare)
     assert isinstance(group, Lazy)
-    group.known = {_name(info): (_about(info), _maker(app, info)) for info in app.registered_commands if not info.hidden}
+    group.known = {
+        _name(info): (_about(info), _maker(app, info)) for info in app.registered_commands if not info.hidden
+    }
     return group
 
 

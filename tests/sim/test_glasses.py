@@ -204,7 +204,11 @@ def test_glasses_of_another_version_are_told_in_a_line_and_can_be_stopped(glasse
         told = quarkctl("sim", "list")
         assert told.code == 0 and told.out.strip() == line
     assert json.loads(quarkctl("sim", "list", "--json").out)["other_versions"] == [g.name]
-    for verb in (["sim", "load", "camera"], ["sim", "load", "camera", "--name", g.name], ["telemetry", "show", "-d", g.device]):
+    for verb in (
+        ["sim", "load", "camera"],
+        ["sim", "load", "camera", "--name", g.name],
+        ["telemetry", "show", "-d", g.device],
+    ):
         refused = quarkctl(*verb)
         assert refused.code == 4 and "another version of quarkctl" in refused.err, refused.err
     assert quarkctl("sim", "stop", g.name).code == 0 and not file.exists()
