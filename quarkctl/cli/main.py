@@ -50,9 +50,13 @@ def run(argv: list[str]) -> int:
         if told is not None:
             print(told)
             return 0
-    # An option with an optional value, which the parser does not know: --events alone means standard output.
-    argv = ["--events=-" if word == "--events" else word for word in argv]
-    return _run_verb(argv)
+    return _run_verb(_with_events(argv))
+
+
+def _with_events(argv: list[str]) -> list[str]:
+    """``--events`` has an optional value, which the parser does not know: alone, or before ``-``, it is standard output."""
+    behind = zip(argv, ["", *argv], strict=False)  # each word with the one before it
+    return ["--events=-" if w == "--events" else w for w, before in behind if (before, w) != ("--events", "-")]
 
 
 def _run_verb(argv: list[str]) -> int:
@@ -109,8 +113,7 @@ def _parser() -> Any:
     def quarkctl() -> None:
         """Build, flash and diagnose the firmware of dual-chip smart glasses."""
 
-    made = typer.main.get_command(root)
-    assert isinstance(made, Lazy)
+    made: Any = typer.main.get_command(root)
     made.known = {name: (about, maker(name)) for name, about in VERBS.items()}
     return made
 

@@ -286,9 +286,15 @@ class Session:
             revisions = {look.hardware for look in self._looks.values() if look.hardware}
             listed = ", ".join(m.hardware)
             if not revisions:
-                raise DeviceRefused(f"the bundle is for hardware {listed}, the device does not say what it is")
+                raise DeviceRefused(
+                    f"the bundle is for hardware {listed}, the device does not say what it is",
+                    hint="take a release for all revisions; or a boot loader that tells hw-revision",
+                )
             if not revisions <= set(m.hardware):
-                raise InputWrong(f"the bundle is for hardware {listed}, the device is {', '.join(sorted(revisions))}")
+                raise InputWrong(
+                    f"the bundle is for hardware {listed}, the device is {', '.join(sorted(revisions))}",
+                    hint="take the bundle for it",
+                )
 
     def _check_age(self, name: str) -> None:
         release, look = self._releases[name], self._looks[name]

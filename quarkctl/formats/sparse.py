@@ -28,6 +28,8 @@ HEADER = Record(
     "image_checksum:I",
 )  # fmt: skip
 CHUNK = Record("sparse chunk", "<", "chunk_type:H reserved1:H chunk_sz:I total_sz:I")
+#: Larger blocks are no image but a hostile number: lengths of Python objects have 63 bits.
+_BLOCK_BYTES_MAX = 1 << 28
 #: ``total_sz`` has 32 bits.
 _RAW_BYTES_MAX = (1 << 32) - 1 - CHUNK.size
 #: How much of a raw image is looked at in one go.
@@ -274,6 +276,8 @@ def _check_header(h: Any, sector_bytes: int, size_bytes_max: int) -> None:
         raise HEADER.wrong("chunk_hdr_sz", 0, f"is {h.chunk_hdr_sz}, less than {CHUNK.size}")
     if not h.blk_sz or h.blk_sz % 4:
         raise HEADER.wrong("blk_sz", 0, f"is {h.blk_sz}, not a multiple of 4")
+    if h.blk_sz > _BLOCK_BYTES_MAX:
+        raise HEADER.wrong("blk_sz", 0, f"is {h.blk_sz}, more than {_BLOCK_BYTES_MAX}")
     if sector_bytes and h.blk_sz % sector_bytes:
         raise HEADER.wrong("blk_sz", 0, f"is {h.blk_sz}, not a multiple of the sector of {sector_bytes} bytes")
     if size_bytes_max and h.total_blks * h.blk_sz > size_bytes_max:

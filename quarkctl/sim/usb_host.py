@@ -9,6 +9,9 @@ from contextlib import suppress
 
 from quarkctl.sim.usb_device import UsbDevice
 
+#: A server hears so many clients at once.
+CLIENTS_MAX = 32
+
 
 def receive(channel: socket.socket, size_bytes: int) -> bytearray:
     """Exactly so many bytes. Raises EOFError when the other end closes before, OSError."""
@@ -23,23 +26,31 @@ def receive(channel: socket.socket, size_bytes: int) -> bytearray:
 
 
 class Clients:
-    """Everybody who connects to ``listener`` is served by a call of ``serve``, each in a thread of its own."""
+    """Who connects to ``listener`` is served by a call of ``serve``, in a thread of its own; more than `CLIENTS_MAX` at once
+    are not heard."""
 
     def __init__(self, listener: socket.socket, serve: Callable[[socket.socket], None], name: str) -> None:
         self._listener = listener
         self._serve = serve
         self._name = name
+        self._room = threading.BoundedSemaphore(CLIENTS_MAX)
         threading.Thread(target=self._accept, name=f"{name} server", daemon=True).start()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 channel, _ = self._listener.accept()
+                if not self._room.acquire(blocking=False):
+                    channel.close()
+                    continue
                 threading.Thread(target=self._client, args=(channel,), name=f"{self._name} client", daemon=True).start()
 
     def _client(self, channel: socket.socket) -> None:
-        with channel, suppress(EOFError, OSError):
-            self._serve(channel)
+        try:
+            with channel, suppress(EOFError, OSError):
+                self._serve(channel)
+        finally:
+            self._room.release()
 
     def close(self) -> None:
         """Nobody new is served."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable, Sequence
@@ -283,6 +284,30 @@ def test_images_for_updates_and_for_emergency_download_share_what_both_name(tmp_
         names = members.namelist()
         assert names[-4:] == ["vbmeta.img", "boot.img", "system.img.e0000", "system.img.e0001"]
         assert members.read("boot.img") == content["boot.img"]
+
+
+def test_what_xml_names_lies_beside_it_and_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    """As `build ar1` leaves it: a folder of its own beside the microcontroller's image."""
+    flat, _ = storage_builds(tmp_path / "flat")
+    recipe, _ = storage_builds(tmp_path / "deep")
+    (tmp_path / "deep" / "ar1").mkdir()
+    for name in ("gpt_main0.bin", "boot.img", "system.img", "rawprogram0.xml", "patch0.xml", "prog.elf"):
+        shutil.copy(tmp_path / "flat" / name, tmp_path / "deep" / "ar1" / name)
+        (tmp_path / "deep" / name).unlink()
+    text = flat.read_text()
+    for name in ("rawprogram0.xml", "patch0.xml", "prog.elf"):
+        text = text.replace(name, f"ar1/{name}")
+    recipe.write_text(text)
+    members = []
+    for path in (flat, recipe):
+        made = bundle.build(bundle.Request(path, path.parent, path.parent / "r.qfw"))
+        members.append([(m.name, m.sha256) for m in made.manifest.members])
+    assert members[0] == members[1]
+    (tmp_path / "deep" / "other").mkdir()
+    (tmp_path / "deep" / "other" / "prog.elf").write_bytes(b"another")
+    recipe.write_text(text.replace('patch = ["ar1/patch0.xml"]', 'patch = ["other/prog.elf"]'))
+    with pytest.raises(InputWrong, match=r"two different files are called prog\.elf"):
+        bundle.build(bundle.Request(recipe, recipe.parent, tmp_path / "no.qfw"))
 
 
 @pytest.mark.parametrize(

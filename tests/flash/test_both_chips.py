@@ -22,7 +22,7 @@ from tests import bundles
 from tests.conftest import BUILD, ROOT, Quarkctl
 
 pytestmark = pytest.mark.qemu
-IMAGES = ("vbmeta", "boot", "init_boot", "vendor_boot", "dtbo", "system")
+IMAGES = {n: n for n in ("vbmeta", "boot", "init_boot", "vendor_boot", "dtbo")} | {"system": "logical/system"}
 
 
 def ar1_images(version: str) -> Path:
@@ -38,18 +38,17 @@ def ar1_images(version: str) -> Path:
 @pytest.fixture
 def release(firmware: Callable[..., rtos.Built], tmp_path: Path) -> Path:
     """rtos 1.1.0 and AR1 1.0.1: as `build rtos` and `build ar1` make them, for updates and for emergency download."""
-    images = ar1_images("1.0.1")
-    for path in (*images.glob("[!.]*.*"), images / "logical" / "system.img"):
-        shutil.copy(path, tmp_path)
+    images = tmp_path / "ar1"
+    shutil.copytree(ar1_images("1.0.1"), images, ignore=shutil.ignore_patterns(".*"))
     shutil.copy(firmware("1.1.0").image, tmp_path / "rtos.bin")
     (tmp_path / "prog.elf").write_bytes(boot_rom.programmer(20_000))
-    xml = sorted(p.name for p in images.glob("rawprogram*.xml"))
+    xml = sorted(f"ar1/{p.name}" for p in images.glob("rawprogram*.xml"))
     recipe = tmp_path / "release.toml"
     recipe.write_text(
         'product = "s1-virtual"\nversion = "2026.11"\n[rtos]\nimage = "rtos.bin"\nneeds = { ar1 = "1.0.0" }\n'
         '[ar1]\nversion = "1.0.1"\nneeds = { rtos = "1.1.0" }\n'
         f'rawprogram = {json.dumps(xml)}\nprogrammer = "prog.elf"\nmemory = "ufs"\n'
-        + "".join(f'[[ar1.image]]\ntarget = "{n}"\nfile = "{n}.img"\n' for n in IMAGES)
+        + "".join(f'[[ar1.image]]\ntarget = "{t}"\nfile = "ar1/{f}.img"\n' for t, f in IMAGES.items())
     )
     made = bundle.build(bundle.Request(recipe, tmp_path, tmp_path / "r.qfw", [sign.load(bundles.DEVELOPMENT)]))
     return made.path

@@ -55,7 +55,7 @@ def test_samples_are_lines_where_there_is_no_terminal(quarkctl: Quarkctl, glasse
 
 def test_a_recording_decodes_to_json(quarkctl: Quarkctl, glasses: Start) -> None:
     g = awake(glasses())
-    assert quarkctl("telemetry", "record", "a.qrec", "-d", g.device, "--seconds", "1.2", "--json").code == 0
+    assert quarkctl("telemetry", "record", "a.qrec", "-d", g.device, "--max-mb", "0.01", "--json").code == 0
     decoded = quarkctl("telemetry", "decode", "a.qrec", "-m", "power", "--json").json
     assert decoded["ending"] == "complete" and len(decoded["samples"]) >= 2
     assert {s["message"] for s in decoded["samples"]} == {"power"}

@@ -22,7 +22,7 @@ from quarkctl.build.ar1.untouched import intact, signature
 from quarkctl.errors import InputWrong
 from quarkctl.events import Event, Level, Progress
 from quarkctl.files import File
-from quarkctl.formats import avb, gpt, lp, sparse
+from quarkctl.formats import avb, gpt, lp, sparse, toml_places
 from quarkctl.formats.segments import Joined, Segment, Span, size
 
 _DIGEST_BYTES_MAX = 64 << 20
@@ -212,9 +212,20 @@ class _Build:
         self.keep(image, self.key(image, ids, owner), made[0], made[2], made[3])
         self.tell(image.name, Level.DONE, f"{self.made[image.name].size_bytes} bytes")
 
+    @contextmanager
+    def _named(self, image: Image) -> Iterator[None]:
+        """What is wrong with a content is told with its place in the specification."""
+        try:
+            yield
+        except InputWrong as error:
+            line, column = toml_places.place(self.spec.text, ("image", image.name))
+            where = f"{self.spec.file}:{line}:{column}: image.{image.name}"
+            raise InputWrong(f"{where}: {error.message}", error.hint) from error
+
     def _content(self, image: Image) -> tuple[list[Path], Any, bytes, int]:
         """Build from segments. Returns the files that hold the image, and more."""
-        segments = images.CONTENTS[image.kind](image, self.sources)
+        with self._named(image):
+            segments = images.CONTENTS[image.kind](image, self.sources)
         self._open += [s.source for s in segments if isinstance(s, Span) and isinstance(s.source, File)]
         length = size(segments)
         # Of a file that only super wants just the tail is written.
@@ -249,7 +260,8 @@ class _Build:
 
     def _filesystem(self, image: Image) -> tuple[list[Path], Any, bytes, int]:
         raw, target = self.work / f"{image.name}.img", self.stage(self.place(image.name))
-        images.make_filesystem(image, self.sources, raw)
+        with self._named(image):
+            images.make_filesystem(image, self.sources, raw)
         content = self.open(raw)
         length, bound, vbmeta = len(content), None, b""
         if image.protection:
