@@ -59,6 +59,8 @@ if [ "$purpose" = test ]; then
 	have openssl || need openssl openssl openssl openssl
 	# what unzip lists and tests, a release bundle is a ZIP file for everybody
 	have unzip || need unzip unzip unzip unzip
+	# the tool of libzip, by which qdl reads what it flashes from a ZIP
+	have ziptool || need ziptool ziptool libzip-tools libzip
 	# strangers that read what we make for the application processor, or must make the same bytes
 	have img2simg || need img2simg android-sdk-libsparse-utils android-tools android-platform-tools
 	have unpack_bootimg || need unpack_bootimg mkbootimg android-tools ""

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 from quarkctl import schemas
 from quarkctl.formats import frame
@@ -83,14 +84,23 @@ class Script:
     version: tuple[int, int, int] = (1, 0, 0)
 
 
+class Terminal(Protocol):
+    """Who is told where the system talks."""
+
+    def attach(self, guest_port: str) -> int: ...
+    def detach(self, attached: int) -> None: ...
+
+
 @dataclass
 class ScriptedSystem:
     """Stands where `QemuSystem` stands: slots on the storage, frames on the port, requests carried out at once."""
 
-    ar1: VirtualAr1
-    start: Start
+    ar1: VirtualAr1 | SimpleNamespace
+    start: Start | SimpleNamespace
     script: Script
-    port: HostPort
+    port: Terminal
+    #: Seconds between two reports of itself.
+    every_s: float = 0.05
     _ended: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
 
     def __post_init__(self) -> None:
@@ -172,7 +182,7 @@ class ScriptedSystem:
         """Often, since nobody who opens the port should wait."""
         with suppress(OSError):
             self._tell()
-            while not self._stop.wait(0.05):
+            while not self._stop.wait(self.every_s):
                 self._tell()
 
     # --- what it does -------------------------------------------------------------------------------------------------

@@ -165,7 +165,8 @@ def ar1(
     if events == "-":
         return
     if not built.made:
-        show.out.print(f"nothing changed: {len(built.files)} files in {built.out}", soft_wrap=True)
+        how = "kept from before" if built.restored else "nothing changed"
+        show.out.print(f"{how}: {len(built.files)} files in {built.out}", soft_wrap=True)
         return
     show.table(
         ("file", "bytes", "sha256"),

@@ -165,13 +165,15 @@ class _Request:
             if path.suffix not in KINDS:
                 kinds = ", ".join(f"{k} ({v})" for k, v in KINDS.items())
                 raise UsageWrong(f"do not know what report {path.name} is", hint=f"there are {kinds}")
-        if recordings and (repeat > 1 or guided or device or also):
+        if recordings and (repeat > 1 or guided or device or also or seconds):
             raise UsageWrong(
                 "a recording is judged as it is",
-                hint="--device, --also, --repeat, --guided and --actuator are for live devices",
+                hint="--device, --also, --seconds, --repeat, --guided and --actuator are for live devices",
             )
         if limits and not limits.is_file():
-            raise InputWrong(f"cannot read {limits}: there is no such file")
+            raise InputWrong(
+                f"cannot read {limits}: {'it is a folder' if limits.is_dir() else 'there is no such file'}"
+            )
 
     # --- run ----------------------------------------------------------------------------------------------------------
 
@@ -182,6 +184,8 @@ class _Request:
         runs: list[list[Finding]] = []
         evidence: Evidence | None = None
         limits: Limits | None = None
+        hashes: list[str] = []
+        before: Evidence | None = None
         for number in range(len(self.recordings) or self.repeat):
             evidence = self._evidence(number)
             if evidence.ar1_hello and not evidence.hello:
@@ -189,6 +193,12 @@ class _Request:
                     f"{evidence.source} holds the AR1's stream alone",
                     hint="what is judged is on the microcontroller's line; the AR1's comes beside it: --also",
                 )
+            if evidence.sha256 in hashes:
+                raise UsageWrong(f"{evidence.source} is given twice", hint="repeated runs are different recordings")
+            hashes += [evidence.sha256] if evidence.sha256 else []
+            if before is not None:
+                _same_device(before, evidence)
+            before = evidence
             limits = self._limits(self.board or str(evidence.hello.get("board", "")))
             with show.Reporter(self.events, quiet=self.as_json) as progress:
 
@@ -200,7 +210,7 @@ class _Request:
                 show.err.print(f"run {number + 1} of {self.repeat}: {checks.verdict(runs[-1]).value}")
         if evidence is None or limits is None:
             raise AssertionError("at least one run")
-        result = Result(runs, evidence, self._provenance(evidence, limits), limits)
+        result = Result(runs, evidence, self._provenance(evidence, limits, hashes), limits)
         for path in self.reports:
             _write(path, self._report(path, result))
         if self.as_json:
@@ -258,7 +268,7 @@ class _Request:
             )
         return boards.limits_text(board)
 
-    def _provenance(self, evidence: Evidence, limits: Limits) -> Any:
+    def _provenance(self, evidence: Evidence, limits: Limits, hashes: Sequence[str]) -> Any:
         import datetime
 
         from quarkctl import __version__
@@ -268,7 +278,8 @@ class _Request:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         return Provenance(
             f"quarkctl {__version__}", now, limits.title, hashlib.sha256(text.encode()).hexdigest(), limits.overrides,
-            evidence.identity(), evidence.sha256, self.operator, self.fixture,
+            {**evidence.identity(), "source": ", ".join(str(r) for r in self.recordings) or evidence.source},
+            " ".join(hashes), self.operator, self.fixture,
         )  # fmt: skip
 
     def _report(self, path: Path, result: Result) -> str:
@@ -285,6 +296,18 @@ class _Request:
 
             return sheet.build(result)
         return json.dumps({"schema": "quarkctl.diag/2", **result.as_dict()}, indent=1, default=str) + "\n"
+
+
+def _same_device(a: Evidence, b: Evidence) -> None:
+    """Runs of one report are of one device and its builds, which the report names."""
+    told = {"source": "", **a.identity()}, {"source": "", **b.identity()}
+    for key in sorted(told[0].keys() & told[1].keys() - {"source"}):
+        if told[0][key] != told[1][key] and "not reported" not in (told[0][key], told[1][key]):
+            raise InputWrong(
+                f"{b.source} is of another device or build than {a.source}: {key.replace('_', ' ')} {told[1][key]}, "
+                f"not {told[0][key]}",
+                hint="repeated runs are of one; compare two with: quarkctl diag compare A.json B.json",
+            )
 
 
 def _write(path: Path, text: str) -> None:
@@ -472,6 +495,9 @@ def _print(result: Result, reports: Sequence[Path], *, asked: bool) -> None:
         show.err.print(f"the recording is {e.ending}: judged up to there", style="yellow")
     bad = sum(f.verdict.value not in ("PASS", "SKIP") for f in result.findings)
     words = f": {len(judged)} judged, {bad} to look at" if judged else ": nothing could be judged"
+    if judged and len(result.runs) > 1:
+        spoilt = sum(any(f.verdict.value not in ("PASS", "SKIP") for f in run) for run in result.runs)
+        words = f": {len(result.runs)} runs, {spoilt} to look at"
     written = f"   report: {', '.join(str(p) for p in reports)}" if reports else ""
     show.out.print(show.verdict(result.verdict.value).append(words + written, "default"))
 

@@ -13,7 +13,7 @@ from quarkctl.cli.options import Json, Yes, examples
 from quarkctl.errors import InputWrong, UsageWrong
 
 if TYPE_CHECKING:
-    from quarkctl.formats.trust import Trust
+    from quarkctl.formats.trust import Trust, TrustedKey
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Keys: make them, see who is trusted, hand over.")
 
@@ -50,14 +50,21 @@ def new(
 @app.command("show", epilog=examples("quarkctl keys show", "quarkctl keys show release.pem.pub --json"))
 def show_keys(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]...", help="PEM files or trust documents.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY]...", help="PEM files, trust documents, pkcs11:... or helper:... names."),
     ] = None,
     product: Product = "",
+    pem: Annotated[bool, typer.Option("--pem", help="Only print the public halves, as PEM.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What a key file is; without files, who may sign for which product."""
+    """What a key file is, or a key in a token; without any, who may sign for which product."""
     from quarkctl.boards import trust as store
 
+    if pem:
+        if not files or as_json:
+            raise UsageWrong("--pem prints the public half of keys", hint="quarkctl keys show KEY --pem")
+        show.out.print("".join(_key(f).public_key.pem for f in files), end="", soft_wrap=True)
+        return
     if files:
         found = [_describe(f) for f in files]
         if as_json:
@@ -130,7 +137,7 @@ def rotate(
         show.err.print(f"install it where bundles are flashed: quarkctl keys trust {target}")
 
 
-@app.command(epilog=examples("quarkctl keys trust trust-s1-2.json"))
+@app.command(epilog=examples("quarkctl keys trust trust-s1-2.json", "quarkctl keys trust trust-s1-1.json --yes"))
 def trust(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A trust document, as `keys rotate` makes it.")],
     yes: Yes = False,
@@ -168,20 +175,36 @@ def _day(text: str) -> date | None:
         raise UsageWrong(f"{text!r} is no day", hint="write it as 2027-12-31") from error
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _key(name: str) -> TrustedKey:
+    """A PEM file, or a key that stays where it is. Raises what reading it raises."""
+    from quarkctl.boards import trust as store
     from quarkctl.build import keys
+    from quarkctl.build import sign as signing
+    from quarkctl.formats.trust import TrustedKey
+
+    if not _elsewhere(name):
+        return keys.trusted_key(Path(name))
+    public = signing.load(name).public_key
+    return TrustedKey(name, public, public.id.hex() in store.development_key_ids())
+
+
+def _elsewhere(name: str) -> bool:
+    return name.partition(":")[0] in ("pkcs11", "helper") and not Path(name).exists()
+
+
+def _describe(name: str) -> dict[str, Any]:
     from quarkctl.formats import trust
 
-    data = _read(path)
+    data = b"" if _elsewhere(name) else _read(Path(name))
     if data.lstrip()[:1] == b"{":
         _, document = trust.read(data)
         facts = _facts(document)
         text = f"document {document.number} of {document.product}"
-        return {"file": str(path), "kind": "trust", "key_id": "-", "text": text, **facts}
-    key = keys.trusted_key(path)
+        return {"file": name, "kind": "trust", "key_id": "-", "text": text, **facts}
+    key = _key(name)
     text = ("private, " if b"PRIVATE KEY" in data else "") + ("development key" if key.development else "")
     return {
-        "file": str(path), "kind": key.public_key.kind, "key_id": key.key_id, "text": text.rstrip(", "),
+        "file": name, "kind": key.public_key.kind, "key_id": key.key_id, "text": text.rstrip(", "),
         "development": key.development,
     }  # fmt: skip
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from quarkctl import __version__
 from quarkctl.cli.verbs import VERBS, help_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from quarkctl.errors import QuarkError
 
 INTERRUPTED = 130
@@ -47,9 +50,13 @@ def run(argv: list[str]) -> int:
         if told is not None:
             print(told)
             return 0
-    # An option with an optional value, which the parser does not know: --events alone means standard output.
-    argv = ["--events=-" if word == "--events" else word for word in argv]
-    return _run_verb(argv)
+    return _run_verb(_with_events(argv))
+
+
+def _with_events(argv: list[str]) -> list[str]:
+    """``--events`` has an optional value, which the parser does not know: alone, or before ``-``, it is standard output."""
+    behind = zip(argv, ["", *argv], strict=False)  # each word with the one before it
+    return ["--events=-" if w == "--events" else w for w, before in behind if (before, w) != ("--events", "-")]
 
 
 def _run_verb(argv: list[str]) -> int:
@@ -85,12 +92,11 @@ def _run_verb(argv: list[str]) -> int:
 
 def _parser() -> Any:
     import typer
-    from typer.core import TyperCommand, TyperGroup
 
-    class Verbs(TyperGroup):
+    from quarkctl.cli.lazy import Lazy, command
+
+    class Verbs(Lazy):
         """Imports a verb's module when its name is typed; the list of verbs is completed without any of them."""
-
-        listing = False
 
         def invoke(self, ctx: Any) -> Any:
             try:
@@ -98,26 +104,8 @@ def _parser() -> Any:
             except KeyboardInterrupt as interrupt:
                 raise _Interrupted from interrupt
 
-        def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-            self.listing = True
-            try:
-                return super().shell_complete(ctx, incomplete)
-            finally:
-                self.listing = False
-
-        def list_commands(self, ctx: Any) -> list[str]:
-            return list(VERBS)
-
-        def get_command(self, ctx: Any, cmd_name: str) -> Any:
-            if cmd_name not in VERBS:
-                return None
-            if self.listing:
-                return TyperCommand(cmd_name, help=VERBS[cmd_name])
-            from importlib import import_module
-
-            command = typer.main.get_command(import_module(f"quarkctl.cli.{cmd_name}").app)
-            command.name = cmd_name
-            return command
+    def maker(name: str) -> Callable[[], Any]:
+        return lambda: command(import_module(f"quarkctl.cli.{name}").app)
 
     root = typer.Typer(cls=Verbs, add_completion=True, pretty_exceptions_enable=False)
 
@@ -125,7 +113,9 @@ def _parser() -> Any:
     def quarkctl() -> None:
         """Build, flash and diagnose the firmware of dual-chip smart glasses."""
 
-    return typer.main.get_command(root)
+    made: Any = typer.main.get_command(root)
+    made.known = {name: (about, maker(name)) for name, about in VERBS.items()}
+    return made
 
 
 def _parser_error(error: Exception, argv: list[str]) -> int:

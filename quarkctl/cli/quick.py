@@ -37,12 +37,22 @@ def unchanged_images(argv: list[str]) -> str | None:
     stem = os.path.splitext(os.path.basename(options["--spec"]))[0] or board
     out = os.path.normpath(options["--out"] or os.path.join("build", stem, "ar1"))
     record = stamp.load(out)
-    if not stamp.unchanged(record, stamp.asked(spec, options["--version"], options["--key"])):
-        return None
-    built = stamp.told(record, out)
+    asked = stamp.asked(spec, options["--version"], options["--key"])
+    restored = False
+    if not stamp.unchanged(record, asked, out):
+        from quarkctl.build.ar1 import cache
+        from quarkctl.errors import QuarkError
+
+        try:
+            record, restored = cache.restore(out, asked), True
+        except (QuarkError, OSError):
+            return None
+        if not record:
+            return None
+    built = {**stamp.told(record, out), "restored": restored}
     if as_json:
         return json.dumps({"schema": "quarkctl.build/1", "chip": "ar1", "board": built["product"], **built}, indent=1)
-    return f"nothing changed: {len(built['files'])} files in {out}"
+    return f"{'kept from before' if restored else 'nothing changed'}: {len(built['files'])} files in {out}"
 
 
 def boards_json(names: list[str]) -> str:

@@ -123,14 +123,21 @@ def list_glasses(as_json: Json = False) -> None:
     """List running virtual glasses."""
     from quarkctl.sim import control, folder
 
-    rows = []
-    for i in folder.running():
+    rows, others = [], []
+    for name, i in folder.everything():
+        if i is None:
+            others.append(name)
+            continue
         try:
-            rows.append({**i.as_dict(), **control.request(i.name, command="status")})
+            rows.append({**i.as_dict(), **control.request(name, command="status")})
         except LinkError:  # it stopped while we looked
             continue
     if as_json:
-        show.document("quarkctl.sim-list/1", {"glasses": rows})
+        show.document("quarkctl.sim-list/1", {"glasses": rows, "other_versions": others})
+        return
+    for name in others:
+        show.out.print(f"sim:{name} was started by another version of quarkctl; end it: quarkctl sim stop {name}")
+    if not rows and others:
         return
     if not rows:
         show.out.print("no virtual glasses are running; start some: quarkctl sim start")
@@ -152,7 +159,7 @@ def stop(
     """Stop virtual glasses and remove what they left."""
     from quarkctl.sim import control, folder
 
-    names = [i.name for i in folder.running()] if everything else [_only(name)]
+    names = [found for found, _ in folder.everything()] if everything else [_only(name)]
     for one in names:
         control.stop(one)
         show.out.print(f"sim:{one} stopped")
@@ -282,6 +289,12 @@ def ar1(
         list[str] | None,
         typer.Option(metavar="PARTITION[+OFFSET[:BYTES]]", help="Damage bytes on its storage; may be repeated."),
     ] = None,
+    cut_after: Annotated[
+        int | None,
+        typer.Option(
+            "--cut-after", min=1, metavar="BYTES", help="Its power fails in the write of that byte from now on."
+        ),
+    ] = None,
     lock: Annotated[bool | None, typer.Option("--lock/--unlock", help="What its boot loader may start.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until a system that starts talks, or does not start.")] = False,
     timeout: Annotated[float, typer.Option(min=1, metavar="S", help="Of --wait.")] = 120.0,
@@ -304,6 +317,7 @@ def ar1(
     requests += [{"command": "battery", "soc_pct": soc}] if soc is not None else []
     requests += [{"command": "lock", "on": lock}] if lock is not None else []
     requests += [{"command": "flip", **_range(word)} for word in flip or ()]
+    requests += [{"command": "cut", "after_bytes": cut_after}] if cut_after else []
     requests += [{"command": "enter", "mode": mode}] if mode else []
     requests += [{"command": "cable", "action": cable}] if cable else []
     status = {}
@@ -373,14 +387,12 @@ def _only(name: str) -> str:
 
     if name:
         return name.removeprefix("sim:")
-    running = folder.running()
+    running = [found for found, _ in folder.everything()]
     if len(running) == 1:
-        return running[0].name
+        return running[0]
     if not running:
         raise LinkError("no virtual glasses are running", hint="quarkctl sim start")
-    raise LinkError(
-        f"{len(running)} virtual glasses run: {', '.join(i.name for i in running)}", hint="choose one with --name"
-    )
+    raise LinkError(f"{len(running)} virtual glasses run: {', '.join(running)}", hint="choose one with --name")
 
 
 def _packs(status: dict[str, Any]) -> str:

@@ -140,7 +140,7 @@ class Evidence:
         if not h:
             return {"source": self.source}
         out = {"source": self.source, "board": str(h["board"]), "serial": str(h["serial"]), "rtos": version_of(h)}
-        out["rtos_build_id"] = build_of(h)
+        out["rtos_build_id"] = build_of(h) or "not reported"
         out["ar1"] = (version_of(self.ar1_hello) if self.ar1_hello else self._ar1_heard()) or "not reported"
         out["ar1_build_id"] = build_of(self.ar1_hello) or "not reported"
         out["layout"] = f"{h['layout_hash']:#06x}"

@@ -16,7 +16,8 @@ SCHEMA = "quarkctl.diag/2"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything that a signature needs: who was judged, by what, against what, from which bytes."""
+    """Everything that a signature needs: who was judged, by what, against what, from which bytes. ``recording_sha256``: of
+    each recording, with a space between; empty for a live device."""
 
     tool: str
     made_at: str
@@ -31,8 +32,9 @@ class Provenance:
     def rows(self) -> list[tuple[str, str]]:
         out = [("device", f"{self.identity.get('serial', '?')}, {self.identity.get('board', 'board unknown')}")]
         out += [(k.replace("_", " "), v) for k, v in self.identity.items() if k not in ("serial", "board")]
+        hashes = self.recording_sha256.split() or ["live, not recorded"]
         out += [
-            ("recording sha256", self.recording_sha256 or "live, not recorded"),
+            *(("recording sha256", h) for h in hashes),
             ("limits", self.limits_title),
             ("limits sha256", self.limits_sha256),
         ]

@@ -69,7 +69,30 @@ def _no_removal(case: Case) -> Finding:
         return case.invalid("the device reset; what it saw just before is lost")
     if not e.rows:
         return case.invalid("nothing was received")
-    return case.absent(NO_SWAP)
+    unseen = _unseen(e, "pack_removed")
+    return case.invalid(unseen) if unseen else case.absent(NO_SWAP)
+
+
+def _unseen(evidence: Evidence, event: str) -> str:
+    """What to say where a pack left, or came back, oftener than the events tell; empty where it did not."""
+    import numpy as np
+
+    if not evidence.has("battery", "pack_state"):
+        return ""
+    rows, events = evidence.of("battery"), evidence.of(event)
+    word = {"pack_removed": "left", "pack_inserted": "came back"}[event]
+    for side, name in enumerate(SIDES):
+        moved = 0
+        for boot in np.unique(rows["boot"]):
+            steps = np.diff(((rows["pack_state"][rows["boot"] == boot] >> side) & 1).astype(int))
+            left = np.flatnonzero(steps < 0)
+            if event == "pack_removed":
+                moved += len(left)
+            elif len(left):  # one that comes and never left is what the firmware found at its start
+                moved += int((steps[left[0] :] > 0).sum())
+        if moved > int((events["pack"] == side).sum() if len(events) else 0):
+            return f"the {name} pack {word}, but the frame that tells of it is missing: record without losses"
+    return ""
 
 
 def _lost_after(evidence: Evidence, event: np.void) -> bool:
@@ -96,7 +119,14 @@ def takeover(case: Case) -> list[Finding]:
     u = 0.002 if worst.captured else period_ms
     how = "timed by the power path" if worst.captured else f"between converter samples {period_ms:g} ms apart"
     note = f"{len(found)} removal{'s' * (len(found) > 1)}, {how}"
-    return [case.judged(Estimate((worst.gap_us or 0.0) / 1000, u, len(found)), note, span=_at(worst), floor=0.0)]
+    judged = case.judged(Estimate((worst.gap_us or 0.0) / 1000, u, len(found)), note, span=_at(worst), floor=0.0)
+    return [_unless_unseen(case, judged, "pack_removed")]
+
+
+def _unless_unseen(case: Case, found: Finding, event: str) -> Finding:
+    """A fault stays one; anything better is not proved while an event is missing."""
+    unseen = _unseen(case.evidence, event)
+    return case.invalid(unseen, span=found.span) if unseen and found.verdict is not Verdict.FAIL else found
 
 
 @dataclass(frozen=True)
@@ -229,7 +259,8 @@ def droop(case: Case) -> list[Finding]:
     if not found or any(d.broken for d in found):
         return [case.invalid("the power frame that holds the minimum of the swap is missing: record without losses")]
     worst = max(found, key=lambda d: d.before_mv - d.lowest_mv)
-    return [case.judged(worst.before_mv - worst.lowest_mv, "held by hardware", span=worst.row, floor=0.0)]
+    judged = case.judged(worst.before_mv - worst.lowest_mv, "held by hardware", span=worst.row, floor=0.0)
+    return [_unless_unseen(case, judged, "pack_removed")]
 
 
 def hold_up(case: Case) -> list[Finding]:
@@ -238,7 +269,8 @@ def hold_up(case: Case) -> list[Finding]:
         return [case.skip("the board profile has no bus.uf or bus.uvlo_mv")]
     if not removals(e):
         return [_no_removal(case)]
-    found = [d for d in dips(e) if d.removal.gap_us is not None and not d.broken]
+    seen = dips(e)
+    found = [d for d in seen if d.removal.gap_us is not None and not d.broken]
     if not found:
         return [case.invalid("no takeover with the power frames around it: record without losses")]
     if not found[0].removal.captured:
@@ -264,29 +296,36 @@ def hold_up(case: Case) -> list[Finding]:
     if worst is None:
         return [case.absent("no removal under load: pull the pack that carries current")]
     ratio, u_rel, note, d = worst
-    return [case.judged(Estimate(ratio, ratio * u_rel, len(found)), note, span=d.row)]
+    judged = case.judged(Estimate(ratio, ratio * u_rel, len(found)), note, span=d.row)
+    if len(found) < len(seen) and judged.verdict is not Verdict.FAIL:
+        return [case.invalid("frames around another removal are missing: record without losses", span=d.row)]
+    return [_unless_unseen(case, judged, "pack_removed")]
 
 
 def inrush(case: Case) -> list[Finding]:
     e = case.evidence
     t = e.of("pack_inserted")
     if not len(t):
-        return [case.absent("no pack was inserted: put one in while this records")]
+        return [_no_insertion(case)]
     if not e.has("pack_inserted", "inrush_ma"):
         return [case.invalid("the firmware does not hold the peak current of an insertion")]
     k = int(t["inrush_ma"].argmax())
-    return [
-        case.judged(
-            float(t["inrush_ma"][k]), f"{SIDES[int(t['pack'][k]) & 1]} pack", span=span("pack_inserted", t, k, k)
-        )
-    ]
+    found = case.judged(
+        float(t["inrush_ma"][k]), f"{SIDES[int(t['pack'][k]) & 1]} pack", span=span("pack_inserted", t, k, k)
+    )
+    return [_unless_unseen(case, found, "pack_inserted")]
+
+
+def _no_insertion(case: Case) -> Finding:
+    unseen = _unseen(case.evidence, "pack_inserted")
+    return case.invalid(unseen) if unseen else case.absent("no pack was inserted: put one in while this records")
 
 
 def inrush_energy(case: Case) -> list[Finding]:
     e = case.evidence
     t = e.of("pack_inserted")
     if not len(t):
-        return [case.absent("no pack was inserted: put one in while this records")]
+        return [_no_insertion(case)]
     if not e.has("pack_inserted", "inrush_ma2s"):
         return [case.invalid("the firmware does not hold the squared current of an insertion")]
     k = int(t["inrush_ma2s"].argmax())
@@ -295,7 +334,8 @@ def inrush_energy(case: Case) -> list[Finding]:
     if t["inrush_ma2s"][k] == _MA2S_FULL:
         return [case.finding(Verdict.FAIL, f"{note}; the hold was full: as much or more", value=value, span=where)]
     # held in whole mA2s, and 5 % is what the shunt and its amplifier are good for over so short a pulse
-    return [case.judged(Estimate(value, combined(1.0, 0.05 * value), len(t)), note, span=where, floor=0.0)]
+    found = case.judged(Estimate(value, combined(1.0, 0.05 * value), len(t)), note, span=where, floor=0.0)
+    return [_unless_unseen(case, found, "pack_inserted")]
 
 
 def state_kept(case: Case) -> list[Finding]:
@@ -361,7 +401,10 @@ def clock(case: Case) -> list[Finding]:
     step_ms, u_ms, row = clock_step(t)
     if row is None:
         return [case.absent("needs six windows of a second or ten frames without a reset: record longer")]
-    return [case.judged(Estimate(step_ms, u_ms, len(t)), span=row, floor=0.0)]
+    found = case.judged(Estimate(step_ms, u_ms, len(t)), span=row, floor=0.0)
+    # virtual glasses whose plant did not run for a while stamp what they have late
+    inside = t["host_ns"][(t["time_us"] >= row.first_us) & (t["time_us"] <= row.last_us)]
+    return [case.unless_host(found, int(inside.min()), int(inside.max()))]
 
 
 def clock_step(t: Table) -> tuple[float, float, Span | None]:

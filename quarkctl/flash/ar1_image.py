@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import repeat
 from pathlib import Path
@@ -32,6 +32,21 @@ class Extent:
     size_bytes: int
 
 
+@dataclass
+class _Piece:
+    """How a piece of a sparse image is put into its buffer: reads of the file from an offset on, and repeated words."""
+
+    reads: list[tuple[int, list[memoryview]]] = field(default_factory=list)
+    fills: list[tuple[memoryview, bytes]] = field(default_factory=list)
+
+    def make(self, file: File, further: int) -> None:
+        """``further``: so many bytes behind where the file was read for it first."""
+        for offset, views in self.reads:
+            file.read_into(views, offset + further)
+        for view, data in self.fills:
+            view[:] = data
+
+
 @lru_cache(16)
 def _filled(fill: int, phase: int, size_bytes: int) -> bytes:
     """A part of a FILL chunk that begins ``phase`` bytes into the word."""
@@ -53,17 +68,17 @@ class Image:
             if may_be_sparse and sparse.looks_like(self.file):
                 self.sparse = sparse.parse(self.file)
                 if skip_bytes:
-                    raise InputWrong(f"{path} is sparse: its beginning cannot be left out")
+                    raise InputWrong("the beginning of a sparse image cannot be left out")
             elif len(self.file) <= skip_bytes:
-                raise InputWrong(
-                    f"{path} is empty" if not len(self.file) else f"{path} has only {len(self.file)} bytes"
-                )
+                raise InputWrong("the file is empty" if not len(self.file) else f"it has only {len(self.file)} bytes")
         except InputWrong as error:
             self.file.close()
             raise InputWrong(f"{path.name}: {error.message}", error.hint) from error
         self.skip_bytes = skip_bytes
         self.block_bytes = self.sparse.block_bytes if self.sparse else _BLOCK_BYTES
         self.size_bytes = self.sparse.size_bytes if self.sparse else len(self.file) - skip_bytes
+        #: The last piece that was made where chunks take turns: buffer, place in the turn and size; how often they did; it.
+        self._last: tuple[tuple[object, ...], int, _Piece] | None = None
 
     @cached_property
     def _written(self) -> list[Chunk]:
@@ -118,7 +133,27 @@ class Image:
             return
         if not view:
             return
+        turns = self._turns_at(offset, len(view))
+        if turns is None:
+            self._piece(offset, view).make(self.file, 0)
+            return
+        times, within = divmod(offset - turns.first.first_block * self.block_bytes, turns.blocks * self.block_bytes)
+        which = (id(view.obj), turns, within, len(view))
+        last = self._last
+        if last is None or last[0] != which:
+            last = self._last = which, times, self._piece(offset, view)
+        last[2].make(self.file, (times - last[1]) * turns.stride)
+
+    def _turns_at(self, offset: int, size_bytes: int) -> sparse.Turns | None:
+        """Those that all of it belongs to, if there are any."""
+        found = self.sparse.turns if self.sparse else ()
+        number = bisect_right(found, offset // self.block_bytes, key=lambda t: t.first.first_block) - 1
+        inside = number >= 0 and offset + size_bytes <= found[number].end_block * self.block_bytes
+        return found[number] if inside else None
+
+    def _piece(self, offset: int, view: memoryview) -> _Piece:
         block_bytes, size = self.block_bytes, len(view)
+        made = _Piece()
         first = bisect_right(self._starts, offset // block_bytes) - 1
         last = bisect_right(self._starts, (offset + size - 1) // block_bytes)
         # Chunks may be as small as a block, and there may be a hundred thousand: many RAW ones are one read, which puts
@@ -132,17 +167,17 @@ class Image:
             if low < 0 or high > size:  # only the first and the last
                 low, inside, high = max(low, 0), max(-low, 0), min(high, size)
             if kind is not raw:
-                view[low:high] = _filled(fill, inside % 4, high - low)
+                made.fills.append((view[low:high], _filled(fill, inside % 4, high - low)))
                 continue
             at = data + inside
             if into and 0 <= at - end <= _BETWEEN_BYTES and len(into) < _VECTORS_MAX:
                 into.append(_CORNER[: at - end])
                 into.append(view[low:high])
             else:
-                self.file.read_into(into, source)
                 into, source = [view[low:high]], at
+                made.reads.append((source, into))
             end = at + high - low
-        self.file.read_into(into, source)
+        return made
 
     def digest(self, offset: int, size_bytes: int, *, pad_to: int = 0) -> bytes:
         """SHA-256 of what an extent, or a part of one, leaves on the storage."""

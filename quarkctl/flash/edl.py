@@ -10,15 +10,16 @@ from itertools import pairwise, repeat
 from pathlib import Path
 
 from quarkctl import boards
-from quarkctl.errors import InputWrong, LinkError, ProtocolError, VerificationFailed
-from quarkctl.events import Event, Level
+from quarkctl.errors import InputWrong, ProtocolError, VerificationFailed
 from quarkctl.flash import edl_sources
 from quarkctl.flash.ar1_image import Extent, Image
-from quarkctl.flash.edl_device import EdlDevice, forget_programmer, open_device
+from quarkctl.flash.edl_device import forget_programmer
+from quarkctl.flash.edl_session import EdlSession
 from quarkctl.flash.edl_sources import Work, Write
 from quarkctl.flash.edl_vip import VipSession
 from quarkctl.flash.plan import Job, Plan, Step
 from quarkctl.flash.progress import Meter
+from quarkctl.formats.rawprogram import Erase, Sector
 
 #: A device is deaf while it computes a digest: not more than this at once.
 WINDOW_BYTES = 64 << 20
@@ -26,6 +27,7 @@ WINDOW_BYTES = 64 << 20
 _ASK_BYTES = 1 << 20
 #: Where a window differs after one that does not, it is looked at in parts.
 _FINE_BYTES = 8 << 20
+_ERASE_S = 120.0
 #: More digests than that for one image cost more than what they save.
 _ASK_COUNT = 256
 
@@ -76,41 +78,15 @@ class Expected:
         return self._digests[window]
 
 
-class Session:
+class Session(EdlSession):
     """One device from the first question to the last answer."""
 
     def __init__(self, job: Job, work: Work) -> None:
-        self._job = job
-        self._wish = job.wish.ar1
-        self._work = work
-        self._device: EdlDevice | None = None
+        super().__init__(job, work)
         self._placed: dict[str, Placed] = {}
         self._skipped_bytes = 0
         self._verified: dict[str, str] = {}
         self._no_digest = False
-
-    @property
-    def where(self) -> str:
-        return self._device.link.name if self._device else ""
-
-    def close(self) -> None:
-        if self._device:
-            self._device.link.close()
-            self._device = None
-        self._work.close()
-
-    def _note(self, text: str) -> None:
-        self._job.progress(Event(self._job.opener.identity, "device", Level.NOTE, text))
-
-    def _told(self, text: str) -> None:
-        """The device's own errors are always shown; the rest of its log is protocol detail."""
-        if "error" in text.lower():
-            self._note(text)
-
-    def _open(self) -> EdlDevice:
-        if self._device is None:
-            raise LinkError("the device is not open")
-        return self._device
 
     # --- plan ---------------------------------------------------------------------------------------------------------
 
@@ -121,27 +97,20 @@ class Session:
             raise InputWrong(f"the files are for {self._work.board}, not {self._job.board}", hint="leave --board out")
         name = self._job.board or self._work.board
         board = boards.load(name) if name else None
-        memory = self._wish.memory or self._work.memory or (str(board.get("ar1.storage", "")) if board else "") or "ufs"
-        sizes = {w.sector_bytes for w in self._work.writes if w.sector_bytes} | {
-            p.sector_bytes for p in self._work.patches
-        }
+        memory = self._memory(board)
+        sizes = (
+            {w.sector_bytes for w in self._work.writes if w.sector_bytes}
+            | {p.sector_bytes for p in self._work.patches}
+            | {e.sector_bytes for e in self._work.erases if e.sector_bytes}
+        )
         if len(sizes) > 1:
             raise InputWrong(f"the files disagree on the size of a sector: {', '.join(map(str, sorted(sizes)))}")
         edl_sources.check_secdata(self._work, allowed=self._wish.secdata)
-        images = edl_sources.load_programmers(self._work, self._wish.programmer)
-        step = Step("programmer", "", sum(map(len, images.values())))
-        meter = Meter(self._job.progress, self._job.opener.identity, step, step.size_bytes)
-        self._device = open_device(
-            self._job.opener,
-            images,
-            memory,
-            self._told,
-            self._job.journal,
-            meter.at,
-            assume_idle=self._wish.assume_idle,
-        )
+        device = self._start(memory)
         given = next(iter(sizes), 0) or (int(board.get("ar1.sector_bytes", 0)) if board else 0)
-        self._device.find_sector_size(given)
+        device.find_sector_size(given)
+        for erase in self._work.erases:
+            self._check_erase(erase)
         found = [self._place(w) for w in self._work.writes]
         self._check_overlaps(found)
         self._placed = {p.name: p for p in found}
@@ -173,6 +142,12 @@ class Session:
                 f"{write.image.path.name} has {size} bytes, {write.label} holds {room * sector}",
                 hint="nothing was written; is the image for this board?",
             )
+        last = write.last_sector
+        if write.pages_per_block and (first % write.pages_per_block or (last and first + sectors > last + 1)):
+            raise InputWrong(
+                f"{write.label} at sectors {first} to {first + sectors - 1} begins inside of a block of "
+                f"{write.pages_per_block} pages, or ends behind sector {last}"
+            )
         if first < 0 or (total and first + sectors > total):
             raise InputWrong(
                 f"{write.label} ends at sector {first + sectors} of LUN {write.lun}, which has {total}",
@@ -181,6 +156,18 @@ class Session:
         names = [w.label for w in self._work.writes]
         name = write.label if names.count(write.label) == 1 else f"{write.label}@{write.lun}:{write.start}"
         return Placed(write, write.lun, first, name)
+
+    def _check_erase(self, erase: Erase) -> None:
+        device = self._open()
+        info, total = device.info(0), device.sectors(erase.lun)
+        first = total - erase.start.number if erase.start.from_end else erase.start.number
+        if (info and info.lun_count and erase.lun >= info.lun_count) or first < 0 or (
+            total and first + erase.sectors > total
+        ):  # fmt: skip
+            what = f"{erase.sectors or 'all'} sectors from {erase.start} of LUN {erase.lun}"
+            raise InputWrong(
+                f"{what} are to be erased, and it has {total}", hint="the files are made for a larger storage"
+            )
 
     def _partition(self, write: Write) -> Write:
         tables = self._open().tables()
@@ -243,7 +230,7 @@ class Session:
         reasons += sorted(set(work.dropped))
         total = hashlib.sha256(
             "\n".join(f"{p.lun} {p.first_sector} {p.write.image.fingerprint()}" for p in self._placed.values()).encode()
-            + repr(work.patches).encode()
+            + repr((work.patches, work.erases)).encode()
         )
         return Plan(
             self._job.opener.identity, board, "ar1", "edl", "", "", sum(s.size_bytes for s in steps), total.hexdigest(),
@@ -291,17 +278,14 @@ class Session:
 
     def _erase(self) -> str:
         device = self._open()
-        places = [(lun, start, sectors) for lun, start, sectors in self._work.erases]
-        for lun, start, sectors in places:
-            attributes = device.attributes(lun, start, sectors)
-            if not sectors:  # the whole LUN
-                del attributes["num_partition_sectors"], attributes["start_sector"]
-            device.programmer.command("erase", attributes, 120.0)
-        if self._wish.erase_first:
-            for p in self._placed.values():
-                sectors = -(-p.write.image.size_bytes // device.sector_bytes)
-                device.programmer.command("erase", device.attributes(p.lun, p.first_sector, sectors), 120.0)
-        return f"{len(places) + (len(self._placed) if self._wish.erase_first else 0)} places"
+        places = list(self._work.erases)
+        for p in self._placed.values() if self._wish.erase_first else ():
+            sectors, pages = -(-p.write.image.size_bytes // device.sector_bytes), p.write.pages_per_block or 1
+            whole = -(-sectors // pages) * pages
+            places.append(Erase(p.lun, Sector(p.first_sector), whole, pages_per_block=p.write.pages_per_block))
+        for erase in places:
+            device.programmer.command("erase", edl_sources.erase_attributes(erase, device.sector_bytes), _ERASE_S)
+        return f"{len(places)} places"
 
     def _patch(self) -> str:
         device = self._open()
@@ -359,7 +343,7 @@ class Session:
 
     def _digest(self, placed: Placed, window: Extent, ours: Expected) -> bytes | None:
         """The device's; ``ours`` gains that of the file, computed while the device computes. None where it cannot."""
-        if self._no_digest:
+        if self._no_digest or placed.write.pages_per_block:  # of NAND, programmers differ in what they count
             return None
         attributes = self._attributes(placed, window)
         found = self._open().programmer.digest(attributes, window.size_bytes, partial(ours.compute, window))
@@ -369,7 +353,7 @@ class Session:
     def _missing(self, placed: Placed, windows: Sequence[Extent], ours: Expected) -> list[Extent]:
         """Windows that are not on the device yet. Small ones are written without asking."""
         large = [w for w in windows if w.size_bytes >= _ASK_BYTES]
-        if self._job.wish.force or len(large) > _ASK_COUNT:
+        if self._job.wish.force or len(large) > _ASK_COUNT or placed.write.pages_per_block:
             return list(windows)
         missing: list[Extent] = []
         there = False
@@ -394,7 +378,10 @@ class Session:
             journal.count(count, total)
             moved(count)
 
-        attributes = {**self._attributes(placed, run), "filename": image.path.name, "label": placed.name}
+        attributes = {
+            **self._attributes(placed, run), "filename": image.path.name, **edl_sources.nand_attributes(placed.write),
+            "label": placed.name,
+        }  # fmt: skip
         pieces = image.pieces(run.offset, run.size_bytes, repeat(device.buffer), pad_to=total)
         try:
             device.programmer.program(attributes, total, pieces, sent)

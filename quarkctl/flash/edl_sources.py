@@ -19,7 +19,7 @@ from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.fastboot_plan import SECDATA
 from quarkctl.formats import bundle, rawprogram
 from quarkctl.formats.firehose import MEMORY_KINDS
-from quarkctl.formats.rawprogram import Patch, Sector
+from quarkctl.formats.rawprogram import Erase, Patch, Sector
 from quarkctl.formats.sahara import PROGRAMMER_ID
 
 #: Label of a partition that the boot ROM starts from, by LUN: it must be told after they were written.
@@ -46,6 +46,9 @@ class Write:
     sector_bytes: int
     label: str
     partition: str = ""
+    #: Of NAND; 0 elsewhere.
+    pages_per_block: int = 0
+    last_sector: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Work:
     programmers: Mapping[int, Path | bytes] = field(default_factory=dict)
     writes: tuple[Write, ...] = ()
     patches: tuple[Patch, ...] = ()
-    erases: tuple[tuple[int, Sector, int], ...] = ()
+    erases: tuple[Erase, ...] = ()
     dropped: tuple[str, ...] = ()
     board: str = ""
     #: Signed digest tables that came with the files.
@@ -91,9 +94,10 @@ def read(sources: Sequence[str]) -> Work:
 def _join(first: Work, second: Work) -> Work:
     if first.memory and second.memory and first.memory != second.memory:
         raise InputWrong(f"the files are for {first.memory} and for {second.memory}: one kind of memory at a time")
+    later = tuple(replace(e, behind=len(first.writes) + e.behind) for e in second.erases)
     return Work(
         first.memory or second.memory, {**first.programmers, **second.programmers}, first.writes + second.writes,
-        first.patches + second.patches, first.erases + second.erases, first.dropped + second.dropped,
+        first.patches + second.patches, first.erases + later, first.dropped + second.dropped,
         first.board or second.board,
     )  # fmt: skip
 
@@ -214,17 +218,11 @@ def _programs(data: bytes, files: Files) -> Work:
         image = files.image(p.filename, p.file_sector_offset * p.sector_bytes, may_be_sparse=p.sparse)
         if p.sparse and image.sparse is None:
             raise InputWrong(f"{p.filename} should be a sparse image and is not")
-        writes.append(Write(image, p.lun, p.start, p.sectors, p.sector_bytes, p.label or p.filename))
-    erases = tuple(_erase(e.attrib) for e in ElementTree.fromstring(data).iter("erase"))  # noqa: S314 - no document type
-    return Work(writes=tuple(writes), erases=erases)
-
-
-def _erase(a: Mapping[str, str]) -> tuple[int, Sector, int]:
-    """LUN, start, and number of sectors: 0 for the whole LUN."""
-    lun, sectors = a.get("physical_partition_number", "0"), a.get("num_partition_sectors") or "0"
-    if not lun.isdigit() or not sectors.isdigit():
-        raise InputWrong(f"erase of {sectors!r} sectors of LUN {lun!r}")
-    return int(lun), Sector.parse(a.get("start_sector") or "0"), int(sectors)
+        writes.append(
+            Write(image, p.lun, p.start, p.sectors, p.sector_bytes, p.label or p.filename,
+                  pages_per_block=p.pages_per_block, last_sector=p.last_sector)
+        )  # fmt: skip
+    return Work(writes=tuple(writes), erases=tuple(rawprogram.parse_erases(data)))
 
 
 def _contents(path: Path) -> Work:
@@ -320,6 +318,20 @@ def patch_attributes(patch: Patch) -> dict[str, object]:
         "physical_partition_number": patch.lun, "size_in_bytes": patch.size_bytes, "start_sector": patch.start,
         "value": patch.value,
     }  # fmt: skip
+
+
+def erase_attributes(erase: Erase, sector_bytes: int) -> dict[str, object]:
+    """Of the command, in the frozen order. A whole LUN has neither start nor size."""
+    place = {"num_partition_sectors": erase.sectors, "start_sector": erase.start} if erase.sectors else {}
+    pages = {"PAGES_PER_BLOCK": erase.pages_per_block} if erase.pages_per_block else {}
+    return {"SECTOR_SIZE_IN_BYTES": sector_bytes, "physical_partition_number": erase.lun, **place, **pages}
+
+
+def nand_attributes(write: Write) -> dict[str, object]:
+    """What stands behind the file's name in a ``<program>`` for NAND; nothing elsewhere."""
+    if not write.pages_per_block:
+        return {}
+    return {"PAGES_PER_BLOCK": write.pages_per_block, "last_sector": write.last_sector}
 
 
 def check_secdata(work: Work, *, allowed: bool) -> None:

@@ -88,10 +88,11 @@ def _parts(file: File, segments: Iterable[Segment]) -> Iterator[Part]:
             yield segment
 
 
-def cut(image: Image, limit_bytes: int) -> list[Piece]:
-    """The whole file where it fits, else sparse images of at most ``limit_bytes``. Raises InputWrong if no block fits."""
+def cut(image: Image, limit_bytes: int, offset_bytes: int = 0) -> list[Piece]:
+    """The whole file where it fits, else sparse images of at most ``limit_bytes``; always those for an image that does not
+    begin where its partition does. Raises InputWrong if no block fits."""
     whole = Piece(image, None)
-    if whole.size_bytes <= limit_bytes:
+    if whole.size_bytes <= limit_bytes and not offset_bytes:
         return [whole]
     found = image.sparse
     if found is None:
@@ -99,6 +100,10 @@ def cut(image: Image, limit_bytes: int) -> list[Piece]:
         blocks = -(-size // block)
         chunk = Chunk(Kind.RAW, 0, blocks, image.skip_bytes)
         found = Sparse(image.file, block, blocks, (chunk,), blocks * block - size)
+    if offset_bytes:
+        before = offset_bytes // found.block_bytes
+        moved = tuple(c._replace(first_block=before + c.first_block) for c in found.chunks)
+        found = replace(found, total_blocks=before + found.total_blocks, chunks=moved, turns=())
     # The pieces read the file itself, not the read-ahead that found the chunks.
     found = replace(found, source=image.file)
     return [Piece(image, part) for part in sparse.split(found, limit_bytes)]

@@ -20,10 +20,13 @@ SECDATA = frozenset({"secdata", "sec", "fuses", "persist", "modemst1", "modemst2
 
 @dataclass(frozen=True)
 class Item:
-    """One image and the partition that the user names for it, with or without slot."""
+    """One image and the partition that the user names for it, with or without slot. ``offset_bytes``: where it begins there.
+    ``needs_bytes``: so large the partition is meant to be at least; 0 where nobody said."""
 
     partition: str
     image: Image
+    offset_bytes: int = 0
+    needs_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,12 @@ class Target:
     image: Image
     size_bytes: int
     slotted: bool
+    offset_bytes: int = 0
+
+    @property
+    def name(self) -> str:
+        """The partition, with the place inside where that is not its beginning."""
+        return f"{self.partition}+{self.offset_bytes}" if self.offset_bytes else self.partition
 
 
 def targets(items: Sequence[Item], facts: DeviceFacts, wish: Ar1Wish, variable: Callable[[str], str]) -> list[Target]:
@@ -113,25 +122,31 @@ def targets(items: Sequence[Item], facts: DeviceFacts, wish: Ar1Wish, variable: 
         if not size and (facts.userspace or not _may_be_logical(facts, variable)):
             known = ", ".join(sorted(facts.sizes)) or "it does not list them"
             raise InputWrong(f"the device has no partition {name}", hint=f"it has: {known}")
-        check_size(name, item.image, size)
+        check_size(name, item.image, size, item.offset_bytes)
+        if size and item.needs_bytes > size:
+            raise InputWrong(
+                f"{name} is meant to have {item.needs_bytes} bytes, the device's has {size}: its partition table is another",
+                hint="fastboot writes no partition tables: --via edl",
+            )
         if _base(name) in SECDATA and not wish.secdata:
             raise UsageWrong(
                 f"{name} holds fuses, keys or calibration: a wrong write cannot be undone",
                 hint="--allow-secdata if you must",
             )
-        found.append(Target(name, item.image, size, slotted or name[-2:] in ("_a", "_b")))
-    names = [t.partition for t in found]
+        found.append(Target(name, item.image, size, slotted or name[-2:] in ("_a", "_b"), item.offset_bytes))
+    names = [t.name for t in found]
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise UsageWrong(f"{twice} would be written twice", hint="give one image for each partition")
     return found
 
 
-def check_size(name: str, image: Image, size_bytes: int) -> None:
+def check_size(name: str, image: Image, size_bytes: int, offset_bytes: int = 0) -> None:
     """Raises InputWrong for an image that would have to be cut off."""
-    if size_bytes and image.size_bytes > size_bytes:
+    if size_bytes and offset_bytes + image.size_bytes > size_bytes:
+        place = f"{name} from byte {offset_bytes} on" if offset_bytes else name
         raise InputWrong(
-            f"{image.path.name} has {image.size_bytes} bytes, {name} holds {size_bytes}",
+            f"{image.path.name} has {image.size_bytes} bytes, {place} holds {max(size_bytes - offset_bytes, 0)}",
             hint="nothing was written; is the image for this board?",
         )
 
@@ -171,18 +186,19 @@ def profile(facts: DeviceFacts, given: str) -> Board | None:
 
 
 def make(
-    device: str, facts: DeviceFacts, found: Sequence[Target], wish: Ar1Wish, board: str, missing: Sequence[str]
-) -> Plan:
+    device: str, facts: DeviceFacts, found: Sequence[Target], wish: Ar1Wish, board: str, missing: Sequence[str],
+    left_out: Sequence[str] = (),
+) -> Plan:  # fmt: skip
     """The order of things: write, verify each, and only then activate the slot. ``missing`` are slotted partitions of the
-    device that nobody writes: a slot that lacks them is not activated."""
+    device that nobody writes: a slot that lacks them is not activated. ``left_out``: what of the files is not written."""
     steps: list[Step] = []
-    reasons: list[str] = []
+    reasons: list[str] = list(left_out)
     questions: list[str] = []
     if any(not t.size_bytes for t in found):
         steps.append(Step("fastbootd", "restart into fastbootd, which knows logical partitions"))
     for t in found:
         kind = "sparse" if t.image.sparse else "raw"
-        steps.append(Step(f"flash {t.partition}", f"{t.image.path.name}, {kind}", t.image.size_bytes))
+        steps.append(Step(f"flash {t.name}", f"{t.image.path.name}, {kind}", t.image.size_bytes))
     slots = {t.partition[-1] for t in found if t.slotted}
     if facts.slot in slots:
         questions.append(f"this writes slot {facts.slot}, which the device runs from: go on?")
@@ -195,7 +211,7 @@ def make(
         questions.append("an update waits to be merged; writing its partitions cancels it: go on?")
     if wish.restart:
         steps.append(Step("restart", "into the system"))
-    total = hashlib.sha256("\n".join([device, *(f"{t.partition} {t.image.fingerprint()}" for t in found)]).encode())
+    total = hashlib.sha256("\n".join([device, *(f"{t.name} {t.image.fingerprint()}" for t in found)]).encode())
     return Plan(
         device, board, "ar1", "fastboot", "", "", sum(t.image.size_bytes for t in found), total.hexdigest(), tuple(steps),
         tuple(reasons), tuple(questions),
@@ -203,7 +219,8 @@ def make(
             "preflight": f"unlocked, battery {facts.battery or '?'}, takes {facts.max_download_bytes >> 20} MiB at once",
             "slot": facts.slot or None, "max_download_bytes": facts.max_download_bytes, "serial": facts.serial,
             "writes": [
-                {"partition": t.partition, "file": str(t.image.path), "size_bytes": t.image.size_bytes} for t in found
+                {"partition": t.partition, "file": str(t.image.path), "offset_bytes": t.offset_bytes,
+                 "size_bytes": t.image.size_bytes} for t in found
             ],
         },
     )  # fmt: skip

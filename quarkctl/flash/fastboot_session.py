@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quarkctl.errors import DeviceRefused, VerificationFailed
+from quarkctl.errors import DeviceRefused, QuarkError, VerificationFailed
 from quarkctl.events import Event, Level
-from quarkctl.flash import fastboot_plan
+from quarkctl.flash import fastboot, fastboot_plan, fastboot_xml
 from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.background import Background
 from quarkctl.flash.fastboot import Client
@@ -32,7 +32,10 @@ def accepts(sources: Sequence[str]) -> bool:
 
 
 def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
-    """Raises InputWrong for images that are damaged or missing."""
+    """Raises InputWrong for images that are damaged or missing, and for XML that asks for what fastboot cannot do."""
+    if fastboot_xml.accepts(sources):
+        found, left_out = fastboot_xml.read(sources)
+        return lambda job: Session(job, found, left_out)
     items = [Item(name, Image(path)) for path, name in fastboot_plan.parse_sources(sources, _SUFFIXES)]
     return lambda job: Session(job, items)
 
@@ -40,10 +43,11 @@ def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
 class Session:
     """One device from the first question to the last answer."""
 
-    def __init__(self, job: Job, items: Sequence[Item]) -> None:
+    def __init__(self, job: Job, items: Sequence[Item], left_out: Sequence[str] = ()) -> None:
         self._job = job
         self._wish = job.wish.ar1
         self._items = items
+        self._left_out = left_out
         self._link: Link | None = None
         self._facts: DeviceFacts
         self._everything: dict[str, str] = {}
@@ -81,7 +85,7 @@ class Session:
         fastboot_plan.check_device(self._facts)
         board = fastboot_plan.profile(self._facts, self._job.board)
         found = fastboot_plan.targets(self._items, self._facts, self._wish, self._variable)
-        self._targets = {t.partition: t for t in found}
+        self._targets = {t.name: t for t in found}
         self._digest_command = str(board.get("ar1.fastboot_digest", "")) if board else ""
         written = {t.partition[:-2] for t in found if t.slotted}
         missing = sorted(self._facts.slotted - written) or (
@@ -94,6 +98,7 @@ class Session:
             self._wish,
             board.name if board else self._facts.product,
             missing,
+            self._left_out,
         )
         if self._job.wish.verify_only:
             text = f"compare {', '.join(self._targets)}; write nothing"
@@ -112,9 +117,9 @@ class Session:
     # --- act ----------------------------------------------------------------------------------------------------------
 
     def do(self, step: Step) -> str:
-        verb, _, partition = step.name.partition(" ")
+        verb, _, name = step.name.partition(" ")
         if verb == "flash":
-            return self._flash(step, self._targets[partition])
+            return self._flash(step, self._targets[name])
         if verb == "compare":
             return self._compare()
         return {"fastbootd": self._fastbootd, "activate": self._activate, "restart": self._restart}[verb]()
@@ -136,15 +141,19 @@ class Session:
         client.link.close()
         self._link = None
         self._link = reopen(self._job.opener, _is_fastbootd)
-        self._look()
-        fastboot_plan.check_device(self._facts)
-        found = fastboot_plan.targets(self._items, self._facts, self._wish, self._variable)
-        self._targets = {t.partition: t for t in found}
+        try:
+            self._look()
+            fastboot_plan.check_device(self._facts)
+            found = fastboot_plan.targets(self._items, self._facts, self._wish, self._variable)
+        except QuarkError as error:
+            error.hint = f"{error.hint}; nothing was written, and the device is in fastbootd now".removeprefix("; ")
+            raise
+        self._targets = {t.name: t for t in found}
         return f"{len(self._facts.logical)} logical partitions"
 
     def _activate(self) -> str:
         slot = next(t.partition[-1] for t in self._targets.values() if t.slotted)
-        self._client().command(f"set_active:{slot}", 30.0)
+        self._client().command(f"set_active:{slot}", fastboot.START_S)
         return f"slot {slot} boots next"
 
     def _restart(self) -> str:
@@ -155,13 +164,13 @@ class Session:
 
     def _flash(self, step: Step, target: Target) -> str:
         client, image = self._client(), target.image
-        if self._wish.erase_first:
-            client.command(f"erase:{target.partition}", 30.0 + target.size_bytes / (1 << 20))
+        if self._wish.erase_first and target.offset_bytes == self._first_offset(target):
+            client.command(f"erase:{target.partition}", fastboot.START_S + target.size_bytes / (1 << 20))
         if not self._job.wish.force and not self._wish.erase_first and self._holds(target):
             self._skipped_bytes += image.size_bytes
-            self._verified[target.partition] = "digest"
+            self._verified[target.name] = "digest"
             return f"{target.partition} holds it already"
-        pieces = cut(image, self._piece_limit)
+        pieces = cut(image, self._piece_limit, target.offset_bytes)
         done = self._done_before(step, pieces)
         meter = Meter(self._job.progress, self._job.opener.identity, step, sum(p.size_bytes for p in pieces))
         meter.skip(sum(p.size_bytes for p in pieces[: len(done)]))
@@ -172,11 +181,15 @@ class Session:
         how = self._verify(target) if self._wish.verify else "not verified, as you wish"
         return f"{image.size_bytes} bytes in {len(pieces)} pieces, {how}" if len(pieces) > 1 else how
 
+    def _first_offset(self, target: Target) -> int:
+        """Where the first image of the same partition begins: only before that one the partition is erased."""
+        return min(t.offset_bytes for t in self._targets.values() if t.partition == target.partition)
+
     def _all_pieces(
         self, client: Client, target: Target, pieces: Sequence[Piece], done: Sequence[str], meter: Meter
     ) -> None:
         journal = self._job.journal
-        written = Written(lambda d: journal.note(pieces={"partition": target.partition, "digests": d}), done)
+        written = Written(lambda d: journal.note(pieces={"partition": target.name, "digests": d}), done)
         all_done = False
         try:
             for number, piece in enumerate(pieces[len(done) :], len(done) + 1):
@@ -226,8 +239,9 @@ class Session:
         if not self._digest_command:
             return ""
         try:
-            command = f"{self._digest_command} {target.partition} {offset:#x} {size_bytes:#x}"
-            answer = Client(self._client().link).command(command, 30.0 + size_bytes / (1 << 20))
+            place = f"{target.partition} {target.offset_bytes + offset:#x}"
+            command = f"{self._digest_command} {place} {size_bytes:#x}"
+            answer = Client(self._client().link).command(command, fastboot.START_S + size_bytes / (1 << 20))
         except DeviceRefused:
             return ""
         return next((line.strip().lower() for line in [*answer.lines, answer.text] if len(line.strip()) == 64), "")
@@ -246,7 +260,7 @@ class Session:
         """Raises VerificationFailed, and DeviceRefused where the boot loader cannot prove what a partition holds."""
         for target in self._targets.values():
             self._verify(target, "write it: the same command without --verify-only")
-            if self._verified[target.partition] != "digest":
+            if self._verified[target.name] != "digest":
                 raise DeviceRefused(
                     f"this boot loader cannot prove what {target.partition} holds", hint="EDL can read it: --via edl"
                 )
@@ -263,13 +277,13 @@ class Session:
         for number, (offset, size) in enumerate(ranges):
             actual = self._device_digest(target, offset, size)
             if not actual:
-                self._verified[target.partition] = "not verifiable"
+                self._verified[target.name] = "not verifiable"
                 return "written; this boot loader cannot prove it"
             if actual != expected.result()[number]:
                 raise VerificationFailed(
-                    f"{target.partition} does not hold what is in the file: {size} bytes at {offset} differ", hint=hint
+                    f"{target.name} does not hold what is in the file: {size} bytes at {offset} differ", hint=hint
                 )
-        self._verified[target.partition] = "digest"
+        self._verified[target.name] = "digest"
         return "verified by digest"
 
 

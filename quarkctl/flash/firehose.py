@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from quarkctl.errors import DeviceRefused, LinkLost, LinkTimeout, ProtocolError
 from quarkctl.formats import firehose
 from quarkctl.formats.firehose import Documents, Element, StorageInfo
-from quarkctl.link.usb import UsbLink
+from quarkctl.link.usb import COMMAND_BYTES, UsbLink
 
 #: Silence after which a quick command is given up; logs start the time anew, up to LIMIT_S.
 QUICK_S = 10.0
@@ -24,12 +24,15 @@ GREETING_LIMIT_S = 5.0
 _GREETING_END = "end of supported functions"
 #: After the last byte of an interrupted write, and between the packets that follow while it is not enough.
 _CLOSING_S, _CLOSING_NEXT_S = 2.0, 0.001
+#: A digest of not more than that is computed here in a few milliseconds, once the device began to speak, or did not.
+_ALONE_BYTES, _FIRST_WORDS_S = 8 << 20, 0.02
 PAYLOAD_BYTES = 1 << 20
 PAYLOAD_MIN, PAYLOAD_MAX = 4096, 16 << 20
 _LOGS_KEPT = 100
 
 #: {pattern of a device's error log: what to do}
 _HINTS = (
+    (r"outside of the memory", "the programmer lets only some addresses be read"),
     (r"sector size .* different", "the files are made for another sector size: give those for this device's storage"),
     (r"storage type|memory ?name", "the files are made for another kind of storage: --memory names the right one"),
     (r"write protect", "the storage is write protected: is the device locked, or its storage worn out?"),
@@ -208,6 +211,8 @@ class Programmer:
     ) -> None:
         sent = 0
         early: Response | None = None
+        if size_bytes > COMMAND_BYTES:  # the thread gets ready while the first piece is made
+            self._link.listen()
         for piece in pieces:
             self._write_raw(piece)
             sent += len(piece)
@@ -306,10 +311,14 @@ class Programmer:
         """SHA-256 of a range, as the device computes it; None where it cannot. ``meanwhile`` is done at the same time.
 
         It is read from at once: a programmer says first what it is going to do, and does nothing before that was heard.
+        After these words a small range is computed while nobody reads: a thread beside would take more time than it saves.
         """
         allowed = START_S + size_bytes / MEDIA_BYTES_PER_S
         self.send("getsha256digest", attributes)
-        self._link.listen()
+        if size_bytes <= _ALONE_BYTES:
+            self._documents.feed(self._link.read(_FIRST_WORDS_S))
+        else:
+            self._link.listen()
         meanwhile()
         response = self._response("getsha256digest", allowed)
         return firehose.parse_digest(response.logs, response.attributes) if response.ok else None

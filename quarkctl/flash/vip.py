@@ -15,9 +15,10 @@ from pathlib import Path
 
 from quarkctl.errors import DeviceRefused, InputWrong
 from quarkctl.flash.ar1_image import Extent, Image
-from quarkctl.flash.edl_sources import BOOT_LABELS, Work, Write, patch_attributes
+from quarkctl.flash.edl_sources import BOOT_LABELS, Work, Write, erase_attributes, nand_attributes, patch_attributes
 from quarkctl.flash.firehose import PAYLOAD_BYTES, Programmer
 from quarkctl.formats import firehose, vip
+from quarkctl.formats.rawprogram import Erase
 from quarkctl.formats.sparse import Kind
 from quarkctl.formats.vip import Tables
 
@@ -53,21 +54,34 @@ def commands(work: Work, memory: str, payload_bytes: int = PAYLOAD_BYTES, *, res
         Command("configure", {"MemoryName": memory, "MaxPayloadSizeToTargetInBytes": payload_bytes, "Verbose": 0,
                               "ZlpAwareHost": 1, "SkipStorageInit": 0})
     ]  # fmt: skip
-    if work.erases:
-        raise InputWrong("erasing cannot stand in digest tables yet", hint="leave <erase> out of the files")
-    for write in work.writes:
+    erases = list(work.erases)
+    for number, write in enumerate(work.writes):
+        out += _erases(erases, number, write.sector_bytes)
         if write.partition or not write.sector_bytes or payload_bytes % write.sector_bytes:
             raise InputWrong(
                 f"{write.label} has no place and sector size of its own: digest tables need both",
                 hint="give rawprogram XML",
             )
         out += [_program(write, extent) for extent in _extents(write)]
+    out += _erases(erases, len(work.writes), 0)
     out += [Command("patch", patch_attributes(p)) for p in work.patches]
     luns = [w.lun for w in work.writes if w.label in BOOT_LABELS]
     if luns:
         out.append(Command("setbootablestoragedrive", {"value": luns[0]}))
     if restart:
         out.append(Command("power", {"value": "reset", "DelayInSeconds": 10}))
+    return out
+
+
+def _erases(left: list[Erase], number: int, sector_bytes: int) -> list[Command]:
+    """Those that come before write ``number``, taken out of ``left``. Raises InputWrong for one without a sector's size."""
+    out = []
+    while left and left[0].behind <= number:
+        erase = left.pop(0)
+        size = erase.sector_bytes or sector_bytes
+        if not size:
+            raise InputWrong(f"an <erase> of LUN {erase.lun} has no SECTOR_SIZE_IN_BYTES: digest tables need it")
+        out.append(Command("erase", erase_attributes(erase, size)))
     return out
 
 
@@ -97,7 +111,7 @@ def _program(write: Write, extent: Extent) -> Command:
     start = str(write.start) if not extent.offset else str(write.start.number + extent.offset // sector)
     attributes: dict[str, object] = {
         "SECTOR_SIZE_IN_BYTES": sector, "num_partition_sectors": sectors, "physical_partition_number": write.lun,
-        "start_sector": start, "filename": write.image.path.name,
+        "start_sector": start, "filename": write.image.path.name, **nand_attributes(write),
     }  # fmt: skip
     return Command("program", attributes, write.image, extent, sectors * sector)
 

@@ -160,7 +160,12 @@ def os_version(version: str, patch_level: str) -> int:
 def _cmdline(words: str, room: int) -> bytes:
     raw = words.encode()
     if len(raw) >= room or b"\0" in raw:
-        raise InputWrong(f"the kernel command line has {len(raw)} bytes, there is room for {room - 1}")
+        raise InputWrong(
+            f"the kernel command line has {len(raw)} bytes, there is room for {room - 1}"
+            if len(raw) >= room
+            else "the kernel command line has a NUL byte",
+            hint="make it shorter, or put it into the bootconfig of vendor_boot",
+        )
     return raw
 
 

@@ -8,10 +8,22 @@ from typing import Any
 
 from quarkctl.errors import InputWrong
 from quarkctl.formats import avb, bootimg, cpio, dtbo, gpt, lp, rawprogram, sparse, verity
-from quarkctl.formats.record import Source
+from quarkctl.formats.record import Record, Source
 from quarkctl.formats.segments import Joined, Segment, Span, digest
 
 Tree = dict[str, Any]
+#: The beginnings of superblocks, at offset 1024. Sources: Linux ``fs/ext4/ext4.h`` and ``fs/erofs/erofs_fs.h``.
+_EXT4 = Record(
+    "ext4 superblock", "<",
+    "s_inodes_count:I s_blocks_count_lo:I unused:4I s_log_block_size:I unused2:19I s_uuid:16s s_volume_name:16s",
+)  # fmt: skip
+_EROFS = Record(
+    "erofs superblock", "<",
+    "magic:I checksum:I feature_compat:I blkszbits:B extslots:B root_nid:H inos:Q build_time:Q build_time_nsec:I blocks:I "
+    "meta_blkaddr:I xattr_blkaddr:I uuid:16s volume_name:16s",
+)  # fmt: skip
+#: A few bytes of a sparse or super image can claim any length. No partition is larger, and hashing more takes minutes.
+_CHECKED_BYTES_MAX = 16 << 30
 #: Chunks, files and the like beyond this number are counted and not listed.
 _LISTED_MAX = 1000
 
@@ -148,7 +160,12 @@ def _footer(data: Source, run: verity.Run) -> Tree:
 def _check_hash(data: Source, d: avb.Hash) -> str:
     if d.image_size > len(data):
         return f"the descriptor is for {d.image_size} bytes, the image has {len(data)}"
-    h = avb.hasher(d.hash_algorithm, d.salt)
+    if d.image_size > _CHECKED_BYTES_MAX:
+        return f"not checked: more than {_CHECKED_BYTES_MAX >> 30} GiB"
+    try:
+        h = avb.hasher(d.hash_algorithm, d.salt)
+    except InputWrong as error:
+        return f"not checked: {error.message}"
     for at in range(0, d.image_size, 1 << 20):
         h.update(data[at : min(at + (1 << 20), d.image_size)])
     return "matches the descriptor" if h.digest() == d.digest else "does not match the descriptor"
@@ -158,6 +175,8 @@ def _check_tree(data: Source, d: avb.Hashtree, run: verity.Run) -> str:
     end = max(d.image_size, d.tree_offset + d.tree_size, d.fec_offset + d.fec_size)
     if end > len(data):
         return f"tree and codes end at {end}, the image has {len(data)} bytes"
+    if end > _CHECKED_BYTES_MAX:
+        return f"not checked: more than {_CHECKED_BYTES_MAX >> 30} GiB"
     if d.data_block_bytes != verity.BLOCK_BYTES or d.hash_block_bytes != verity.BLOCK_BYTES:
         return f"blocks of {d.data_block_bytes} bytes are not checked"
     if not d.image_size or d.image_size % verity.BLOCK_BYTES:
@@ -253,21 +272,31 @@ def _ramdisk(data: Source, _: verity.Run) -> Tree:
 
 
 def _ext4(data: Source, _: verity.Run) -> Tree:
-    head = bytes(data[1024 : 1024 + 136])
-    block = 1024 << min(int.from_bytes(head[24:28], "little"), 6)
+    h = _EXT4.parse(data, 1024)
+    if h.s_log_block_size > 6:
+        raise _EXT4.wrong("s_log_block_size", 1024, f"is {h.s_log_block_size}: blocks have at most 64 KiB")
+    block = 1024 << h.s_log_block_size
+    if h.s_blocks_count_lo * block > len(data):
+        raise _EXT4.wrong(
+            "s_blocks_count_lo",
+            1024,
+            f"is {h.s_blocks_count_lo} blocks of {block} bytes, the file has {len(data)} bytes",
+        )
     return {
-        "kind": "ext4 file system", "block_bytes": block, "blocks": int.from_bytes(head[4:8], "little"),
-        "inodes": int.from_bytes(head[0:4], "little"), "label": head[120:136].partition(b"\0")[0].decode("utf-8", "replace"),
-        "uuid": head[104:120].hex(),
+        "kind": "ext4 file system", "block_bytes": block, "blocks": h.s_blocks_count_lo, "inodes": h.s_inodes_count,
+        "label": h.s_volume_name.partition(b"\0")[0].decode("utf-8", "replace"), "uuid": h.s_uuid.hex(),
     }  # fmt: skip
 
 
 def _erofs(data: Source, _: verity.Run) -> Tree:
-    head = bytes(data[1024 : 1024 + 128])
+    h = _EROFS.parse(data, 1024)
+    if not 9 <= h.blkszbits <= 16:
+        raise _EROFS.wrong("blkszbits", 1024, f"is {h.blkszbits}: blocks have 512 bytes to 64 KiB")
+    if h.blocks << h.blkszbits > len(data):
+        raise _EROFS.wrong("blocks", 1024, f"is {h.blocks} of {1 << h.blkszbits} bytes, the file has {len(data)} bytes")
     return {
-        "kind": "erofs file system", "block_bytes": 1 << head[12], "blocks": int.from_bytes(head[36:40], "little"),
-        "inodes": int.from_bytes(head[16:24], "little"), "uuid": head[48:64].hex(),
-        "label": head[64:80].partition(b"\0")[0].decode("utf-8", "replace"),
+        "kind": "erofs file system", "block_bytes": 1 << h.blkszbits, "blocks": h.blocks, "inodes": h.inos,
+        "uuid": h.uuid.hex(), "label": h.volume_name.partition(b"\0")[0].decode("utf-8", "replace"),
     }  # fmt: skip
 
 

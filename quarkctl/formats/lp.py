@@ -41,6 +41,8 @@ _TABLES = (("partitions", _PARTITION), ("extents", _EXTENT), ("groups", _GROUP),
 PARTITION_ATTRIBUTES = {"readonly": 1, "slot_suffixed": 2, "updated": 4, "disabled": 8}
 HEADER_FLAGS = {"virtual_ab": 1, "overlays_active": 2}
 LINEAR, ZERO = 0, 1
+#: More is no partition but a hostile number: lengths of Python objects have 63 bits.
+_PARTITION_BYTES_MAX = 1 << 60
 _METADATA_BYTES_MAX = 16 << 20
 
 
@@ -184,7 +186,7 @@ def check(m: Metadata) -> None:
                 f"super: the group {g.name} holds {used} bytes ({members}), its maximum is {g.size_bytes_max}",
                 hint=f"maximum_size = {used} or smaller partitions",
             )
-    for problem in _extent_problems(m):
+    for _, _, problem in _extent_problems(m):
         raise InputWrong(f"super: {problem}", hint="make super larger or its partitions smaller")
     if len(_tables(m)) + _header_bytes(m.minor) > m.metadata_bytes_max:
         raise InputWrong(
@@ -193,27 +195,30 @@ def check(m: Metadata) -> None:
         )
 
 
-def _extent_problems(m: Metadata) -> list[str]:
-    out, used = [], []
-    for p in m.partitions:
-        for e in p.extents:
+def _extent_problems(m: Metadata) -> list[tuple[int, int, str]]:
+    """What does not hold of extents: number of the partition, number of its extent, and why."""
+    out: list[tuple[int, int, str]] = []
+    used: list[tuple[int, int, int, str, int, int]] = []
+    for k, p in enumerate(m.partitions):
+        for n, e in enumerate(p.extents):
             if e.kind != LINEAR:
                 continue
             if e.device >= len(m.devices):
-                out.append(f"{p.name} is on block device {e.device}, there are {len(m.devices)}")
+                out.append((k, n, f"{p.name} is on block device {e.device}, there are {len(m.devices)}"))
                 continue
             d = m.devices[e.device]
             if e.start < d.first_sector or (e.start + e.sectors) * SECTOR_BYTES > d.size_bytes:
-                out.append(
+                told = (
                     f"{p.name} ends at byte {(e.start + e.sectors) * SECTOR_BYTES} and starts at {e.start * SECTOR_BYTES}; "
                     f"{d.name} has room from {d.first_sector * SECTOR_BYTES} to {d.size_bytes}"
                 )
-            used.append((e.device, e.start, e.start + e.sectors, p.name))
+                out.append((k, n, told))
+            used.append((e.device, e.start, e.start + e.sectors, p.name, k, n))
     used.sort()
-    reach: tuple[int, int, int, str] | None = None
+    reach: tuple[int, int, int, str, int, int] | None = None
     for u in used:
         if reach and u[0] == reach[0] and u[1] < reach[2]:
-            out.append(f"{u[3]} starts at sector {u[1]}, {reach[3]} ends at {reach[2]}")
+            out.append((u[4], u[5], f"{u[3]} starts at sector {u[1]}, {reach[3]} ends at {reach[2]}"))
         if reach is None or u[0] != reach[0] or u[2] > reach[2]:
             reach = u
     return out
@@ -386,21 +391,33 @@ def _metadata(data: Source, at: int, geometry: Any) -> Metadata:
             raise HEADER.wrong(name, at, f"is {count} entries of {size} bytes from {offset} on, in {len(tables)} bytes")
         rows[name] = [record.parse(tables, offset + n * size) for n in range(count)]
     flags = _FLAGS.parse(data, at + HEADER.size).flags if h.minor >= 2 else 0
-    return _resolved(h.minor, rows, flags, geometry, base)
+    starts = {name: (base + getattr(h, name)[0], getattr(h, name)[2]) for name, _ in _TABLES}
+    return _resolved(h.minor, rows, flags, geometry, starts, len(data))
 
 
-def _resolved(minor: int, rows: dict[str, list[Any]], flags: int, geometry: Any, base: int) -> Metadata:
+def _resolved(
+    minor: int,
+    rows: dict[str, list[Any]],
+    flags: int,
+    geometry: Any,
+    starts: dict[str, tuple[int, int]],
+    file_bytes: int,
+) -> Metadata:
+    """``starts``: offset and size of an entry of each table."""
+
+    def wrong(name: str, n: int, field: str, told: str) -> Damaged:
+        begin, size = starts[name]
+        return dict(_TABLES)[name].wrong(field, begin + n * size, told)
+
     extents = [Extent(e.num_sectors, e.target_type, e.target_data, e.target_source) for e in rows["extents"]]
     partitions = []
-    for p in rows["partitions"]:
+    for n, p in enumerate(rows["partitions"]):
         if p.first_extent + p.num_extents > len(extents):
-            raise Damaged(
-                "LP partition", "num_extents", base, f"of {text(p.name)} is {p.num_extents} from {p.first_extent} on, of "
-                f"{len(extents)} extents",
-            )  # fmt: skip
+            told = f"of {text(p.name)} is {p.num_extents} from {p.first_extent} on, of {len(extents)} extents"
+            raise wrong("partitions", n, "num_extents", told)
         if p.group_index >= len(rows["groups"]):
-            raise Damaged(
-                "LP partition", "group_index", base, f"of {text(p.name)} is {p.group_index}, of {len(rows['groups'])}"
+            raise wrong(
+                "partitions", n, "group_index", f"of {text(p.name)} is {p.group_index}, of {len(rows['groups'])}"
             )
         mine = tuple(extents[p.first_extent : p.first_extent + p.num_extents])
         partitions.append(Partition(text(p.name), p.group_index, mine, p.attributes))
@@ -411,6 +428,19 @@ def _resolved(minor: int, rows: dict[str, list[Any]], flags: int, geometry: Any,
             for d in rows["block_devices"]
         ), flags, geometry.metadata_max_size, geometry.slot_count,
     )  # fmt: skip
-    for problem in _extent_problems(made):
-        raise Damaged("LP extent", "target_data", base, f"does not hold: {problem}")
+    firsts = [p.first_extent for p in rows["partitions"]]
+    for k, n, problem in _extent_problems(made):
+        raise wrong("extents", firsts[k] + n, "target_data", f"does not hold: {problem}")
+    for k, part in enumerate(made.partitions):
+        total = 0
+        for n, e in enumerate(part.extents):
+            total += e.sectors * SECTOR_BYTES
+            if total > _PARTITION_BYTES_MAX:
+                raise wrong(
+                    "extents", firsts[k] + n, "num_sectors", f"is {e.sectors}: {part.name} would have {total} bytes"
+                )
+            end = (e.start + e.sectors) * SECTOR_BYTES
+            if e.kind == LINEAR and e.device == 0 and end > file_bytes:
+                told = f"is {e.start}: {part.name} ends at byte {end}, the file has {file_bytes}"
+                raise wrong("extents", firsts[k] + n, "target_data", told)
     return made

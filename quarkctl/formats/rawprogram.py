@@ -48,7 +48,10 @@ class Sector:
 
 @dataclass(frozen=True)
 class Program:
-    """One ``<program>``. An empty file name only tells of the partition; 0 sectors mean up to the end of the disk."""
+    """One ``<program>``. An empty file name only tells of the partition; 0 sectors mean up to the end of the disk.
+
+    ``pages_per_block`` and ``last_sector``: of NAND, whose sectors are pages; 0 where the file does not say.
+    """
 
     filename: str
     label: str
@@ -59,6 +62,21 @@ class Program:
     sparse: bool = False
     file_sector_offset: int = 0
     read_back: bool = False
+    pages_per_block: int = 0
+    last_sector: int = 0
+
+
+@dataclass(frozen=True)
+class Erase:
+    """One ``<erase>``. 0 sectors: the whole LUN; ``sector_bytes`` 0: as the device has. ``behind``: so many programs with a
+    file stand before it."""
+
+    lun: int
+    start: Sector
+    sectors: int
+    sector_bytes: int = 0
+    pages_per_block: int = 0
+    behind: int = 0
 
 
 @dataclass(frozen=True)
@@ -176,9 +194,34 @@ def parse_programs(data: bytes) -> list[Program]:
                 _number(a, "physical_partition_number", where), _sector(a, "start_sector", where),
                 _number(a, "num_partition_sectors", where), _number(a, "SECTOR_SIZE_IN_BYTES", where),
                 _word(a, "sparse", where, "false").lower() == "true", _number(a, "file_sector_offset", where, 0),
-                _word(a, "readbackverify", where, "false").lower() == "true",
+                _word(a, "readbackverify", where, "false").lower() == "true", _number(a, "PAGES_PER_BLOCK", where, 0),
+                _number(a, "last_sector", where, 0),
             )
         )  # fmt: skip
+    return out
+
+
+def parse_erases(data: bytes) -> list[Erase]:
+    """Every ``<erase>`` of a rawprogram file. Raises InputWrong."""
+    out: list[Erase] = []
+    behind = 0
+    for name, attributes in _named(data, "data", ("program", "erase")):
+        if name == "program":
+            behind += bool(attributes.get("filename"))
+            continue
+        where = f"rawprogram: erase {len(out)}"
+        a = {k: v for k, v in attributes.items() if v}  # some tools write empty ones for the whole LUN
+        found = Erase(
+            _number(a, "physical_partition_number", where, 0), _sector({"start_sector": "0", **a}, "start_sector", where),
+            _number(a, "num_partition_sectors", where, 0), _number(a, "SECTOR_SIZE_IN_BYTES", where, 0),
+            _number(a, "PAGES_PER_BLOCK", where, 0), behind,
+        )  # fmt: skip
+        pages = found.pages_per_block
+        if pages and (found.sectors % pages or (not found.start.from_end and found.start.number % pages)):
+            raise InputWrong(
+                f"{where}: {found.sectors} sectors from {found.start} on are no whole blocks of {pages} pages"
+            )
+        out.append(found)
     return out
 
 
@@ -199,6 +242,11 @@ def parse_patches(data: bytes) -> list[Patch]:
 
 
 def _elements(data: bytes, root: str, name: str) -> list[dict[str, str]]:
+    return [attributes for _, attributes in _named(data, root, (name,))]
+
+
+def _named(data: bytes, root: str, names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """Elements of these names with their attributes, in the order of the file. Raises InputWrong."""
     from xml.etree import ElementTree
 
     if len(data) > XML_BYTES_MAX:
@@ -211,7 +259,7 @@ def _elements(data: bytes, root: str, name: str) -> list[dict[str, str]]:
         raise InputWrong(f"{root} XML: {error}") from error
     if tree.tag != root:
         raise InputWrong(f"XML with the root {tree.tag!r}, not {root!r}")
-    return [dict(e.attrib) for e in tree.iter(name)]
+    return [(e.tag, dict(e.attrib)) for e in tree.iter() if e.tag in names]
 
 
 def kind_of(data: bytes) -> str:

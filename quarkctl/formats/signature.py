@@ -109,6 +109,13 @@ class PublicKey:
         raise InputWrong(f"a key of kind {self.kind} has no raw form")
 
     @property
+    def pem(self) -> str:
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        data: bytes = self.native.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return data.decode()
+
+    @property
     def id(self) -> bytes:
         """SHA-256 of the SubjectPublicKeyInfo, 32 bytes."""
         return hashlib.sha256(self.spki).digest()

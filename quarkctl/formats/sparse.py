@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property, partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise, repeat
 from operator import add, itemgetter
 from typing import Any, NamedTuple
 
@@ -28,13 +28,15 @@ HEADER = Record(
     "image_checksum:I",
 )  # fmt: skip
 CHUNK = Record("sparse chunk", "<", "chunk_type:H reserved1:H chunk_sz:I total_sz:I")
+#: Larger blocks are no image but a hostile number: lengths of Python objects have 63 bits.
+_BLOCK_BYTES_MAX = 1 << 28
 #: ``total_sz`` has 32 bits.
 _RAW_BYTES_MAX = (1 << 32) - 1 - CHUNK.size
 #: How much of a raw image is looked at in one go.
 _WINDOW_BYTES = 256 << 10
-#: A chunk header and the first word after it; and how much is read for many of them.
+#: A chunk header and the first word after it; and how much is read for many of them, more where they repeat themselves.
 _PLAIN = struct.Struct("<2H3I")
-_AHEAD_BYTES = 1 << 16
+_AHEAD_BYTES, _AHEAD_BYTES_MAX = 1 << 16, 1 << 20
 
 
 class Kind(IntEnum):
@@ -54,15 +56,37 @@ class Chunk(NamedTuple):
     fill: int = 0
 
 
+class Turns(NamedTuple):
+    """Two chunks that take turns up to ``end_block``: each pair stands ``blocks`` blocks and ``stride`` bytes behind the one
+    before it. ``first`` and ``second`` are the first pair."""
+
+    first: Chunk
+    second: Chunk
+    blocks: int
+    stride: int
+    end_block: int
+
+    def goes_on_at(self, first: Chunk, second: Chunk) -> bool:
+        """Whether these two are the next pair."""
+        times, rest = divmod(first.first_block - self.first.first_block, self.blocks)
+        return not rest and first.first_block == self.end_block and all(
+            b == a._replace(first_block=a.first_block + times * self.blocks,
+                            offset=a.offset + times * self.stride if a.kind is Kind.RAW else 0)
+            for a, b in ((self.first, first), (self.second, second))
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Sparse:
-    """An image of ``total_blocks`` blocks. ``tail_bytes`` are missing from the last RAW block (read as zeros)."""
+    """An image of ``total_blocks`` blocks. ``tail_bytes`` are missing from the last RAW block (read as zeros). ``turns``:
+    where the chunks of a parsed file repeat themselves, as far as that was seen."""
 
     source: Source
     block_bytes: int
     total_blocks: int
     chunks: tuple[Chunk, ...]
     tail_bytes: int = 0
+    turns: tuple[Turns, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -146,12 +170,31 @@ def parse(data: Source, *, sector_bytes: int = 0, size_bytes_max: int = 0) -> Sp
     at, block, end = h.file_hdr_sz, 0, len(data)
     if h.total_chunks * h.chunk_hdr_sz > max(end - at, 0):
         raise HEADER.wrong("total_chunks", 0, f"is {h.total_chunks}: more than {max(end - at, 0)} bytes can hold")
-    window, base, last = b"", 0, -1
-    for number in range(h.total_chunks):
+    window, base, last, ahead = b"", 0, -1, _AHEAD_BYTES
+    numbers = iter(range(h.total_chunks))
+    third, known = -1, 0  # number of the third chunk of the window, and how many chunks there are then
+    turns: list[Turns] = []
+    for number in numbers:
         inside = at - base
+        if number == third and len(chunks) == known and head == CHUNK.size:
+            first, second = chunks[-2:]
+            pair_blocks = block - first.first_block
+            times = min(_repeats(window, first, second, block_bytes) - 1, (h.total_chunks - number) // 2,
+                        (end - at) // inside, (total_blocks - block) // pair_blocks)  # fmt: skip
+            ahead = min(2 * ahead, _AHEAD_BYTES_MAX) if (times + 2) * inside > last else _AHEAD_BYTES
+            if times > 0:
+                chunks += _again(first, second, times, inside, pair_blocks)
+                block, at = block + times * pair_blocks, at + times * inside
+                if turns and turns[-1].goes_on_at(first, second):
+                    turns[-1] = turns[-1]._replace(end_block=block)
+                else:
+                    turns.append(Turns(first, second, pair_blocks, inside, block))
+                next(islice(numbers, 2 * times - 2, None), None)
+                continue
         if not 0 <= inside <= last:
-            window, base, inside = bytes(data[at : at + _AHEAD_BYTES]), at, 0
+            window, base, inside = bytes(data[at : at + ahead]), at, 0
             last = len(window) - _PLAIN.size
+            third, known = number + 2, len(chunks) + 2
         if last >= 0:  # a plain chunk, as nearly all are; images may have a hundred thousand
             kind, _, blocks, total, fill = unpack(window, inside)
             if blocks and at + total <= end and block + blocks <= total_blocks:
@@ -189,7 +232,37 @@ def parse(data: Source, *, sector_bytes: int = 0, size_bytes_max: int = 0) -> Sp
         raise HEADER.wrong("total_blks", 0, f"is {h.total_blks}, the chunks have {block} blocks")
     if at != end:
         raise Damaged("sparse image", "end", at, f"is followed by {end - at} bytes of something else")
-    return Sparse(data, h.blk_sz, h.total_blks, tuple(chunks))
+    return Sparse(data, h.blk_sz, h.total_blks, tuple(chunks), turns=tuple(turns))
+
+
+def _repeats(window: bytes, first: Chunk, second: Chunk, block_bytes: int) -> int:
+    """How often the two chunks at the beginning of a window stand in it one after the other, with the same headers: where
+    data and holes take turns, they are compared by columns instead of one by one. 0 where something else is between them.
+    """
+    middle = _chunk_bytes(first, block_bytes)
+    stride = middle + _chunk_bytes(second, block_bytes)
+    headers = [(0, first), (middle, second)]
+    if stride + middle + _PLAIN.size > len(window) or any(
+        window[at : at + 2] != c.kind.to_bytes(2, "little") for at, c in headers
+    ):
+        return 0
+    times = len(window) // stride + 1
+    for at, c in headers:
+        for byte in range(at, at + CHUNK.size + (4 if c.kind is Kind.FILL else 0)):
+            column = window[byte::stride]
+            times = min(times, len(column) - len(column.lstrip(column[:1])))
+    return times
+
+
+def _again(first: Chunk, second: Chunk, times: int, stride: int, blocks: int) -> list[Chunk]:
+    """The same two chunks ``times`` more, each ``stride`` bytes and ``blocks`` blocks further."""
+    out = [first] * (2 * times)
+    make = partial(tuple.__new__, Chunk)
+    for at, c in enumerate((first, second)):
+        begins = range(c.first_block + blocks, c.first_block + blocks * (times + 1), blocks)
+        offsets = range(c.offset + stride, c.offset + stride * (times + 1), stride) if c.kind is Kind.RAW else repeat(0)
+        out[at::2] = map(make, zip(repeat(c.kind), begins, repeat(c.blocks), offsets, repeat(c.fill)))
+    return out
 
 
 def _check_header(h: Any, sector_bytes: int, size_bytes_max: int) -> None:
@@ -203,6 +276,8 @@ def _check_header(h: Any, sector_bytes: int, size_bytes_max: int) -> None:
         raise HEADER.wrong("chunk_hdr_sz", 0, f"is {h.chunk_hdr_sz}, less than {CHUNK.size}")
     if not h.blk_sz or h.blk_sz % 4:
         raise HEADER.wrong("blk_sz", 0, f"is {h.blk_sz}, not a multiple of 4")
+    if h.blk_sz > _BLOCK_BYTES_MAX:
+        raise HEADER.wrong("blk_sz", 0, f"is {h.blk_sz}, more than {_BLOCK_BYTES_MAX}")
     if sector_bytes and h.blk_sz % sector_bytes:
         raise HEADER.wrong("blk_sz", 0, f"is {h.blk_sz}, not a multiple of the sector of {sector_bytes} bytes")
     if size_bytes_max and h.total_blks * h.blk_sz > size_bytes_max:
@@ -285,33 +360,40 @@ def _runs(source: Source, block_bytes: int) -> Iterator[tuple[int, int, memoryvi
     nothing = bytes(step)
     for begin in range(0, len(source), step):
         window = bytes(source[begin : min(begin + step, len(source))])
-        tail = len(window) % block_bytes
+        count, tail = divmod(len(window), block_bytes)
         view, first = memoryview(window), begin // block_bytes
-        if window == nothing[: len(window) - tail]:
+        if not tail and window == nothing[: len(window)]:
             yield first, 0, view
             continue
-        low, kind = 0, -2
-        for at in range(0, len(window) - tail, block_bytes):
-            found = _word(window, at, block_bytes)
-            if found != kind:
-                if at:
-                    yield first + low // block_bytes, kind, view[low:at]
-                low, kind = at, found
-        if low < len(window) - tail:
-            yield first + low // block_bytes, kind, view[low : len(window) - tail]
+        marks = _marks(window, count, block_bytes)
+        low, kind = 0, -1
+        if 0 in marks:
+            for n, mark in enumerate(marks):
+                found = -1 if mark else _word(window, n * block_bytes, block_bytes)
+                if found != kind:
+                    if n:
+                        yield first + low, kind, view[low * block_bytes : n * block_bytes]
+                    low, kind = n, found
+        if low < count:
+            yield first + low, kind, view[low * block_bytes : count * block_bytes]
         if tail:
             padded = window[-tail:] + bytes(block_bytes - tail)
-            yield first + len(window) // block_bytes, -1, memoryview(padded)
+            yield first + count, -1, memoryview(padded)
+
+
+def _marks(window: bytes, count: int, block_bytes: int) -> bytes:
+    """A byte for each block: 0 where it may repeat a word. Three bytes of each are compared, of all blocks at once."""
+    end = count * block_bytes
+    first, middle, last = (
+        int.from_bytes(window[at:end:block_bytes], "little") for at in (0, block_bytes // 2 - 4, block_bytes - 4)
+    )
+    return ((first ^ middle) | (first ^ last)).to_bytes(count, "little")
 
 
 def _word(window: bytes, at: int, block_bytes: int) -> int:
     """The word that a block repeats, -1 if it does not."""
-    # comparing three bytes tells nearly all blocks of many words; only then is it worth to look at all of it
-    if window[at] == window[at + block_bytes // 2 - 4] == window[at + block_bytes - 4]:
-        word = window[at : at + 4]
-        if window.startswith(word * (block_bytes // 4), at):
-            return int.from_bytes(word, "little")
-    return -1
+    word = window[at : at + 4]
+    return int.from_bytes(word, "little") if window.startswith(word * (block_bytes // 4), at) else -1
 
 
 def without_holes(image: Sparse) -> Sparse:
@@ -321,6 +403,7 @@ def without_holes(image: Sparse) -> Sparse:
         chunks=tuple(
             c._replace(kind=Kind.DONT_CARE) if c.kind is Kind.FILL and not c.fill else c for c in image.chunks
         ),
+        turns=(),
     )
 
 
@@ -423,7 +506,7 @@ def split(image: Sparse, size_bytes_max: int) -> list[Sparse]:
                     offset=rest.offset + fitting * block_bytes,
                 )  # fmt: skip
         pieces.append(piece)
-    return [replace(image, chunks=_framed(p, image.total_blocks)) for p in pieces or [[]]]
+    return [replace(image, chunks=_framed(p, image.total_blocks), turns=()) for p in pieces or [[]]]
 
 
 def _framed(chunks: Sequence[Chunk], total_blocks: int) -> tuple[Chunk, ...]:

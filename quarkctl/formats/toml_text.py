@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from quarkctl.errors import InputWrong
+from quarkctl.formats.toml_places import Path, place
 
 #: Nobody writes more by hand.
 TEXT_MAX = 1 << 20
-Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -103,64 +103,3 @@ def parse(file: str, text: str) -> Table:
         raise InputWrong(f"{file} line {line}, column {column}: {what[:1].lower()}{what[1:]}") from error
     except RecursionError as error:
         raise InputWrong(f"{file}: nested too deep") from error
-
-
-_HEADER = re.compile(r"\s*(\[\[?)\s*(.*?)\s*\]\]?\s*(?:#.*)?$")
-_PART = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*(\.|$|=)""")
-
-
-def place(text: str, path: Path) -> tuple[int, int]:
-    """Line and column, from 1, of the deepest part of ``path`` that is found; tomllib keeps no places of its own."""
-    best, best_depth = (1, 1), 0
-    counts: dict[Path, int] = {}
-    here: Path = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        header = _HEADER.match(line)
-        if header:
-            here = _header_path(_names(header[2]), array=header[1] == "[[", counts=counts)
-            at = header.start(2)
-            found, depth = here, _common(here, path)
-            whole = depth in (len(found), len(path))
-        else:
-            key = _names(line)
-            if not key:
-                continue
-            found, at = (*here, *key), len(line) - len(line.lstrip())
-            depth = _common(found, path)
-            whole = depth in (len(found), len(path))
-            for part in path[depth:] if whole else ():  # the rest may stand inside: power = { command = ... }
-                inside = re.search(rf"""[{{,]\s*["']?({re.escape(str(part))})["']?\s*=""", line[at:])
-                if not inside:
-                    break
-                at, depth = at + inside.start(1), depth + 1
-        if whole and depth > best_depth:
-            best, best_depth = (number, at + 1), depth
-    return best
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """The parts of a dotted key, up to = or the end; empty for what is none."""
-    parts: list[str] = []
-    at = 0
-    while found := _PART.match(text, at):
-        parts.append(next(g for g in found.groups()[:3] if g is not None))
-        at = found.end()
-        if found[4] != ".":
-            return tuple(parts)
-    return ()
-
-
-def _header_path(names: tuple[str, ...], *, array: bool, counts: dict[Path, int]) -> Path:
-    """The way to a table from its header; below an array of tables it is the last element that is meant."""
-    path: Path = ()
-    for i, name in enumerate(names):
-        path = (*path, name)
-        if array and i == len(names) - 1:
-            counts[path] = counts.get(path, -1) + 1
-        if path in counts:
-            path = (*path, counts[path])
-    return path
-
-
-def _common(a: Path, b: Path) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

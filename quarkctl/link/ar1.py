@@ -221,12 +221,16 @@ def network_device(word: str, *, allow_remote: bool = False) -> Device | None:
 
 
 def _usbip_device(host: str, port: int, bus_id: str, *, allow_remote: bool) -> Device:
-    from quarkctl.link.usbip import Backend
+    from quarkctl.link.usbip import Backend, check_address, list_devices
 
-    backend = Backend(host, port, allow_remote=allow_remote)
-    found = [d for d in scan(backend) if mode_of(d)]
-    backend.release_all()  # only looked at; it is imported anew when it is opened
+    check_address(host, allow_remote=allow_remote)
+    exported = {d.bus_id for d in list_devices(host, port)}
+    every = Backend(host, port, allow_remote=allow_remote, bus_id=bus_id if bus_id in exported else "")
+    found = [d for d in scan(every) if mode_of(d)]
+    every.release_all()  # only looked at; it is imported anew when it is opened
     chosen = pick(found, bus_id)
+    # From now on only this one: whoever flashes another device of the same server must not be kept from it.
+    backend = Backend(host, port, allow_remote=allow_remote, bus_id=chosen.port)
     return _device(chosen, lambda: backend, f"usbip:{host}:{port}/")
 
 

@@ -32,7 +32,9 @@ CONNECT_TIMEOUT_S = 5.0
 BUSY_S = 2.0
 _POLL_S = 0.02
 #: A server must answer an unlink by then, or it is lost.
-UNLINK_TIMEOUT_S = 5.0
+UNLINK_TIMEOUT_S = 15.0
+#: A server that took the connection answers by then, however busy its computer is.
+_ANSWER_TIMEOUT_S = 15.0
 _CONTROL_TIMEOUT_MS = 2000
 DEVICE_COUNT_MAX = 256
 _INTERFACE_COUNT_MAX = 32
@@ -111,9 +113,10 @@ def list_devices(host: str, port: int) -> list[ExportedDevice]:
 
 @dataclass
 class _Pending:
-    """A request under way."""
+    """A request under way. ``data`` is what it sends, ``into`` where its answer goes."""
 
     into: memoryview | None = None
+    data: memoryview | None = None
     target: int = 0
     status: int = 0
     actual: int = 0
@@ -127,6 +130,7 @@ class _Import:
         try:
             self._socket = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.settimeout(_ANSWER_TIMEOUT_S)
             name = bus_id.encode().ljust(usbip.BUS_ID_BYTES, b"\0")
             self._socket.sendall(usbip.REQUEST.pack(usbip.VERSION, usbip.IMPORT_REQUEST, 0) + name)
             _, reply, status = usbip.REQUEST.unpack(_receive_bytes(self._socket, usbip.REQUEST.size))
@@ -142,6 +146,8 @@ class _Import:
         self._lock = threading.Lock()
         self._sequence = 0
         self._pending: dict[int, _Pending] = {}
+        #: {endpoint and direction: a bulk transfer that took longer than its caller wanted to wait}
+        self._unfinished: dict[tuple[int, bool], _Pending] = {}
         self.dead = False
         threading.Thread(target=self._read_on, name=f"usbip {bus_id}", daemon=True).start()
 
@@ -198,8 +204,45 @@ class _Import:
         setup: bytes = bytes(8), timeout_ms: int = 0,
     ) -> int:  # fmt: skip
         """One transfer; returns the bytes that moved. Raises USBError with the errno that libusb would give."""
+        sequence, pending = self._submit(endpoint, data, into, setup)
+        if not pending.done.wait(timeout_ms / 1000 if timeout_ms else None):
+            self._unlink(sequence)
+            if not pending.done.wait(UNLINK_TIMEOUT_S):
+                self.close()
+        return self._moved(pending)
+
+    def bulk(
+        self, endpoint: int, *, data: memoryview | None = None, into: memoryview | None = None, timeout_ms: int
+    ) -> int:
+        """A bulk transfer. One that takes longer stays under way, and the next call in its direction waits for it.
+
+        It must not be given up: the protocol does not tell how much of it had moved, so bytes would be lost or sent twice.
+        A caller whose write timed out offers the same bytes again, and may be told of more than the second offer had.
+        """
+        if data is not None and not len(data):  # nothing could be lost
+            return self.transfer(endpoint, data=data, timeout_ms=timeout_ms)
+        way = endpoint, into is not None
+        pending = self._unfinished.get(way)
+        if pending is None:
+            _, pending = self._submit(endpoint, data, into, bytes(8))
+        elif pending.data is not None and data is not None and pending.data[: len(data)] != data:
+            raise USBError("another write is under way", -1, errno.EIO)
+        if not pending.done.wait(timeout_ms / 1000):
+            self._unfinished[way] = pending
+            raise USBTimeoutError("operation timed out", -7, errno.ETIMEDOUT)
+        self._unfinished.pop(way, None)
+        count = self._moved(pending)
+        if pending.into is not None and into is not None and pending.into.obj is not into.obj:
+            if count > len(into):
+                raise USBError(os.strerror(errno.EOVERFLOW), -8, errno.EOVERFLOW)
+            into[:count] = pending.into[:count]
+        return count
+
+    def _submit(
+        self, endpoint: int, data: memoryview | None, into: memoryview | None, setup: bytes
+    ) -> tuple[int, _Pending]:
         size = len(into) if into is not None else len(data or b"")
-        pending = _Pending(into)
+        pending = _Pending(into, data)
         with self._lock:
             if self.dead:
                 raise USBError("no such device", -4, errno.ENODEV)
@@ -208,10 +251,10 @@ class _Import:
             self._pending[sequence] = pending
             request = usbip.build_submit(Transfer(sequence, endpoint, into is not None, size, setup), self._device_id)
             self._send(request, data)
-        if not pending.done.wait(timeout_ms / 1000 if timeout_ms else None):
-            self._unlink(sequence)
-            if not pending.done.wait(UNLINK_TIMEOUT_S):
-                self.close()
+        return sequence, pending
+
+    @staticmethod
+    def _moved(pending: _Pending) -> int:
         if pending.status == -errno.ETIMEDOUT:
             raise USBTimeoutError("operation timed out", -7, errno.ETIMEDOUT)
         if pending.status:
@@ -255,15 +298,21 @@ class _Device:
 class Backend(usb.backend.IBackend):  # type: ignore[misc]
     """For ``usb.core.find(backend=...)``. One configuration, alternate setting 0; control and bulk transfers."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = usbip.PORT, *, allow_remote: bool = False) -> None:
-        """Raises UsageWrong for a host that is not this computer."""
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = usbip.PORT, *, allow_remote: bool = False, bus_id: str = ""
+    ) -> None:
+        """``bus_id``: only that device is seen. To see one is to import it, and to import it keeps others from it.
+
+        Raises UsageWrong for a host that is not this computer.
+        """
         check_address(host, allow_remote=allow_remote)
-        self._host, self._port = host, port
+        self._host, self._port, self._bus_id = host, port, bus_id
         self._imports: list[_Import] = []
 
     def enumerate_devices(self) -> Iterator[_Device]:
         try:
-            return iter([_Device(e) for e in list_devices(self._host, self._port)])
+            found = list_devices(self._host, self._port)
+            return iter([_Device(e) for e in found if self._bus_id in ("", e.bus_id)])
         except LinkError as error:
             raise USBError(error.message, -4, errno.ENODEV) from error
 
@@ -406,10 +455,10 @@ class Backend(usb.backend.IBackend):  # type: ignore[misc]
     # --- transfers ----------------------------------------------------------------------------------------------------
 
     def bulk_write(self, dev_handle: _Import, ep: int, intf: int, data: Any, timeout: int) -> int:
-        return dev_handle.transfer(ep & 15, data=memoryview(data).cast("B"), timeout_ms=timeout)
+        return dev_handle.bulk(ep & 15, data=memoryview(data).cast("B"), timeout_ms=timeout)
 
     def bulk_read(self, dev_handle: _Import, ep: int, intf: int, buff: Any, timeout: int) -> int:
-        return dev_handle.transfer(ep & 15, into=memoryview(buff).cast("B"), timeout_ms=timeout)
+        return dev_handle.bulk(ep & 15, into=memoryview(buff).cast("B"), timeout_ms=timeout)
 
     def ctrl_transfer(
         self, dev_handle: _Import, bmRequestType: int, bRequest: int, wValue: int, wIndex: int, data: Any, timeout: int

@@ -135,7 +135,7 @@ def _listen(task: Task, seconds: float, acts: Iterable[Act], result: StepResult,
     recorder: Recorder | None = None
     progress(Event(opener.identity, "listen", Level.START, f"{seconds:g} s"))
     try:
-        recorder = Recorder(path, schemas.telemetry(), opener.identity)
+        recorder = Recorder(path, schemas.telemetry(), [opener.identity])
         until, began = live.Until(seconds), time.monotonic()
 
         def stop() -> bool:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,10 @@ def request(name: str, **fields: Any) -> dict[str, Any]:
     Raises DeviceMissing, LinkError, or what the glasses answered.
     """
     folder.load(name)
+    return _tell(name, fields)
+
+
+def _tell(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     path = folder.folder_of(name) / "control.sock"
     with socket.socket(socket.AF_UNIX) as channel:
         channel.settimeout(_ANSWER_TIMEOUT_S)
@@ -162,13 +167,17 @@ def request(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def stop(name: str) -> None:
-    """Stop and forget; returns when everything is gone."""
-    instance = folder.load(name)
-    request(name, command="stop")
+    """Stop and forget, also those of another version; returns when everything is gone."""
+    kill = ""
+    with suppress(folder.OtherVersion):
+        kill = f"kill -9 {folder.load(name).pid}"
+    _tell(name, {"command": "stop"})
     deadline = time.monotonic() + _STOP_TIMEOUT_S
     while folder.folder_of(name).exists():
         if time.monotonic() > deadline:
-            raise LinkError(f"virtual glasses {name} do not stop", hint=f"kill -9 {instance.pid}")
+            raise LinkError(
+                f"virtual glasses {name} do not stop", hint=kill or "kill the process that holds their lock"
+            )
         time.sleep(0.01)
 
 

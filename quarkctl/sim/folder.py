@@ -19,6 +19,9 @@ from quarkctl.errors import DeviceMissing, HostUnfit, UsageWrong
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,15}\Z")
 #: A unix socket's path has at most 107 bytes on Linux.
 _SOCKET_PATH_MAX = 107
+#: Of `Instance`, of the supervisor's commands and its status, and of the AR1's: counts up whenever one of them changes.
+#: Virtual glasses live as long as nobody stops them, and quarkctl may be another version by then.
+CONTRACT = 2
 
 
 def root() -> Path:
@@ -53,10 +56,14 @@ class Instance:
         return asdict(self)
 
 
+class OtherVersion(DeviceMissing):
+    """They run, but what started them speaks differently."""
+
+
 def publish(folder: Path, instance: Instance) -> None:
     """Write the state whole or not at all."""
     temporary = folder / "state.json.new"
-    temporary.write_text(json.dumps(instance.as_dict()), "utf-8")
+    temporary.write_text(json.dumps({"contract": CONTRACT, **instance.as_dict()}), "utf-8")
     temporary.replace(folder / "state.json")
 
 
@@ -108,7 +115,7 @@ def lock(folder: Path) -> IO[str] | None:
 
 
 def load(name: str) -> Instance:
-    """A running instance. Raises DeviceMissing."""
+    """A running instance. Raises DeviceMissing, OtherVersion."""
     folder = folder_of(name)
     missing = DeviceMissing(
         f"no virtual glasses called {name} are running", hint=f"start them: quarkctl sim start {name}"
@@ -121,14 +128,25 @@ def load(name: str) -> Instance:
             clear(folder)
         raise missing
     try:
-        return Instance(**json.loads((folder / "state.json").read_text("utf-8")))
+        said = dict(json.loads((folder / "state.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         raise missing from None
+    if said.pop("contract", 1) == CONTRACT:
+        with contextlib.suppress(TypeError):
+            return Instance(**said)
+    raise OtherVersion(
+        f"virtual glasses {name} were started by another version of quarkctl", hint=f"quarkctl sim stop {name}"
+    )
 
 
 def running() -> list[Instance]:
-    """All running instances by name; leftovers of dead ones are removed on the way."""
-    out: list[Instance] = []
+    """All running instances by name, but for those of other versions; leftovers of dead ones are removed on the way."""
+    return [found for _, found in everything() if found]
+
+
+def everything() -> list[tuple[str, Instance | None]]:
+    """All that run, by name: None for those of another version. Leftovers of dead ones are removed on the way."""
+    out: list[tuple[str, Instance | None]] = []
     if not root().is_dir():
         return out
     with _gate(root(), fcntl.LOCK_EX | fcntl.LOCK_NB) as ours:
@@ -139,7 +157,9 @@ def running() -> list[Instance]:
                 clear(entry)
     for entry in sorted(root().iterdir()):
         try:
-            out.append(load(entry.name))
+            out.append((entry.name, load(entry.name)))
+        except OtherVersion:
+            out.append((entry.name, None))
         except (DeviceMissing, UsageWrong):
             continue
     return out

@@ -12,21 +12,14 @@ from quarkctl.formats import usbip
 from quarkctl.formats.usbip import Answer, ExportedDevice, Unlink
 from quarkctl.formats.usbip import Transfer as Request
 from quarkctl.sim.usb_device import Transfer, UsbDevice
-from quarkctl.sim.usb_host import Port
+from quarkctl.sim.usb_host import Clients, Port, receive
 
 #: A request with more data than any client sends in one piece ends the connection.
 _DATA_MAX = 16 << 20
-
-
-def _receive(connection: socket.socket, size_bytes: int) -> memoryview:
-    data = bytearray(size_bytes)
-    view, done = memoryview(data), 0
-    while done < size_bytes:
-        count = connection.recv_into(view[done:])
-        if not count:
-            raise EOFError
-        done += count
-    return view
+#: So do more requests, or more data in them, than wait for the device at once.
+_WAITING_MAX, _WAITING_BYTES_MAX = 4096, 64 << 20
+#: A client that says nothing is not waited for.
+_GREETING_S = 10.0
 
 
 class UsbIpServer:
@@ -34,54 +27,34 @@ class UsbIpServer:
 
     def __init__(self, ports: list[Port]) -> None:
         self._ports = ports
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address: tuple[str, int] = self._listener.getsockname()[:2]
-        threading.Thread(target=self._accept, name="usbip server", daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(connection,), name="usbip client", daemon=True).start()
-
-    def _exported(self) -> list[tuple[Port, UsbDevice, ExportedDevice]]:
-        listed = []
-        for port in self._ports:
-            device = port.device
-            if device:
-                d = device.descriptor
-                bus_id = f"1-{port.number}"
-                record = ExportedDevice(
-                    bus_id, 1, port.address, d.speed, d.vendor_id, d.product_id, device.release, 1,
-                    f"/sys/devices/virtual/{bus_id}",
-                )  # fmt: skip
-                listed.append((port, device, record))
-        return listed
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.address: tuple[str, int] = listener.getsockname()[:2]
+        self._clients = Clients(listener, self._serve, "usbip")
 
     def _serve(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with connection, suppress(EOFError, OSError):
-            _, command, _ = usbip.REQUEST.unpack(_receive(connection, usbip.REQUEST.size))
-            if command == usbip.LIST_REQUEST:
-                self._list(connection)
-            elif command == usbip.IMPORT_REQUEST:
-                name = bytes(_receive(connection, usbip.BUS_ID_BYTES)).rstrip(b"\0").decode("utf-8", "replace")
-                self._import(connection, name)
+        connection.settimeout(_GREETING_S)
+        _, command, _ = usbip.REQUEST.unpack(receive(connection, usbip.REQUEST.size))
+        if command == usbip.LIST_REQUEST:
+            self._list(connection)
+        elif command == usbip.IMPORT_REQUEST:
+            name = bytes(receive(connection, usbip.BUS_ID_BYTES)).rstrip(b"\0").decode("utf-8", "replace")
+            self._import(connection, name)
 
     def _list(self, connection: socket.socket) -> None:
-        exported = self._exported()
+        exported = [(port, device) for port in self._ports if (device := port.device)]
         answer = usbip.REQUEST.pack(usbip.VERSION, usbip.LIST_REPLY, 0) + usbip.COUNT.pack(len(exported))
-        for _, device, record in exported:
-            answer += usbip.build_device(record) + usbip.INTERFACE.pack(*device.descriptor.interface)
+        for port, device in exported:
+            answer += usbip.build_device(_record(port, device)) + usbip.INTERFACE.pack(*device.descriptor.interface)
         connection.sendall(answer)
 
     def _import(self, connection: socket.socket, name: str) -> None:
-        for port, device, record in self._exported():
-            if record.bus_id == name and port.take(connection):
-                connection.sendall(
-                    usbip.REQUEST.pack(usbip.VERSION, usbip.IMPORT_REPLY, 0) + usbip.build_device(record)
-                )
+        for port in self._ports:
+            if _bus_id(port) == name and (device := port.take(connection)):
                 try:
+                    answer = usbip.REQUEST.pack(usbip.VERSION, usbip.IMPORT_REPLY, 0)
+                    connection.sendall(answer + usbip.build_device(_record(port, device)))
+                    connection.settimeout(None)
                     serve_transfers(connection, device)
                 finally:
                     port.give_back(connection)
@@ -89,10 +62,18 @@ class UsbIpServer:
         connection.sendall(usbip.REQUEST.pack(usbip.VERSION, usbip.IMPORT_REPLY, 1))
 
     def close(self) -> None:
-        # Closing alone does not wake a thread in accept.
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._clients.close()
+
+
+def _bus_id(port: Port) -> str:
+    return f"1-{port.number}"
+
+
+def _record(port: Port, device: UsbDevice) -> ExportedDevice:
+    d, bus_id = device.descriptor, _bus_id(port)
+    return ExportedDevice(
+        bus_id, 1, port.address, d.speed, d.vendor_id, d.product_id, device.release, 1, f"/sys/devices/virtual/{bus_id}"
+    )
 
 
 def serve_transfers(connection: socket.socket, device: UsbDevice) -> None:
@@ -114,11 +95,14 @@ def serve_transfers(connection: socket.socket, device: UsbDevice) -> None:
 
     try:
         while True:
-            request = usbip.parse_request(_receive(connection, usbip.HEADER_BYTES))
+            request = usbip.parse_request(receive(connection, usbip.HEADER_BYTES))
             if isinstance(request, Request):
-                if request.size_bytes > _DATA_MAX:
+                with lock:
+                    waiting = sum(len(t.data) + t.actual for t in under_way.values())
+                    crowded = len(under_way) >= _WAITING_MAX or waiting >= _WAITING_BYTES_MAX
+                if not 0 <= request.size_bytes <= _DATA_MAX or crowded or request.sequence in under_way:
                     raise EOFError
-                data = b"" if request.incoming or not request.size_bytes else _receive(connection, request.size_bytes)
+                data = memoryview(receive(connection, 0 if request.incoming else request.size_bytes))
                 number = request.sequence
                 transfer = Transfer(
                     request.endpoint, request.incoming, request.size_bytes, partial(done, number), data,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from quarkctl.errors import HostUnfit
 from quarkctl.sim.usb_device import Transfer, UsbDevice
-from quarkctl.sim.usb_host import Port
+from quarkctl.sim.usb_host import Clients, Port, receive
 
 _LIBRARY_PATTERNS = ("/usr/lib/*-linux-gnu/libumockdev-preload.so.0", "/usr/lib64/libumockdev-preload.so.0")
 
@@ -164,16 +164,10 @@ class _Slot:
         # The socket comes before the node: a client that finds a node without a socket ends.
         self._listener.bind(str(self._root / f"ioctl/dev/bus/usb/001/{self.number:03}"))
         self._listener.listen()
-        threading.Thread(target=self._accept, name=f"usbfs {self.number}", daemon=True).start()
+        self._clients = Clients(self._listener, lambda channel: _Client(channel, self).run(), f"usbfs {self.number}")
         self._node.write_bytes(descriptors)
         for link, target in self._links.items():
             (self._root / "sys/bus/usb/devices" / link).symlink_to(f"../../../{target}")
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                threading.Thread(target=_Client(connection, self).run, name="usbfs client", daemon=True).start()
 
     def withdraw(self) -> None:
         self.gone = True
@@ -181,9 +175,7 @@ class _Slot:
             (self._root / "sys/bus/usb/devices" / link).unlink(missing_ok=True)
         self._node.unlink(missing_ok=True)
         shutil.rmtree(self._root / "sys" / self.path, ignore_errors=True)
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._clients.close()
         (self._root / f"ioctl/dev/bus/usb/001/{self.number:03}").unlink(missing_ok=True)
 
 
@@ -212,26 +204,16 @@ class _Client:
                     self._socket.sendall(_MESSAGE.pack(_RUN, 0, 0))
                     _, result, error = _MESSAGE.unpack(self._receive(_MESSAGE.size))
                     self._socket.sendall(_MESSAGE.pack(_DONE, result, error))
-        except (EOFError, OSError):
-            pass
         finally:
             for transfer in list(self._under_way.values()):
                 self._device.unlink(transfer)
             if self._claimed:
                 self._slot.port.give_back(self)
-            self._socket.close()
 
     # --- the client's memory ------------------------------------------------------------------------------------------
 
     def _receive(self, size_bytes: int) -> bytearray:
-        data = bytearray(size_bytes)
-        view, done = memoryview(data), 0
-        while done < size_bytes:
-            count = self._socket.recv_into(view[done:])
-            if not count:
-                raise EOFError
-            done += count
-        return data
+        return receive(self._socket, size_bytes)
 
     def _load(self, address: int, size_bytes: int) -> bytearray:
         self._socket.sendall(_MESSAGE.pack(_READ_MEMORY, address, size_bytes))

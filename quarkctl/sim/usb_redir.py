@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from quarkctl.sim.usb_device import SPEED_HIGH, Transfer, UsbDevice
-from quarkctl.sim.usb_host import Port
+from quarkctl.sim.usb_host import Clients, Port, receive
 
 _HELLO, _CONNECT, _DISCONNECT, _INTERFACE_INFO, _ENDPOINT_INFO = 0, 1, 2, 4, 5
 _SET_CONFIGURATION, _GET_CONFIGURATION, _CONFIGURATION = 6, 7, 8
@@ -45,21 +45,21 @@ class UsbRedirServer:
     def __init__(self, path: Path, port: Port) -> None:
         self._port = port
         self._connection: _Connection | None = None
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen(1)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(1)
         port.watch(self._changed)
-        threading.Thread(target=self._accept, name="usbredir", daemon=True).start()
+        self._clients = Clients(listener, self._serve, "usbredir")
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                channel, _ = self._listener.accept()
-                with channel:
-                    self._connection = _Connection(channel, self._port)
-                    with suppress(EOFError, OSError, struct.error):
-                        self._connection.serve()
-                    self._connection = None
+    def _serve(self, channel: socket.socket) -> None:
+        """The last QEMU that came has the device."""
+        connection = self._connection = _Connection(channel, self._port)
+        try:
+            with suppress(struct.error):
+                connection.serve()
+        finally:
+            if self._connection is connection:
+                self._connection = None
 
     def _changed(self, _before: UsbDevice | None, after: UsbDevice | None) -> None:
         connection = self._connection
@@ -68,10 +68,7 @@ class UsbRedirServer:
                 connection.replug(after)
 
     def close(self) -> None:
-        # Closing alone does not wake a thread in accept.
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._clients.close()
 
 
 class _Connection:
@@ -100,14 +97,7 @@ class _Connection:
         return kind, size, number
 
     def _receive(self, size_bytes: int) -> bytearray:
-        data = bytearray(size_bytes)
-        view, done = memoryview(data), 0
-        while done < size_bytes:
-            count = self._channel.recv_into(view[done:])
-            if not count:
-                raise EOFError
-            done += count
-        return data
+        return receive(self._channel, size_bytes)
 
     def _send(self, kind: int, body: bytes, number: int = 0, data: bytes = b"") -> None:
         size = len(body) + len(data)

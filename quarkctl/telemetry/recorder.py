@@ -206,8 +206,14 @@ class Recorder:
     def _open_part(self) -> Sink:
         number = self._meta["part"] = len(self.parts) + 1
         path = self.path.with_stem(f"{self.path.stem}-{number:04d}") if self._rotation.wanted else self.path
+        start = build_start({**self._meta, "started_ns": time.time_ns()})
         try:
             sink = self._create(path)
+            try:
+                sink.write(start)
+            except OSError:
+                sink.close()
+                raise
         except FileExistsError:
             raise InputWrong(
                 f"{path} exists already", hint="choose another name: recordings are never overwritten"
@@ -218,8 +224,6 @@ class Recorder:
             raise HostUnfit(f"cannot write {path}: {error.strerror}") from error
         self.parts.append(path)
         self._part_bytes, self._part_began = 0, time.monotonic()
-        start = build_start({**self._meta, "started_ns": time.time_ns()})
-        sink.write(start)
         keep = self._rotation.keep
         if keep and len(self.parts) > keep:
             self.parts[-keep - 1].unlink(missing_ok=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 import subprocess
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -14,10 +17,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from quarkctl.build import sign
-from quarkctl.build.ar1 import request, spec
+from quarkctl.build.ar1 import agent, request, spec
 from quarkctl.errors import InputWrong, VerificationFailed
 from quarkctl.events import Event
-from quarkctl.formats import avb, lp, sparse
+from quarkctl.formats import avb, lp, rawprogram, sparse
 from quarkctl.formats.segments import joined
 from tests.conftest import Quarkctl
 from tests.formats import second_reader
@@ -89,7 +92,8 @@ kind = "super"
 size = "16 MiB"
 virtual_ab = true
 group.main = { maximum_size = "12 MiB" }
-partition = [{ name = "system", group = "main", image = "system" }, { name = "vendor", group = "main", image = "vendor" }]
+partition = [{ name = "system", group = "main", image = "system" }, { name = "vendor", group = "main", image = "vendor" },
+             { name = "spare", group = "main" }]
 sparse = true
 
 [image.vbmeta]
@@ -122,6 +126,7 @@ partition = [
 """
 OUTPUTS = {
     "boot.img", "init_boot.img", "vendor_boot.img", "dtbo.img", "data.img", "super.img", "vbmeta.img",
+    "logical/system.img", "logical/vendor.img",
     *(f"{kind}{n}{end}" for n in (0, 4) for kind, end in
       (("gpt_main", ".bin"), ("gpt_backup", ".bin"), ("rawprogram", ".xml"), ("patch", ".xml"))),
 }  # fmt: skip
@@ -210,12 +215,112 @@ def test_an_unchanged_build_does_nothing_and_a_change_makes_only_what_depends_on
     assert {n for n in OUTPUTS if after[n] != before[n]} == {
         "init_boot.img",
         "vendor_boot.img",
+        "logical/system.img",
+        "logical/vendor.img",
         "super.img",
         "vbmeta.img",
     }
     (file.parent / "root/etc/conf").write_bytes(b"x=1\n")
-    request.build(wanted)
+    assert request.build(wanted).made == ["vbmeta"]  # the rest is kept from the first build
     assert contents(out) == before
+
+
+def test_going_back_to_another_specification_makes_nothing(built: tuple[Path, Path], quarkctl: Quarkctl) -> None:
+    file, out = built
+    other = file.with_name("other.toml")
+    other.write_text(SPEC.replace('cmdline = "console=ttyS0"', 'cmdline = "quiet"'))
+    first = contents(out)
+    made = request.build(request.Request(other, out)).made
+    assert made == ["boot", "vbmeta"]
+    second = contents(out)
+    for wanted, held in ((file, first), (other, second), (file, first)):
+        done = quarkctl("build", "ar1", "--spec", wanted, "--out", out, "--json")
+        assert done.code == 0 and done.json["made"] == [] and done.json["restored"] is True
+        assert contents(out) == held and done.json["kept"]["builds"] == 2
+        assert done.json["kept"]["bytes"] < (1 << 20) + (64 << 10) < 2 * (out / "super.img").stat().st_size
+    assert "nothing changed" in quarkctl("build", "ar1", "--spec", file, "--out", out).out
+
+
+@pytest.mark.parametrize("how", ["content", "times kept", "replaced", "shorter", "gone", "record"])
+def test_a_kept_build_that_somebody_changed_is_not_used(built: tuple[Path, Path], how: str) -> None:
+    file, out = built
+    before = contents(out)
+    (entry,) = (out / ".work/cache").iterdir()
+    other = file.with_name("other.toml")
+    other.write_text(SPEC + "# another\n")
+    (file.parent / "Image").write_bytes(b"new kernel" * 9999)
+    request.build(request.Request(other, out))
+    (file.parent / "Image").write_bytes(b"kernel" * 9999)
+    victim = entry / "boot.img"
+    times = victim.stat().st_atime_ns, victim.stat().st_mtime_ns
+    if how in ("content", "times kept"):
+        with victim.open("r+b") as f:
+            f.write(b"oops")
+        if how == "times kept":
+            os.utime(victim, ns=times)
+    elif how == "replaced":
+        data = victim.read_bytes()
+        victim.unlink()
+        victim.write_bytes(data)
+    elif how == "shorter":
+        os.truncate(victim, 4096)
+    elif how == "gone":
+        victim.unlink()
+    else:
+        text = (entry / "ar1.json").read_text()
+        (entry / "ar1.json").write_text(text.replace('"version": "1.0.0"', '"version": "6.6.6"'))
+    notes: list[Event] = []
+    assert "boot" in request.build(request.Request(file, out), notes.append).made
+    assert contents(out) == before
+    assert [e.text for e in notes if e.step == "cache"] == ["somebody changed 1 earlier builds: removed, not used"]
+
+
+def test_the_oldest_builds_are_forgotten(built: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    file, out = built
+    monkeypatch.setattr("quarkctl.build.ar1.cache.BUILDS_MAX", 3)
+
+    def build(n: int) -> request.Built:
+        return request.build(request.Request(file, out, version=f"1.0.{n}"))
+
+    for n in (1, 2, 3):
+        assert build(n).kept["builds"] == min(n + 1, 3)
+    assert build(1).restored and build(4).kept["builds"] == 3  # 2 is the oldest now
+    assert build(1).restored and build(3).restored and not build(2).restored
+    monkeypatch.setattr("quarkctl.build.ar1.cache.BYTES_MAX", 4096)
+    assert build(5).kept == {"builds": 1, "bytes": 0, "builds_max": 3, "bytes_max": 4096}
+
+
+def test_sparse_images_in_pieces_are_joined_by_simg2img(built: tuple[Path, Path], tmp_path: Path) -> None:
+    file, out = built
+    (file.parent / "data.img").write_bytes(random.Random(4).randbytes(900 * 1024) + bytes(1 << 20))
+    whole = request.build(request.Request(file, out)).files
+    subprocess.run(["simg2img", out / "data.img", tmp_path / "whole"], check=True, capture_output=True)
+    file.write_text(SPEC.replace("sparse = true\n\n[image.super]", 'sparse = "256 KiB"\n\n[image.super]'))
+    cut = request.build(request.Request(file, out)).files
+    pieces = sorted(set(cut) - set(whole))
+    assert pieces == [f"data.img.{n}" for n in range(4)] and set(whole) - set(cut) == {"data.img"}
+    assert all((out / p).stat().st_size <= 256 << 10 for p in pieces) and not (out / "data.img").exists()
+    subprocess.run(["simg2img", *(out / p for p in pieces), tmp_path / "joined"], check=True, capture_output=True)
+    assert (tmp_path / "joined").read_bytes() == (tmp_path / "whole").read_bytes()
+    named = [p for p in rawprogram.parse_programs((out / "rawprogram0.xml").read_bytes()) if p.label == "data"]
+    assert [p.filename for p in named] == pieces and all(p.sparse for p in named)
+    assert len({(p.start, p.sectors) for p in named}) == 1
+
+
+def test_an_output_that_is_no_longer_asked_for_goes_away(built: tuple[Path, Path]) -> None:
+    file, out = built
+    (out / "mine.img").write_bytes(b"not ours")
+    file.write_text(SPEC.replace('kind = "ext4"', 'kind = "ext4"\noutput = false'))
+    assert "logical/system.img" not in request.build(request.Request(file, out)).files
+    assert not (out / "logical/system.img").exists() and (out / "logical/vendor.img").exists()
+    assert (out / "mine.img").read_bytes() == b"not ours"
+    file.write_text(
+        file.read_text().replace(
+            '{ name = "userdata"', '{ name = "x", size = "4 MiB", image = "system" }, { name = "userdata"'
+        )
+    )
+    with pytest.raises(InputWrong, match="xml-files: x on LUN 0 names system, which is only a part of super"):
+        request.build(request.Request(file, out))
 
 
 def test_an_output_that_somebody_touched_is_built_again(built: tuple[Path, Path]) -> None:
@@ -267,7 +372,9 @@ def test_strangers_read_the_file_systems_out_of_super_and_their_trees(built: tup
     found = second_reader.super_image(data, 0, backup=False)
     assert found["minor"] == 2 and found["flags"] == 1
     partitions = found["partitions"]
-    assert isinstance(partitions, dict) and set(partitions) == {"system_a", "system_b", "vendor_a", "vendor_b"}
+    assert isinstance(partitions, dict) and set(partitions) == {
+        f"{n}_{s}" for n in ("system", "vendor", "spare") for s in "ab"
+    }
     top = avb.parse((out / "vbmeta.img").read_bytes())
     for name, check in (("system", ["e2fsck", "-fn"]), ("vendor", ["fsck.erofs"])):
         image = tmp_path / name
@@ -370,7 +477,7 @@ def test_signing_elsewhere_gives_the_images_that_signing_here_gives(tmp_path: Pa
          "xml-files: dtbo protects the partition dtbo, which no LUN"),
         ('footer = "hash", partition_size = "1 MiB", key = "vendor"',
          'footer = "hash", partition_size = "1 MiB", key = "nobody"',
-         r"spec.toml:\d+:\d+: image.vendor_boot names the key nobody"),
+         r"spec.toml:36:52: image.vendor_boot.avb.key is 'nobody'"),
     ],
 )  # fmt: skip
 def test_the_linter_says_size_limit_and_cure(old: str, new: str, told: str | None, tmp_path: Path, keys: Path) -> None:
@@ -398,7 +505,43 @@ def test_the_linter_says_size_limit_and_cure(old: str, new: str, told: str | Non
         ("sector_size = 4096", "sector_size = 2048", "storage.sector_size is 2048"),
         ('name = "userdata", size = "grow"', 'name = "userdata"', "size is missing"),
         ("number = 4", "number = 0", "one stands twice"),
+        ("sparse = true", 'sparse = "1 KiB"', "59:1: image.data.sparse is 1024 bytes; it must be from 65536"),
+        ("sparse = true", "sparse = 5", "59:1: image.data.sparse must be true or false"),
+        (
+            'kind = "vbmeta"',
+            'kind = "vbmeta"\nsparse = true',
+            "72:1: image.vbmeta.sparse is for what is flashed in pieces",
+        ),
         ('product = "test-board"', 'product = "Test Board"', "2:1: product is 'Test Board'"),
+        ('"1.0.0"', '"1.0"', "3:1: version is '1.0': it must be three numbers"),
+        ('"1.0.0"', '"1.256.0"', "3:1: version is '1.256.0': the parts of a version are at most"),
+        ('"main.pem"', '"mian.pem"', "6:1: keys.main.signer is 'mian.pem': there is no such file"),
+        (
+            'footer = "hash", partition_size',
+            'footer = "hash", partition_siz',
+            "21:26: image.boot.avb.partition_siz is not known",
+        ),
+        ('dtb = ["board.dtb"]', 'dtb = ["board.dtb", "no.dtb"]', "30:21: image.vendor_boot.dtb names 'no.dtb'"),
+        ('type = "dlkm"', 'type = "dlmk"', "34:5: image.vendor_boot.fragment.type is 'dlmk'"),
+        ('cpio = "extra.cpio"', 'cpio = "no.cpio"', "34:47: image.vendor_boot.fragment.ramdisk.cpio is 'no.cpio'"),
+        ("id = 2", "id = -2", "40:63: image.dtbo.tree.id is -2"),
+        ('flavour = "plain"', "flavour = 1", "58:71: image.data.avb.properties.flavour must be a text"),
+        ('image = "vendor" }', 'image = "vendr" }', "66:104: image.super.partition.image is 'vendr'"),
+        (
+            '"vendor", "data"]',
+            '"vendor", "vendor"]',
+            "74:76: image.vbmeta.include is 'vendor', which stands there already",
+        ),
+        (
+            'size = "16 MiB", image',
+            'size = "grow", image',
+            "84:3: storage.lun.partition comes after super, which grows",
+        ),
+        (
+            'size = "64 KiB", ab',
+            "size = 5000, ab",
+            "95:22: storage.lun.partition.size is 5000 bytes, not a multiple of 4096",
+        ),
     ],
 )
 def test_a_wrong_specification_is_told_by_line_and_column(
@@ -409,6 +552,17 @@ def test_a_wrong_specification_is_told_by_line_and_column(
     with pytest.raises(InputWrong) as error:
         spec.load(file)
     assert place in error.value.message and f"{file}:" in error.value.message
+
+
+@pytest.mark.parametrize("kind", ["ext4", "erofs"])
+def test_one_file_of_two_names_has_one_owner(kind: str, tmp_path: Path, keys: Path) -> None:
+    other = "erofs" if kind == "ext4" else "ext4"
+    file = workspace(tmp_path / "work", keys, text=SPEC.replace(f'kind = "{other}"', f'kind = "{kind}"'))
+    os.link(tmp_path / "work/root/bin/tool", tmp_path / "work/root/tool")
+    with pytest.raises(
+        InputWrong, match=r"spec.toml:43:2: image.system: tool and bin/tool are one file with two owners"
+    ):
+        request.build(request.Request(file, tmp_path / "out"))
 
 
 def test_a_manifest_that_makes_no_sense_is_told_by_line(tmp_path: Path, keys: Path) -> None:
@@ -474,4 +628,60 @@ def _expanded(path: Path) -> list[bytes]:
 def test_metadata_of_super_is_that_of_the_writer(built: tuple[Path, Path]) -> None:
     _, out = built
     m = lp.parse(_expanded(out / "super.img")[0], 1)
-    assert [p.name for p in m.partitions] == ["system_a", "system_b", "vendor_a", "vendor_b"] and m.slot_count == 2
+    assert [p.name for p in m.partitions] == [
+        "system_a",
+        "system_b",
+        "vendor_a",
+        "vendor_b",
+        "spare_a",
+        "spare_b",
+    ] and m.slot_count == 2
+
+
+def test_a_table_of_fewer_luns_takes_the_old_ones_away_even_after_a_kill(
+    built: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = built
+    (out / "patch7.xml").write_bytes(b"not ours")
+    one = SPEC[: SPEC.index("[[storage.lun]]\nnumber = 4")].replace(
+        '{ name = "userdata"', "".join(f'{{ name = "{n}", size = "1 MiB", image = "{n}" }}, ' for n in
+                                      ("boot", "init_boot", "vendor_boot", "dtbo")) + '{ name = "userdata"')  # fmt: skip
+    file.write_text(one.replace("number = 0", "number = 2"))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quarkctl.build.ar1.cache.Cache.keep", killed)
+    with pytest.raises(KeyboardInterrupt):
+        request.build(request.Request(file, out))
+    assert not (out / "ar1.json").exists()
+    monkeypatch.undo()
+    file.write_text(one)
+    request.build(request.Request(file, out))
+    assert sorted(p.name for p in out.glob("*.xml")) == ["patch0.xml", "patch7.xml", "rawprogram0.xml"]
+    assert sorted(p.name for p in out.glob("*.bin")) == ["gpt_backup0.bin", "gpt_main0.bin"]
+
+
+def test_a_change_of_the_agent_is_seen(ar1_images: Callable[[str], Path]) -> None:
+    record = json.loads((ar1_images("s1-virtual") / "ar1.json").read_text())
+    assert {str(p) for p in agent.sources()} <= set(record["cache"]["inputs"])
+
+
+def test_a_bundle_takes_the_images_where_the_build_leaves_them(
+    ar1_images: Callable[[str], Path], tmp_path: Path, quarkctl: Quarkctl
+) -> None:
+    images = ar1_images("s1-virtual")
+    recipe = tmp_path / "release.toml"
+    recipe.write_text(
+        'product = "s1-virtual"\nversion = "1"\n[ar1]\nversion = "1.0.0"\n'
+        '[[ar1.image]]\ntarget = "vbmeta"\nfile = "vbmeta.img"\n'
+        '[[ar1.image]]\ntarget = "system"\nfile = "logical/system.img"\n'
+    )
+    done = quarkctl("build", "bundle", recipe, "--builds", images, "--out", tmp_path / "r.qfw", "--json")
+    assert done.code == 0, done.err
+    with zipfile.ZipFile(tmp_path / "r.qfw") as bundle:
+        assert bundle.read("ar1/system.img") == (images / "logical/system.img").read_bytes()
+    super_image = second_reader.super_image((images / "super.img").read_bytes(), 0, backup=False)
+    partitions = super_image["partitions"]
+    assert isinstance(partitions, dict)
+    assert partitions["system_a"][2] == (images / "logical/system.img").read_bytes()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
@@ -209,8 +211,30 @@ def storage_builds(folder: Path) -> tuple[Path, dict[str, bytes]]:
     return recipe, {**content, "system": system}
 
 
-def test_a_bundle_is_a_flashmap_that_others_flash(tmp_path: Path) -> None:
-    """Flashed by zipfile and an XML parser alone, as qdl reads flashmaps: no sparse files, no seeking, names as written."""
+def by_zipfile(path: Path) -> Callable[[str], bytes]:
+    return zipfile.ZipFile(path).read
+
+
+def by_libzip(path: Path) -> Callable[[str], bytes]:
+    """libzip is what qdl reads ZIP files with; here it also checks each number that stands in two places (``-c``)."""
+
+    def read(name: str) -> bytes:
+        def run(*command: str) -> bytes:
+            return subprocess.run(["ziptool", "-c", path, *command], capture_output=True, check=True).stdout
+
+        index = re.fullmatch(rb"name '.*' using flags '0' found at index (\d+)\n", run("name_locate", name, "0"))
+        assert index, run("name_locate", name, "0")
+        return run("cat", index[1].decode())
+
+    return read
+
+
+@pytest.mark.parametrize("reader", [by_zipfile, by_libzip])
+def test_a_bundle_is_a_flashmap_that_others_flash(
+    tmp_path: Path, reader: Callable[[Path], Callable[[str], bytes]]
+) -> None:
+    """Flashed by a stranger's ZIP reader and an XML parser alone, as qdl's ``flashmap.c`` reads: versions, one product, one
+    layout, one programmer; the kind of an XML file by its root; no sparse files, no seeking, names as written."""
     recipe, content = storage_builds(tmp_path)
     path = bundle.build(bundle.Request(recipe, tmp_path, tmp_path / "r.qfw", [sign.load(bundles.DEVELOPMENT)])).path
     one = check(path)
@@ -218,23 +242,24 @@ def test_a_bundle_is_a_flashmap_that_others_flash(tmp_path: Path) -> None:
         ("slot", "mcuboot"), ("boot", "raw"), ("system", "sparse")
     ]  # fmt: skip
     disk = bytearray(b"\xee" * 6000 * SECTOR)
-    with zipfile.ZipFile(path) as members:
-        flashmap = json.loads(members.read("flashmap.json"))
-        layout = flashmap["products"][0]["layouts"][0]
-        assert (flashmap["version"], len(flashmap["products"]), len(layout["programmer"])) == ("1.1.0", 1, 1)
-        assert members.read(layout["programmer"][0]) == content["prog.elf"]
-        for entry in layout["programmable"]:
-            assert entry["memory"] == "ufs" and isinstance(entry["slot"], int)
-            for name in entry["files"]:
-                root = ElementTree.fromstring(members.read(name))
-                assert root.tag in ("data", "patches")
-                for program in root.iter("program"):
-                    get = program.attrib
-                    assert get["sparse"] == "false" and get["file_sector_offset"] == "0"
-                    data = members.read(get["filename"])
-                    at = int(get["start_sector"]) * int(get["SECTOR_SIZE_IN_BYTES"])
-                    assert len(data) <= int(get["num_partition_sectors"]) * int(get["SECTOR_SIZE_IN_BYTES"])
-                    disk[at : at + len(data)] = data
+    read = reader(path)
+    flashmap = json.loads(read("flashmap.json"))
+    layout = flashmap["products"][0]["layouts"][0]
+    assert (flashmap["version"], len(flashmap["products"]), len(layout["programmer"])) == ("1.1.0", 1, 1)
+    assert len(flashmap["products"][0]["layouts"]) == 1
+    assert read(layout["programmer"][0]) == content["prog.elf"]
+    for entry in layout["programmable"]:
+        assert entry["memory"] == "ufs" and isinstance(entry["slot"], int)
+        for name in entry["files"]:
+            root = ElementTree.fromstring(read(name))
+            assert root.tag == "patches" or (root.tag == "data" and root.find("program") is not None)
+            for program in root.iter("program"):
+                get = program.attrib
+                assert get["sparse"] == "false" and get["file_sector_offset"] == "0"
+                data = read(get["filename"])
+                at = int(get["start_sector"]) * int(get["SECTOR_SIZE_IN_BYTES"])
+                assert len(data) <= int(get["num_partition_sectors"]) * int(get["SECTOR_SIZE_IN_BYTES"])
+                disk[at : at + len(data)] = data
     assert disk[: 6 * SECTOR] == content["gpt_main0.bin"]
     for at in (8, 24):
         assert disk[at * SECTOR :][:10_000] == content["boot.img"]
@@ -259,6 +284,30 @@ def test_images_for_updates_and_for_emergency_download_share_what_both_name(tmp_
         names = members.namelist()
         assert names[-4:] == ["vbmeta.img", "boot.img", "system.img.e0000", "system.img.e0001"]
         assert members.read("boot.img") == content["boot.img"]
+
+
+def test_what_xml_names_lies_beside_it_and_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    """As `build ar1` leaves it: a folder of its own beside the microcontroller's image."""
+    flat, _ = storage_builds(tmp_path / "flat")
+    recipe, _ = storage_builds(tmp_path / "deep")
+    (tmp_path / "deep" / "ar1").mkdir()
+    for name in ("gpt_main0.bin", "boot.img", "system.img", "rawprogram0.xml", "patch0.xml", "prog.elf"):
+        shutil.copy(tmp_path / "flat" / name, tmp_path / "deep" / "ar1" / name)
+        (tmp_path / "deep" / name).unlink()
+    text = flat.read_text()
+    for name in ("rawprogram0.xml", "patch0.xml", "prog.elf"):
+        text = text.replace(name, f"ar1/{name}")
+    recipe.write_text(text)
+    members = []
+    for path in (flat, recipe):
+        made = bundle.build(bundle.Request(path, path.parent, path.parent / "r.qfw"))
+        members.append([(m.name, m.sha256) for m in made.manifest.members])
+    assert members[0] == members[1]
+    (tmp_path / "deep" / "other").mkdir()
+    (tmp_path / "deep" / "other" / "prog.elf").write_bytes(b"another")
+    recipe.write_text(text.replace('patch = ["ar1/patch0.xml"]', 'patch = ["other/prog.elf"]'))
+    with pytest.raises(InputWrong, match=r"two different files are called prog\.elf"):
+        bundle.build(bundle.Request(recipe, recipe.parent, tmp_path / "no.qfw"))
 
 
 @pytest.mark.parametrize(

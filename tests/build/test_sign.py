@@ -18,6 +18,8 @@ from quarkctl.build import sign
 from quarkctl.errors import DeviceMissing, HostUnfit, InputWrong
 from quarkctl.formats import mcuboot_image
 from quarkctl.formats.signature import Algorithm, PublicKey
+from tests import bundles
+from tests.conftest import Quarkctl
 
 MESSAGE = b"what is to be signed" * 100
 MODULES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm.so")
@@ -169,6 +171,26 @@ def test_a_token_signs_an_mcuboot_image_with_ecdsa(keys: Path, token: Callable[[
         mcuboot_image.verify(mcuboot_image.parse(data), PublicKey.from_pem((keys / "ecdsa-p256.pub").read_bytes()))
         == ""
     )
+
+
+def test_a_bundle_is_signed_by_a_token_whose_key_was_handed_the_trust(
+    token: Callable[[str], str], quarkctl: Quarkctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUARKCTL_STATE_DIR", str(tmp_path / "state"))
+    bundles.make(tmp_path)
+    key = token("ecdsa-p256")
+    shown = quarkctl("keys", "show", key, "--json").json["keys"][0]
+    public = tmp_path / "token.pub"
+    public.write_text(quarkctl("keys", "show", key, "--pem").out)
+    assert shown["key_id"] == PublicKey.from_pem(public.read_bytes()).id.hex()
+    made = quarkctl("build", "bundle", "release.toml", "--builds", ".", "--out", "t.qfw", "--key", key)
+    assert made.code == 0, made.err
+    assert "not trusted for s1-virtual" in quarkctl("bundle", "verify", "t.qfw").err
+    rotated = quarkctl("keys", "rotate", "--product", "s1-virtual", "--add", f"{public}=hsm", "--key",
+                       bundles.DEVELOPMENT, "--key", key, "-o", "2.json")  # fmt: skip
+    assert rotated.code == 0, rotated.err
+    assert quarkctl("keys", "trust", "2.json").code == 0
+    assert "signed by hsm" in quarkctl("bundle", "verify", "t.qfw").out
 
 
 def test_what_a_token_refuses_is_said(token: Callable[[str], str], tmp_path: Path) -> None:

@@ -208,6 +208,34 @@ def test_a_gauge_study_separates_parts_operators_and_repetition() -> None:
     assert [row[1] for row in s.rows] == [19, 2, 38, 20 * 3 * 3 + 38]
 
 
+#: Worked example of AIAG, Measurement Systems Analysis, 4th edition (2010), chapter III B: 10 parts, 3 trials an appraiser.
+AIAG = {
+    "A": ((0.29, -0.56, 1.34, 0.47, -0.80, 0.02, 0.59, -0.31, 2.26, -1.36),
+          (0.41, -0.68, 1.17, 0.50, -0.92, -0.11, 0.75, -0.20, 1.99, -1.25),
+          (0.64, -0.58, 1.27, 0.64, -0.84, -0.21, 0.66, -0.17, 2.01, -1.31)),
+    "B": ((0.08, -0.47, 1.19, 0.01, -0.56, -0.20, 0.47, -0.63, 1.80, -1.68),
+          (0.25, -1.22, 0.94, 1.03, -1.20, 0.22, 0.55, 0.08, 2.12, -1.62),
+          (0.07, -0.68, 1.34, 0.20, -1.28, 0.06, 0.83, -0.34, 2.19, -1.50)),
+    "C": ((0.04, -1.38, 0.88, 0.14, -1.46, -0.29, 0.02, -0.46, 1.77, -1.49),
+          (-0.11, -1.13, 1.09, 0.20, -1.07, -0.67, 0.01, -0.56, 1.45, -1.77),
+          (-0.15, -0.96, 0.67, 0.11, -1.45, -0.49, 0.21, -0.49, 1.87, -2.16)),
+}  # fmt: skip
+
+
+def test_the_worked_example_of_the_manual_comes_out_as_printed() -> None:
+    """Its table of the ANOVA method: 0.199933, 0.226838, 0.302373, 1.042327; 27.9 % of the total, 4 categories."""
+    table = {(f"part {k}", who): [row[k] for row in rows] for who, rows in AIAG.items() for k in range(10)}
+    s = gauge_study(table)
+    assert s.repeatability == pytest.approx(0.199933, abs=1e-6)
+    assert s.reproducibility == pytest.approx(0.226838, abs=1e-6)
+    assert math.hypot(s.repeatability, s.reproducibility) == pytest.approx(0.302373, abs=2e-6)
+    assert s.part == pytest.approx(1.042327, abs=1e-6)
+    assert (round(s.grr_pct, 1), s.distinct_categories, s.verdict) == (27.9, 4, "conditional")
+    squares = {name: (df, round(ss, 4)) for name, df, ss, *_ in s.rows}
+    assert squares["part"] == (9, 88.3619) and squares["operator"] == (2, 3.1673)
+    assert squares["part x operator"] == (18, 0.3590) and s.interaction_p == pytest.approx(0.974, abs=5e-4)
+
+
 def test_a_study_with_holes_is_refused() -> None:
     with pytest.raises(ValueError, match="equally often"):
         gauge_study({("a", "x"): [1, 2], ("b", "x"): [1]})

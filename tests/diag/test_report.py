@@ -94,6 +94,34 @@ def _later(table: Any) -> Any:
     return moved
 
 
+#: Element -> (elements inside, attributes that must be there, others), of the schema that Jenkins' xUnit plugin publishes
+#: (junit-10.xsd), as far as it concerns what is written here.
+JUNIT = {
+    "testsuites": ({"testsuite"}, set(), {"name", "time", "tests", "failures", "errors"}),
+    "testsuite": ({"properties", "testcase", "system-out", "system-err"}, {"name", "tests", "failures", "errors"},
+                  {"skipped", "time", "timestamp", "hostname", "id", "package", "file", "log", "url", "group"}),
+    "testcase": ({"skipped", "error", "failure", "system-out", "system-err"}, {"name"}, {"time", "classname", "group"}),
+    "properties": ({"property"}, set(), set()),
+    "property": (set(), {"name", "value"}, set()),
+    **{tag: (set(), set(), {"type", "message"}) for tag in ("failure", "error", "skipped")},
+    "system-out": (set(), set(), set()),
+}  # fmt: skip
+
+
+def test_junit_reports_are_valid_by_the_schema_that_jenkins_goes_by() -> None:
+    root = ElementTree.fromstring(junit.build(result(3, "high_resistance", 200.0)))
+    assert root.tag == "testsuites"
+    for element in root.iter():
+        inside, must, may = JUNIT[element.tag]
+        assert {child.tag for child in element} <= inside, element.tag
+        assert must <= set(element.keys()) <= must | may, element.tag
+    (suite,) = root
+    counts = {"failure": suite.get("failures"), "error": suite.get("errors"), "skipped": suite.get("skipped")}
+    assert {k: str(len(suite.findall(f"testcase/{k}"))) for k in counts} == counts and int(counts["failure"] or 0) > 0
+    bad = next(c for c in suite.iter("testcase") if c.find("failure") is not None)
+    assert "unit: mohm" in (bad.findtext("system-out") or "") and "uncertainty: " in (bad.findtext("system-out") or "")
+
+
 def chromium() -> str:
     found = shutil.which("chromium") or shutil.which("google-chrome")
     assert found, "setup.sh test installs chromium"

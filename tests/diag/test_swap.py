@@ -140,6 +140,25 @@ def test_a_swap_after_a_day_of_converter_time_is_judged_like_any_other() -> None
     assert (f.verdict, f.value) == (Verdict.FAIL, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("lost", "spoilt"),
+    [("pack_removed", {"takeover", "droop", "hold_up"}), ("pack_inserted", {"inrush", "inrush_energy"})],
+)
+def test_a_swap_whose_event_is_missing_is_not_passed_over(lost: str, spoilt: set[str]) -> None:
+    """The frames around show that a pack left and came back. With a second swap that is whole there is no verdict either."""
+    twice = swap().battery(0b010101).event("pack_removed", 1, 5_000_000)
+    twice.event("takeover", 0, 5_001_000, switch_us=40, bus_mv_min=3700).power(3700).battery(0b010101, (480, 0))
+    twice.event("pack_inserted", 1, 6_000_000, inrush_ma=300).power().battery()
+    for story in (swap(), twice):
+        assert {find(story, check).verdict for check in spoilt - {"hold_up"}} == {Verdict.PASS}
+        gone = next(x for x in story.samples if x.message.name == lost)
+        story.samples.remove(gone)
+        for check in spoilt:
+            f = find(story, check)
+            assert f.verdict is Verdict.INVALID, (check, f)
+        assert "is missing" in find(story, "takeover" if "takeover" in spoilt else "inrush").note
+
+
 def test_a_takeover_that_may_hide_in_a_gap_is_no_fault() -> None:
     s = Story().hello().event("pack_removed", 0, 1_000_000)
     at = s.samples[-1].time_us

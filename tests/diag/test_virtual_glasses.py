@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.conftest import Glasses, Quarkctl
+from tests.telemetry.test_live import agent, uart
 
 pytestmark = pytest.mark.qemu
 Start = Callable[..., Glasses]
@@ -95,6 +96,28 @@ def test_a_live_device_is_judged_by_the_same_checks(quarkctl: Quarkctl, glasses:
     assert {verdicts[f"PWR-{k:03}"] for k in (2, 3, 4, 5, 11, 19)} == {"PASS"}
 
 
+def test_the_other_chips_line_is_listened_to_beside_it(quarkctl: Quarkctl, glasses: Start) -> None:
+    g = glasses()
+    with uart() as (end, port):
+        ar1 = agent(end)
+        done = quarkctl("diag", "all", "-d", g.device, "--also", port, "--seconds", "3", "--json")
+        ar1.communicate(timeout=30)
+    identity = done.json["evidence"]
+    assert identity["ar1"] == "1.2.3" and identity["ar1_build_id"] != "not reported", identity
+    assert {f["verdict"] for f in done.json["findings"] if (f["code"], f["subject"]) == ("PWR-004", "ar1")} == {"PASS"}
+    alone = quarkctl("diag", "all", "-d", g.device, "--also", g.device)
+    assert alone.code == 2 and "cannot be listened to twice" in alone.err
+
+
+def test_a_second_line_that_ends_costs_no_verdict(quarkctl: Quarkctl, glasses: Start) -> None:
+    with uart() as (end, port):
+        ar1 = agent(end)
+        ar1.kill()  # it never says anything
+        ar1.communicate(timeout=30)
+        done = quarkctl("diag", "battery", "-d", glasses().device, "--also", port, "--seconds", "4", "--json")
+    assert done.code == 0 and done.json["evidence"]["ar1_build_id"] == "not reported", done.err
+
+
 def test_asked_for_by_name_a_check_without_an_occasion_is_no_pass(quarkctl: Quarkctl, glasses: Start) -> None:
     done = quarkctl("diag", "battery", "takeover", "-d", glasses().device, "--seconds", "2", "--json")
     assert done.code == 8 and done.json["findings"][0]["verdict"] == "INVALID"
@@ -144,6 +167,21 @@ def test_a_step_that_nobody_does_ends_by_its_time_out(quarkctl: Quarkctl, glasse
         "diag", "battery", "takeover", "-d", glasses().device, "--guided", "--step-timeout", "0.3", "--json"
     )
     assert done.code == 8 and "pull one" in done.json["findings"][0]["note"]
+
+
+def test_several_recordings_are_runs_of_one_device(quarkctl: Quarkctl, glasses: Start) -> None:
+    g, other = glasses(), glasses(name="elsewhere")
+    for name, device in (("a", g), ("b", g), ("c", other)):
+        assert quarkctl("telemetry", "record", f"{name}.qrec", "-d", device.device, "--seconds", "2").code == 0
+    done = quarkctl("diag", "battery", "-r", "a.qrec", "-r", "b.qrec", "--report", "r.html", "--json")
+    hashes = done.json["evidence"]["recording_sha256"].split()
+    assert done.code == 0 and len(set(hashes)) == 2 and done.json["evidence"]["source"] == "a.qrec, b.qrec"
+    assert all(h in (quarkctl.folder / "r.html").read_text() for h in hashes)
+    twice = quarkctl("diag", "battery", "-r", "a.qrec", "-r", "a.qrec")
+    assert twice.code == 2 and "given twice" in twice.err
+    mixed = quarkctl("diag", "battery", "-r", "a.qrec", "-r", "c.qrec")
+    assert mixed.code == 6 and "another device" in mixed.err
+    assert quarkctl("diag", "battery", "-r", "a.qrec", "--seconds", "3").code == 2
 
 
 def test_repeated_runs_give_statistics(quarkctl: Quarkctl, glasses: Start) -> None:

@@ -15,9 +15,11 @@ from quarkctl.flash.ar1_commands import backup, chip_info, ramdump, tables
 from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.journal import Journal
 from quarkctl.formats.sahara import Region
+from quarkctl.sim.ar1.programmer import Programmer
 from tests.ar1 import Bench, Maker, file, noise, rawprogram
 
 BOOT = noise(500_000)
+MIB = 1 << 20
 
 
 @pytest.fixture(autouse=True)
@@ -378,3 +380,72 @@ def test_a_lun_is_backed_up_and_restored(ar1: Maker) -> None:
     b.ar1.storage.erase(0, 0, b.ar1.storage.lun_bytes[0])
     b.edl(f"{b.folder / 'lun0.img'}@0:0", restart=False)
     assert b.ar1.storage.digest(0, 0, b.ar1.storage.lun_bytes[0]).hex() == saved["sha256"]
+
+
+def nand(b: Bench, **changed: object) -> Path:
+    """As tools write it for NAND, whose sectors are pages."""
+    file(b.folder, "boot.img", noise(2 * MIB))
+    row = {"filename": "boot.img", "label": "0:BOOT", "start_sector": 640, "num_partition_sectors": 640,
+           "PAGES_PER_BLOCK": 64, "last_sector": 1279, **changed}  # fmt: skip
+    xml = rawprogram(b.folder, [row])
+    erase = '<erase PAGES_PER_BLOCK="64" SECTOR_SIZE_IN_BYTES="4096" num_partition_sectors="640" ' \
+            'physical_partition_number="0" start_sector="640"/>'  # fmt: skip
+    xml.write_text(xml.read_text().replace("<data>", f"<data>{erase}"))
+    return xml
+
+
+def test_nand_is_erased_by_blocks_written_whole_and_read_back(ar1: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, str]]] = []
+    for name in ("erase", "program"):
+        original = getattr(Programmer, f"_do_{name}")
+
+        def do(self: Programmer, a: dict[str, str], name: str = name, original: object = original) -> None:
+            asked.append((name, dict(a)))
+            original(self, a)  # type: ignore[operator]
+
+        monkeypatch.setattr(Programmer, f"_do_{name}", do)
+    b = ar1("edl", memory="nand")
+    xml = nand(b)
+    b.edl(xml, memory="nand", restart=False)
+    result = b.edl(xml, memory="nand", restart=False)
+    assert [name for name, _ in asked] == ["erase", "program"] * 2  # what is there already is not asked for
+    assert all(a["PAGES_PER_BLOCK"] == "64" for _, a in asked) and asked[1][1]["last_sector"] == "1279"
+    assert result.facts["verified"] == {"0:BOOT": "verified by read back"}
+    assert b.ar1.storage.read(0, 640 * 4096, 2 * MIB) == noise(2 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"start_sector": 650}, "begins inside of a block of 64 pages"),
+        ({"last_sector": 1000}, "ends behind sector 1000"),
+        ({"PAGES_PER_BLOCK": "x"}, "PAGES_PER_BLOCK is 'x'"),
+        ({"PAGES_PER_BLOCK": 7}, "begins inside of a block of 7 pages"),
+    ],
+)
+def test_nand_outside_of_its_blocks_is_refused(ar1: Maker, changed: dict[str, object], match: str) -> None:
+    b = ar1("edl", memory="nand")
+    before = b.ar1.storage.written_bytes
+    with pytest.raises(InputWrong, match=match):
+        b.edl(nand(b, **changed), memory="nand")
+    assert b.ar1.storage.written_bytes == before
+
+
+@pytest.mark.parametrize(
+    ("attributes", "match"),
+    [
+        ('physical_partition_number="9"', "all sectors from 0 of LUN 9"),
+        ('num_partition_sectors="99999999" start_sector="6"', "99999999 sectors from 6 of LUN 0"),
+        (
+            'num_partition_sectors="4" start_sector="6" SECTOR_SIZE_IN_BYTES="512"',
+            "sectors of 512 bytes, the device has",
+        ),
+        ('num_partition_sectors="-4"', "num_partition_sectors is '-4'"),
+        ('num_partition_sectors="8" start_sector="0" PAGES_PER_BLOCK="64"', "no whole blocks of 64 pages"),
+    ],
+)
+def test_what_cannot_be_erased_is_refused_before_anything_is(ar1: Maker, attributes: str, match: str) -> None:
+    b = ar1("edl")
+    xml = file(b.folder, "rawprogram0.xml", f"<data><erase {attributes}/></data>".encode())
+    with pytest.raises(InputWrong, match=match):
+        b.edl(xml)

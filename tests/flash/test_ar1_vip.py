@@ -31,10 +31,10 @@ def xml(b: Bench, count: int = 30) -> Path:
     return rawprogram(b.folder, rows)
 
 
-def made(b: Bench, *sources: Path) -> Path:
+def made(b: Bench, *sources: Path, memory: str = "") -> Path:
     """Tables in a folder, the first one as if it were signed."""
     folder = b.folder / "vip"
-    told = ar1_commands.vip_tables([str(s) for s in sources], folder, "", MIB, restart=True)
+    told = ar1_commands.vip_tables([str(s) for s in sources], folder, memory, MIB, restart=True)
     (folder / tables.SIGNED_NAME).write_bytes(Path(told["to_sign"]).read_bytes())
     return folder
 
@@ -74,6 +74,44 @@ def test_packets_are_those_of_the_files_in_order(ar1: Maker) -> None:
     assert vip.digests(vip.commands(work, "ufs", 4096), 4096) == [hashlib.sha256(p).digest() for p in expected]
     assert vip.tables(work, "ufs", 4096) == vip.tables(work, "ufs", 4096)
     work.close()
+
+
+def erase_and_program(b: Bench) -> Path:
+    """As tools write NAND: a block is erased, then written, then another one is erased."""
+    file(b.folder, "boot.img", b"\x55" * 5000)
+    place = 'SECTOR_SIZE_IN_BYTES="4096" PAGES_PER_BLOCK="64" physical_partition_number="0"'
+    return file(b.folder, "rawprogram_nand.xml", (
+        f'<?xml version="1.0" ?><data><erase {place} num_partition_sectors="128" start_sector="256"/>'
+        f'<program {place} filename="boot.img" label="boot" num_partition_sectors="128" start_sector="256" '
+        f'last_sector="383" sparse="false"/><erase {place} num_partition_sectors="" start_sector=""/></data>'
+    ).encode())  # fmt: skip
+
+
+def test_erasing_and_the_attributes_of_nand_stand_in_tables_where_qdl_sends_them(ar1: Maker) -> None:
+    b = ar1("edl")
+    head = b'<?xml version="1.0"?>\n<data>'
+    expected = [
+        head + b'<erase SECTOR_SIZE_IN_BYTES="4096" physical_partition_number="0" num_partition_sectors="128" '
+        b'start_sector="256" PAGES_PER_BLOCK="64"/></data>\n',
+        head + b'<program SECTOR_SIZE_IN_BYTES="4096" num_partition_sectors="2" physical_partition_number="0" '
+        b'start_sector="256" filename="boot.img" PAGES_PER_BLOCK="64" last_sector="383"/></data>\n',
+        b"\x55" * 5000 + bytes(3192),
+        head + b'<erase SECTOR_SIZE_IN_BYTES="4096" physical_partition_number="0" PAGES_PER_BLOCK="64"/></data>\n',
+    ]
+    work = edl_sources.read([str(erase_and_program(b))])
+    found = vip.digests(vip.commands(work, "nand", restart=False))
+    assert found[1:] == [hashlib.sha256(p).digest() for p in expected]
+    work.close()
+
+
+def test_a_device_that_takes_only_listed_packets_is_erased(ar1: Maker) -> None:
+    b = ar1("edl", quirks=("vip",), memory="nand")
+    path = erase_and_program(b)
+    b.ar1.storage.write(0, 256 * 4096, noise(128 * 4096))
+    b.ar1.storage.write(0, 900 * 4096, noise(4096))
+    b.flash(edl, path, programmer=str(b.programmer), vip_tables=str(made(b, path, memory="nand")), memory="nand")
+    assert b.ar1.storage.read(0, 256 * 4096, 128 * 4096) == bytes(128 * 4096)  # all of it, at the end
+    assert b.ar1.storage.read(0, 900 * 4096, 4096) == bytes(4096)
 
 
 def test_a_device_that_takes_only_listed_packets_is_flashed(ar1: Maker) -> None:

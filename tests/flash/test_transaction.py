@@ -413,8 +413,10 @@ def test_large_images_need_more_charge(release: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"old": "1.2.0"}, "older than 1.2.0"),
-        ({"index": 2}, "rollback index 1, the device demands 2"),
+        ({"old": "1.2.0"}, "ar1 1.0.1, older than 1.2.0"),
+        ({"chip": "rtos", "old": "1.2.0"}, "rtos 1.1.0, older than 1.2.0"),
+        ({"index": 2}, "ar1 1.0.1 has rollback index 1, the device demands 2"),
+        ({"chip": "rtos", "index": 2}, "rtos 1.1.0 has rollback index 1, the device demands 2"),
         ({"board": "g1-virtual"}, "the bundle is for s1-virtual, the device is g1-virtual"),
     ],
 )
@@ -427,14 +429,15 @@ def test_downgrades_and_wrong_products_are_refused_before_a_byte_is_written(
     def look(self: Scripted) -> Look:
         seen = real(self)
         seen = dataclasses.replace(seen, board=change.get("board", seen.board))
-        if self.name == "ar1":
+        if self.name == change.get("chip", "ar1"):
             seen = dataclasses.replace(seen, rollback_index=change.get("index", 1),
                            settled=Version.parse(change.get("old", "1.0.0")))  # fmt: skip
         return seen
 
     monkeypatch.setattr(Scripted, "look", look)
-    with pytest.raises(InputWrong, match=told):
+    with pytest.raises(InputWrong, match=told) as failure:
         flash(release, w)
+    assert failure.value.exit_code == 6 and failure.value.hint
     assert not any(d.spare for d in w.devices.values())
 
 

@@ -148,6 +148,40 @@ def test_another_set_of_members_is_refused(small: bytes, attack: str) -> None:
         read(rebuilt(ATTACKS[attack](raw_members(small))))
 
 
+LENGTHS = (0, 1, 16 << 20, (16 << 20) + 1, 0xFFFFFFFE, 0xFFFFFFFF, 1 << 32, 1 << 63, (1 << 64) - 1)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("size", LENGTHS)
+def test_a_length_that_is_a_lie_is_refused_and_costs_no_memory(small: bytes, place: int, size: int) -> None:
+    """Of a member in front, whose length stands nowhere else; the rest of the file is without end."""
+    import itertools
+    import zlib
+
+    members = list(raw_members(small).items())
+    start = b"".join(
+        archive.local_header(Entry(name, len(data), zlib.crc32(data))) + data for name, data in members[:place]
+    )
+    name, data = members[place]
+    header = archive.local_header(Entry(name, size, zlib.crc32(data)))
+    swapped = bytearray(header)
+    if len(header) > 30 + len(name):  # ZIP64: two lengths, of which one may be another
+        swapped[-16:-8] = len(data).to_bytes(8, "little")
+    for head in {bytes(header), bytes(swapped)}:
+        stream, asked = io.BytesIO(start + head + data), itertools.count()
+        largest = 0
+
+        def give(wanted: int, stream: io.BytesIO = stream, asked: itertools.count[int] = asked) -> bytes:
+            nonlocal largest
+            largest = max(largest, wanted)
+            assert next(asked) < 100_000, "it reads for ever"
+            return stream.read(wanted) or bytes(min(wanted, 4096))
+
+        with pytest.raises(InputWrong):
+            Reader(give).head()
+        assert largest <= 2 * bundle.MANIFEST_BYTES_MAX
+
+
 def zipped(members: Members, **options: object) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive_:

@@ -130,6 +130,52 @@ def test_what_follows_the_last_chunk_is_an_error() -> None:
         sparse.parse(build() + b"extra")
 
 
+#: Chunks of 16-byte blocks that repeat themselves: (pattern of kind, blocks and word; how often).
+TURNS = st.lists(
+    st.tuples(
+        st.lists(
+            st.tuples(st.sampled_from([*Kind]), st.integers(0, 3), st.sampled_from([b"\0\0\0\0", b"word"])),
+            min_size=1, max_size=3,
+        ),
+        st.integers(1, 40),
+    ),
+    max_size=5,
+)  # fmt: skip
+
+
+def outcome(raw: bytes) -> object:
+    try:
+        return sparse.parse(raw).chunks
+    except Damaged as error:
+        return error.message
+
+
+@given(TURNS, st.data())
+def test_chunks_that_repeat_themselves_are_read_as_if_they_did_not(
+    turns: list[tuple[list[tuple[Kind, int, bytes]], int]], data: st.DataObject
+) -> None:
+    chunks = [c for pattern, times in turns for c in pattern * times]
+    body, blocks, at = b"", 0, []
+    for kind, drawn, word in chunks:
+        count = 0 if kind is Kind.CRC32 else drawn
+        inside = {Kind.RAW: bytes(16 * count), Kind.DONT_CARE: b""}.get(kind, word)
+        at.append(28 + len(body))
+        body += sparse.CHUNK.build(chunk_type=kind, chunk_sz=count, total_sz=12 + len(inside)) + inside
+        blocks += count
+    raw = bytearray(
+        sparse.HEADER.build(magic=sparse.MAGIC, major_version=1, file_hdr_sz=28, chunk_hdr_sz=12, blk_sz=16,
+                            total_blks=blocks, total_chunks=len(chunks)) + body
+    )  # fmt: skip
+    if chunks and data.draw(st.booleans()):
+        where = data.draw(st.sampled_from(at)) + data.draw(st.sampled_from([0, 4, 8, 9, 12]))
+        raw[min(where, len(raw) - 1)] ^= data.draw(st.integers(1, 255))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sparse, "_AHEAD_BYTES", data.draw(st.sampled_from([100, 1000, 1 << 16])))
+        quickly = outcome(bytes(raw))
+        patch.setattr(sparse, "_repeats", lambda *_: 0)
+        assert quickly == outcome(bytes(raw))
+
+
 def test_longer_headers_and_checksums_are_read_over() -> None:
     chunk = sparse.CHUNK.build
     raw = (

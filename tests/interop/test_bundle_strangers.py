@@ -11,6 +11,10 @@ import pytest
 from cyclonedx.model.bom import Bom
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from google.protobuf.json_format import ParseDict
+from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
+from in_toto_attestation.v1.statement import Statement
+from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
@@ -67,9 +71,10 @@ def test_the_provenance_is_an_in_toto_statement_of_slsa(made: Path) -> None:
     for subject in statement["subject"]:
         done = subprocess.run(["sha256sum", made / "x" / subject["name"]], capture_output=True, text=True, check=True)
         assert done.stdout.split()[0] == subject["digest"]["sha256"]
-    predicate = statement["predicate"]
-    assert {"buildType", "externalParameters"} <= set(predicate["buildDefinition"])
-    assert predicate["runDetails"]["builder"]["id"]
+    parsed = ParseDict(statement, StatementMessage())  # raises for a field that in-toto does not know
+    Statement.copy_from_pb(parsed).validate()
+    provenance = ParseDict(statement["predicate"], Provenance())  # and here for one that SLSA does not
+    assert provenance.build_definition.build_type and provenance.run_details.builder.id
 
 
 def test_cyclonedx_takes_the_sbom(made: Path) -> None:

@@ -1,9 +1,10 @@
 """A rig of virtual glasses through random faults from a seed: ``python -m tests.rig.soak --cycles 300 --seed 1``.
 
-Each round flashes all stations with the other of two images and judges them, while faults strike: cables unplugged, power
-cut, a device that hangs, one that is slow, a noisy line, a full disk, a killed worker, the killed process of the run. After
-each round every promise is looked at: a verdict for the run and each station, no lock held, no process left, every device
-sound, history complete. A promise that is broken ends the soak with the seed and the round.
+Each round flashes both chips of all stations with the other of two bundles and judges them, while faults strike: cables
+unplugged, power cut, a device that hangs, one that is slow, a noisy line, a full disk, a killed worker, the killed process
+of the run. After each round every promise is looked at: a verdict for the run and each station, no lock held, no process
+left, both chips of every station consistent (`pairs.sound`), history complete. A promise that is broken ends the soak with
+the seed and the round.
 """
 
 from __future__ import annotations
@@ -22,20 +23,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quarkctl.build import rtos
 from quarkctl.errors import QuarkError
-from quarkctl.flash import device
-from quarkctl.flash.smp import Client
-from quarkctl.formats.mcuboot_image import Version
 from quarkctl.link.lock import holder_of
-from quarkctl.link.serial_port import open_serial
 from quarkctl.rig import runs
 from quarkctl.rig.outcome import Run
 from quarkctl.sim import control, folder
-from tests.conftest import BUILD, Quarkctl
+from tests.conftest import Quarkctl
+from tests.rig import pairs
 
 FAULTS = ("unplug", "power", "hang", "slow", "noise", "full-disk", "kill-worker", "kill-run")
-VERSIONS = ("1.1.0", "1.2.0")
 #: Open files of the process of a run, whatever it has been through: more would be a leak.
 FILES_MAX = 64
 
@@ -47,8 +43,8 @@ class Soak:
     work: Path
     station_count: int
     seed: int
-    images: list[Path]
-    boot_elf: Path
+    built: pairs.Built
+    kernels: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     known: set[str] = field(default_factory=set)
 
@@ -56,13 +52,16 @@ class Soak:
         self.random = random.Random(self.seed)
         self.names = [f"soak-{i}" for i in range(self.station_count)]
         self.slow: set[str] = set()
+        self.passed: set[str] = set()
         self.halted = False
 
     def begin(self) -> None:
         for i, name in enumerate(self.names):
-            control.start(name, "s1-virtual", control.Firmware(self.boot_elf, self.images[0]), load="idle", seed=i)
+            pairs.start(name, self.built, self.work, i, kernel=i < self.kernels)
+        for name in self.names:
+            pairs.wait(name)
         stations = "".join(f'[station.{n}]\nsim = "{n}"\n' for n in self.names)
-        head = "[rig]\nretries = 1\nattempt_s = 60\ndeadline_s = 120\nappear_s = 5\nquarantine_after = 1000\n"
+        head = "[rig]\nretries = 1\nattempt_s = 240\ndeadline_s = 480\nappear_s = 5\nquarantine_after = 1000\n"
         (self.work / "rig.toml").write_text(head + stations)
 
     def end(self) -> None:
@@ -74,7 +73,7 @@ class Soak:
         """One run over all stations with its faults, and then a look at everything."""
         plan = self.work / "plan.toml"
         plan.write_text(
-            f'[[step]]\ndo = "flash"\nallow_downgrade = true\nwhat = "{self.images[number % 2]}"\n'
+            f'[[step]]\ndo = "flash"\nallow_downgrade = true\nwhat = "{self.built.bundles[number % 2]}"\n'
             '[[step]]\ndo = "swap"\nwhen = "always"\nsettle_s = 1.5\nout_s = 0.5\n'
         )
         chosen = [self.random.choice(FAULTS) for _ in range(self.random.randint(1, max(2, self.station_count // 2)))]
@@ -85,7 +84,7 @@ class Soak:
             ["bash", "-c", f"{limit}exec {line}"], cwd=self.work, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        strikes = sorted((self.random.uniform(0.5, 12.0), fault, self.random.choice(self.names)) for fault in chosen)
+        strikes = sorted((self.random.uniform(0.5, 30.0), fault, self.random.choice(self.names)) for fault in chosen)
         killed, files = self._strike(process, strikes)
         _, err = process.communicate()
         self._mend()
@@ -112,7 +111,7 @@ class Soak:
                     self._undo(cure[1], cure[2])
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.1)
-            if now > 400:
+            if now > 900:
                 process.kill()
                 raise AssertionError(f"seed {self.seed}: the run does not end")
         return killed, files
@@ -177,15 +176,16 @@ class Soak:
         new = {r["id"] for r in told} - self.known
         assert len(new) == 1 or (killed and not new), f"{where}: {len(new)} new runs in history"
         self.known |= new
+        self.passed = set()
         for run_id in new:
             self._verdicts(where, runs.load(runs.root() / run_id / "run.json"), killed=killed)
         for name in self.names:
             assert holder_of(f"sim:{name}") is None, f"{where}: {name} is still held"
-            self._sound(where, name)
+            self._consistent(where, name, number)
 
     def _no_process_left(self, where: str) -> None:
-        """Workers of a killed run need a moment to leave their devices in order."""
-        until = time.monotonic() + 30
+        """Workers of a killed run need a moment to leave their devices in order: an AR1 starts its old system again."""
+        until = time.monotonic() + pairs.PATIENCE_S
         while left := [p for p in _processes() if "rig run plan.toml" in _command(p) or "rig\0run" in _command(p)]:
             assert time.monotonic() < until, f"{where}: processes {left} are left"
             time.sleep(0.1)
@@ -196,27 +196,16 @@ class Soak:
         assert {s.station for s in run.stations} == set(self.names), f"{where}: a station has no verdict"
         for s in run.stations:
             self.counts[s.verdict] += 1
+        self.passed = {s.station for s in run.stations if any(t.do == "flash" and t.passed for t in s.steps)}
 
-    def _sound(self, where: str, name: str) -> None:
-        """It answers, runs one of the two images, and that image is permanent: half-done is what nobody may find."""
-        until = time.monotonic() + 30
-        while True:
-            try:
-                link = open_serial(control.port(name), 1_000_000)
-                try:
-                    state = device.probe(Client(link))
-                finally:
-                    link.close()
-            except QuarkError as error:
-                assert time.monotonic() < until, f"{where}: {name} does not answer: {error}"
-                continue
-            active = state.active
-            if active and active.confirmed:
-                assert str(active.version) in VERSIONS, f"{where}: {name} runs {active.version}"
-                return
-            # A trial that nobody watches ends with the next start: so it is for a user who switches it off and on.
-            control.request(name, command="power", action="cycle")
-            assert time.monotonic() < until, f"{where}: {name} stays on trial"
+    def _consistent(self, where: str, name: str, number: int) -> None:
+        wanted = pairs.RELEASES[number % 2]
+        try:
+            versions = pairs.sound(name, self.built, wanted)
+        except AssertionError as error:
+            raise AssertionError(f"{where}: {error}") from None
+        if name in self.passed:
+            assert versions == wanted, f"{where}: {name} runs {versions}, its flash of {wanted} passed"
 
 
 def _processes() -> list[int]:
@@ -236,20 +225,20 @@ def _command(pid: int) -> str:
         return ""
 
 
-def run(cycles: int, station_count: int, seed: int) -> Counter[str]:
-    """So many flash+diag cycles over all stations; returns how often each fault struck and each verdict was given."""
-    built = [
-        rtos.build(rtos.Request("s1-virtual", Version.parse(v), out=BUILD / "s1-virtual")) for v in VERSIONS
-    ]  # fmt: skip
+def run(cycles: int, station_count: int, seed: int, kernels: int = 0) -> Counter[str]:
+    """So many flash+diag cycles over all stations, ``kernels`` of them with the AR1's real system; returns how often each
+    fault struck and each verdict was given."""
     with tempfile.TemporaryDirectory(prefix="qks-", dir="/tmp") as work:
         before = os.environ.get("QUARKCTL_STATE_DIR")
         os.environ["QUARKCTL_STATE_DIR"] = work
-        soak = Soak(Path(work), station_count, seed, [b.image for b in built], built[0].boot_elf)
+        soak = Soak(Path(work), station_count, seed, pairs.build(Path(work)), kernels)
+        began = time.monotonic()
         try:
             soak.begin()
             for number in range(1, -(-cycles // station_count) + 1):
                 soak.round(number)
-                print(f"round {number}: {dict(soak.counts)}", file=sys.stderr, flush=True)
+                took = time.monotonic() - began
+                print(f"round {number}, {took:.0f} s: {dict(soak.counts)}", file=sys.stderr, flush=True)
         finally:
             soak.end()
             if before is None:
@@ -263,8 +252,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--cycles", type=int, default=300)
     parser.add_argument("--stations", type=int, default=8)
+    parser.add_argument("--kernels", type=int, default=1, help="stations whose AR1 runs its real system")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and take the glasses along
     began = time.monotonic()
-    counts = run(given.cycles, given.stations, given.seed)
+    counts = run(given.cycles, given.stations, given.seed, given.kernels)
     print(f"seed {given.seed}: every promise held in {time.monotonic() - began:.0f} s: {dict(counts)}")

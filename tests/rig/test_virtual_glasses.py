@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quarkctl.build import rtos
 from quarkctl.cli.choose import choose
+from quarkctl.telemetry.store import Recording
 from tests.conftest import Glasses, Quarkctl
 
 pytestmark = pytest.mark.qemu
@@ -35,7 +37,9 @@ def test_a_plan_flashes_swaps_judges_and_reacts_to_a_fault(
     assert found["b"]["exit_code"] == 7 and "PWR-00" in found["b"]["error"]
     takeover = next(m for m in found["a"]["steps"][1]["measurements"] if m["name"] == "PWR-001")
     assert takeover["usl"] and takeover["value"] < takeover["usl"]
-    assert found["a"]["steps"][1]["artifacts"][0]["kind"] == "recording"
+    recording = found["a"]["steps"][1]["artifacts"][0]
+    assert recording["kind"] == "recording"
+    assert Recording(Path(done.json["folder"]) / recording["path"]).device == good.device
     listed = quarkctl("rig", "list", "--json").json["stations"]
     assert [(s["station"], s["state"], s["swap"]) for s in listed] == [("a", "free", "sim"), ("b", "free", "sim")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -16,6 +17,7 @@ from quarkctl.errors import DeviceMissing, InputWrong, LinkLost, UsageWrong
 from quarkctl.formats.stream import Decoder, Sample
 from quarkctl.link.serial_port import open_serial
 from quarkctl.sim import control, folder, qemu
+from quarkctl.sim.ar1 import control as ar1_control
 from quarkctl.sim.motion import Motion
 from quarkctl.telemetry import live
 from tests.conftest import Glasses, Quarkctl
@@ -169,6 +171,44 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
         return "Z"
+
+
+def test_what_glasses_say_of_themselves_is_what_their_contract_says(glasses: Start) -> None:
+    """Whoever changes this raises CONTRACT: older glasses that still run must be told apart, not misread."""
+    g = glasses()
+    g.tell("ar1", request={"command": "status"})
+    status = g.tell("status")
+    assert folder.CONTRACT == 2
+    assert sorted(status) == [
+        "ambient_c", "ar1", "bus_mv", "charger", "faults", "load", "load_ma", "packs", "port", "power", "throttle_level",
+        "time_us", "zone_c",
+    ]  # fmt: skip
+    assert sorted(status["packs"][0]) == ["ma", "present", "side", "soc_pct"]
+    assert sorted(status["ar1"]) == ["boot_failure", "mode", "port", "slot"]
+    assert sorted(ar1_control.state(g.name)) == [
+        "battery_soc_pct", "board", "boot_failure", "faults", "heard", "mode", "port", "programmer", "reset_reason",
+        "serial", "slot", "slots", "tcp_port", "udp_port", "unlocked", "usbip_port",
+    ]  # fmt: skip
+    assert sorted(json.loads((folder.folder_of(g.name) / "state.json").read_text())) == [
+        "board", "contract", "image", "name", "pid", "port", "qemu_pid", "serial",
+    ]  # fmt: skip
+
+
+def test_glasses_of_another_version_are_told_in_a_line_and_can_be_stopped(glasses: Start, quarkctl: Quarkctl) -> None:
+    g = glasses()
+    file = folder.folder_of(g.name) / "state.json"
+    before = json.loads(file.read_text())
+    line = f"sim:{g.name} was started by another version of quarkctl; end it: quarkctl sim stop {g.name}"
+    for said in ({"contract": 1}, {"contract": folder.CONTRACT, "colour": "red"}, {"contract": None}):
+        file.write_text(json.dumps({**before, **said}))
+        told = quarkctl("sim", "list")
+        assert told.code == 0 and told.out.strip() == line
+    assert json.loads(quarkctl("sim", "list", "--json").out)["other_versions"] == [g.name]
+    load = ["sim", "load", "camera"]
+    for verb in (load, [*load, "--name", g.name], ["telemetry", "show", "-d", g.device]):
+        refused = quarkctl(*verb)
+        assert refused.code == 4 and "another version of quarkctl" in refused.err, refused.err
+    assert quarkctl("sim", "stop", g.name).code == 0 and not file.exists()
 
 
 def test_a_name_is_taken_only_once(glasses: Start, firmware: Callable[..., rtos.Built]) -> None:

@@ -202,6 +202,15 @@ def test_a_full_disk_is_told_and_what_was_written_is_good(tmp_path: Path) -> Non
     assert load(tmp_path / "a.qrec").ending in ("cut", "open")
 
 
+def test_a_disk_that_is_full_before_the_first_byte_is_told_likewise(tmp_path: Path) -> None:
+    class Full(FileSink):
+        def write(self, data: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(HostUnfit, match="No space left on device"):
+        Recorder(tmp_path / "a.qrec", schemas.telemetry(), ["x"], create=Full)
+
+
 def test_parts_stand_for_themselves_and_join_without_a_gap(tmp_path: Path) -> None:
     data = wire(schemas.telemetry(), 3000)
     to = Recorder(tmp_path / "soak.qrec", schemas.telemetry(), ["x"], Rotation(part_bytes=60_000))

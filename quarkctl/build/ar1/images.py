@@ -98,6 +98,7 @@ def _ramdisk_id(r: Ramdisk, s: Sources, inputs: Inputs) -> list[str]:
         out.append(inputs.file(r.manifest))
     if r.agent:
         out.append(agent.content_id(s.spec.product, s.spec.version))
+        inputs.files(agent.sources())
     if r.modules:
         out += inputs.files([p for _, p in s.modules()])
     return out
@@ -183,7 +184,10 @@ def make_filesystem(image: Image, s: Sources, target: Path) -> None:
     else:
         filesystem.erofs(image.folder, files, target, image.label, uuid, s.epoch)
         if image.size_bytes and target.stat().st_size > image.size_bytes:
-            raise InputWrong(f"{image.name}: erofs has {target.stat().st_size} bytes, size is {image.size_bytes}")
+            made = target.stat().st_size
+            raise InputWrong(
+                f"erofs has {made} bytes, size is {image.size_bytes}", hint=f"size = {made} or leave it out"
+            )
 
 
 CONTENTS: dict[str, Callable[[Image, Sources], list[Segment]]] = {

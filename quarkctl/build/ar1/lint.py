@@ -111,11 +111,17 @@ def _super(spec: Spec, image: Image) -> None:
 def _partitions(spec: Spec) -> None:
     """A partition that verified boot names must be there, once, and large enough for what protects it."""
     names: dict[str, int] = {}
+    inside = {m.image for i in spec.images.values() for m in i.members if m.image}
     for lun in spec.luns:
         for p in lun.partitions:
             if p.name in names:
                 raise InputWrong(f"gpt-overlap: {p.name} is on LUN {names[p.name]} and on LUN {lun.number}")
             names[p.name] = lun.number
+            if p.image in inside and not spec.images[p.image].output:
+                raise InputWrong(
+                    f"xml-files: {p.name} on LUN {lun.number} names {p.image}, which is only a part of super",
+                    hint=f"output = true for [image.{p.image}]",
+                )
     logical = {m.name.removesuffix("_a") for i in spec.images.values() for m in i.members}
     for image in spec.images.values():
         bound = image.protection.partition if image.protection else ""

@@ -1,8 +1,4 @@
-"""TOML whose errors name line and column.
-
-``tomllib`` gives values without places. `locate` finds a key again in the text: tables and keys stand at the beginning of
-their lines in every file that people write; inside an inline table the place of the table is told.
-"""
+"""TOML whose errors name line and column."""
 
 from __future__ import annotations
 
@@ -14,57 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from quarkctl.errors import InputWrong
+from quarkctl.formats import toml_places
+from quarkctl.formats.toml_places import Path as Keys
 
-_TABLE = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?")
-_KEY = re.compile(r"""\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=""")
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)")
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-Path_ = tuple[str | int, ...]
-
-
-def locate(text: str, path: Path_) -> tuple[int, int]:
-    """Line and column (from 1) of the key that ``path`` names, or of the nearest table around it."""
-    best, best_depth = (1, 1), -1
-    counts: dict[Path_, int] = {}
-    table: Path_ = ()
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = _TABLE.match(line)
-        key = None if header else _KEY.match(line)
-        if header:
-            table = ()
-            names = _split(header.group(2))
-            for depth, name in enumerate(names):
-                table = (*table, name)
-                last = depth == len(names) - 1
-                if last and header.group(1) == "[[":
-                    counts[table] = counts.get(table, -1) + 1
-                if table in counts:
-                    table = (*table, counts[table])
-            here, column = table, header.start(2) + 1
-        elif key:
-            here, column = (*table, *_split(key.group(1))), key.start(1) + 1
-        else:
-            continue
-        if here == path[: len(here)] and len(here) > best_depth:
-            best, best_depth = (number, column), len(here)
-    return best
-
-
-def _split(dotted: str) -> list[str]:
-    return [p.strip().strip("\"'") for p in re.findall(r""""[^"]*"|'[^']*'|[^.]+""", dotted)]
 
 
 class Table:
     """A table that is read key by key; what nobody asked for is an error in the end (`done`)."""
 
-    def __init__(self, document: Document, raw: dict[str, Any], path: Path_ = ()) -> None:
+    def __init__(self, document: Document, raw: dict[str, Any], path: Keys = ()) -> None:
         self._document = document
         self._raw = raw
         self._asked: set[str] = set()
         self.path = path
 
-    def wrong(self, key: str, told: str, hint: str = "") -> InputWrong:
-        return self._document.wrong((*self.path, key) if key else self.path, told, hint)
+    def wrong(self, key: str, told: str, hint: str = "", *, element: int | None = None) -> InputWrong:
+        """The error for a key, or one element of its list; for the table where the key is empty."""
+        path = (*self.path, key) if key else self.path
+        return self._document.wrong(path if element is None else (*path, element), told, hint)
 
     def __contains__(self, key: str) -> bool:
         return key in self._raw
@@ -76,6 +41,9 @@ class Table:
         self._asked.add(key)
         if key not in self._raw:
             if default is _NEEDED:
+                near = difflib.get_close_matches(key, [k for k in self._raw if k not in self._asked], 1)
+                if near:
+                    raise self.wrong(near[0], "is not known here", hint=f"{key}?")
                 raise self.wrong("", f"{key} is missing", hint=f"{key} = {name}")
             return default
         value = self._raw[key]
@@ -98,7 +66,7 @@ class Table:
     def flag(self, key: str, default: Any = ...) -> bool:
         return bool(self._get(key, bool, "true or false", _default(default)))
 
-    def size(self, key: str, default: Any = ..., *, multiple: int = 1) -> int:
+    def size(self, key: str, default: Any = ..., *, multiple: int = 1, low: int = 0) -> int:
         """Bytes: a number, or a text such as ``"64 MiB"``."""
         value = self._get(key, (int, str), 'a size, such as "64 MiB"', _default(default))
         if isinstance(value, str):
@@ -108,9 +76,15 @@ class Table:
                     key, f"is {value!r}, not a size", hint='such as "64 MiB", "512 KiB" or a number of bytes'
                 )
             value = int(found.group(1)) * _UNITS[found.group(2)]
-        if not 0 <= value < 1 << 62 or value % multiple:
-            raise self.wrong(key, f"is {value} bytes; it must be a multiple of {multiple} below 4 EiB")
+        if not low <= value < 1 << 62:
+            raise self.wrong(key, f"is {value} bytes; it must be from {low} bytes to 4 EiB", hint='such as "64 MiB"')
+        if value % multiple:
+            up = -(-value // multiple) * multiple
+            raise self.wrong(key, f"is {value} bytes, not a multiple of {multiple}", hint=f"{key} = {up}")
         return int(value)
+
+    def is_text(self, key: str) -> bool:
+        return isinstance(self._raw.get(key), str)
 
     def says(self, key: str, word: str) -> bool:
         """Whether a value is just this word, where another kind of value is usual."""
@@ -121,8 +95,9 @@ class Table:
 
     def texts(self, key: str, default: Any = ()) -> tuple[str, ...]:
         value = self._get(key, list, "a list of texts", default)
-        if not all(isinstance(v, str) for v in value):
-            raise self.wrong(key, "must be a list of texts")
+        for n, v in enumerate(value):
+            if not isinstance(v, str):
+                raise self.wrong(key, f"must be a list of texts, {v!r} is none", element=n)
         return tuple(value)
 
     def words(self, key: str) -> dict[str, str]:
@@ -138,8 +113,9 @@ class Table:
 
     def tables(self, key: str, default: Any = ()) -> list[Table]:
         value = self._get(key, list, "a list of tables", default)
-        if not all(isinstance(v, dict) for v in value):
-            raise self.wrong(key, "must be a list of tables")
+        for n, v in enumerate(value):
+            if not isinstance(v, dict):
+                raise self.wrong(key, f"must be a list of tables, {v!r} is none", element=n)
         return [Table(self._document, v, (*self.path, key, n)) for n, v in enumerate(value)]
 
     def named(self, key: str) -> list[tuple[str, Table]]:
@@ -191,8 +167,9 @@ class Document(Table):
         self._document = self
         super().__init__(self, raw)
 
-    def wrong(self, path: Any, told: str, hint: str = "") -> InputWrong:
-        parts: Path_ = (path,) if isinstance(path, str) and path else tuple(path or ())
-        line, column = locate(self.text_of_file, parts)
+    def wrong(self, path: Any, told: str, hint: str = "", *, element: int | None = None) -> InputWrong:
+        parts: Keys = (path,) if isinstance(path, str) and path else tuple(path or ())
+        parts += () if element is None else (element,)
+        line, column = toml_places.place(self.text_of_file, parts)
         dotted = ".".join(str(p) for p in parts if not isinstance(p, int))
         return InputWrong(f"{self.file}:{line}:{column}: {dotted + ' ' if dotted else ''}{told}", hint)

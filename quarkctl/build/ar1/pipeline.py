@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -14,16 +13,16 @@ from typing import Any
 
 from quarkctl import files
 from quarkctl.build import processors, sign
-from quarkctl.build.ar1 import images, kernel, lint, spec, stamp, storage, verify
+from quarkctl.build.ar1 import cache, images, kernel, lint, spec, stamp, storage, verify
 from quarkctl.build.ar1.inputs import Inputs, sha256_of
 from quarkctl.build.ar1.request import Built, Request
 from quarkctl.build.ar1.spec import Image, Protection, Spec
 from quarkctl.build.ar1.storage import Written
 from quarkctl.build.ar1.untouched import intact, signature
-from quarkctl.errors import HostUnfit, InputWrong
+from quarkctl.errors import InputWrong
 from quarkctl.events import Event, Level, Progress
 from quarkctl.files import File
-from quarkctl.formats import avb, gpt, lp, sparse
+from quarkctl.formats import avb, gpt, lp, sparse, toml_places
 from quarkctl.formats.segments import Joined, Segment, Span, size
 
 _DIGEST_BYTES_MAX = 64 << 20
@@ -32,7 +31,7 @@ _DEVELOPMENT = "development"
 
 @dataclass(frozen=True)
 class Made:
-    """An image that was built, now or before. ``segments``: its bytes; ``files``: the paths that hold them."""
+    """An image that was built, now or before. ``segments``: its bytes."""
 
     key: str
     segments: tuple[Segment, ...]
@@ -47,32 +46,32 @@ class Made:
 def build(request: Request, asked: dict[str, str], record: dict[str, Any], progress: Progress) -> Built:
     """Build what changed since ``record``. See `quarkctl.build.ar1.request.build`."""
     request.out.mkdir(parents=True, exist_ok=True)
-    with _only_one(request.out):
+    with cache.only_one(str(request.out)):
         return _Build(request, asked, record, progress).run()
-
-
-@contextmanager
-def _only_one(out: Path) -> Iterator[None]:
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise HostUnfit(f"another build writes into {out}", hint="wait for it, or --out elsewhere") from error
-        yield
 
 
 class _Build:
     def __init__(self, request: Request, asked: dict[str, str], record: dict[str, Any], progress: Progress) -> None:
         self.request, self.asked, self.progress = request, asked, progress
         self.spec: Spec = spec.load(request.spec, version=request.version, key=request.key)
-        self.old: dict[str, Any] = record.get("cache", {}).get("steps", {})
+        self.kept = cache.Cache(str(request.out))
+        #: Steps of earlier builds with the folders that hold their files.
+        self.old: list[tuple[str, dict[str, Any]]] = [
+            (folder, r["cache"]["steps"])
+            for folder, r in [(str(request.out), record), *((self.kept.folder(n), r) for n, r in self.kept.builds.items())]
+            if r
+        ]  # fmt: skip
         self.processors = processors.Processors()
         self.inputs = Inputs(
-            {k: (v[0], v[1]) for k, v in record.get("cache", {}).get("inputs", {}).items()},
+            {
+                k: (v[0], v[1])
+                for r in (*self.kept.builds.values(), record)
+                for k, v in r.get("cache", {}).get("inputs", {}).items()
+            },
             self.processors.map,
         )
         self.tool = stamp.tool_id()
-        self.work = request.out / ".work"
+        self.work = request.out / cache.WORK
         self.staged = self.work / "new"
         self.signers: dict[str, sign.Signer] = {}
         self.made: dict[str, Made] = {}
@@ -89,6 +88,11 @@ class _Build:
             raise InputWrong(f"SOURCE_DATE_EPOCH is {self.asked['epoch']!r}, not a number") from error
         shutil.rmtree(self.staged, ignore_errors=True)
         self.staged.mkdir(parents=True)
+        if self.kept.damaged:
+            self.tell(
+                "cache", Level.NOTE, f"somebody changed {len(self.kept.damaged)} earlier builds: removed, not used"
+            )
+            self.kept.clean()
         try:
             self.sources = images.Sources(self.spec, self._kernel(), self.work, epoch)
             keys = {name: self.signer(name).public_key for name in self.spec.keys}
@@ -102,8 +106,10 @@ class _Build:
                     self.super(image)
             for image in self._vbmetas():
                 self.vbmeta(image)
-            for name, data in storage.outputs(self.spec, luns, self._written()).items():
+            written = self._written()
+            for name, data in storage.outputs(self.spec, luns, written).items():
                 self.stage_small(name, data)
+            self._tell_sparse(written)
             for s in self.signers.values():
                 s.finish()
             self.verify(keys, luns)
@@ -155,6 +161,24 @@ class _Build:
     def told(self, step: str, total: int) -> Callable[[int], None]:
         return lambda done: self.tell(step, Level.PROGRESS, "", done, total)
 
+    def place(self, name: str) -> str:
+        """Where an image is to lie, seen from the output folder. Those for super only are out of the way."""
+        image = self.spec.images[name]
+        if name not in self.members:
+            return f"{name}.img"
+        return f"logical/{name}.img" if image.output else f"{cache.WORK}/logical/{name}.img"
+
+    def outputs(self, name: str) -> list[str]:
+        """The files of an image that was made."""
+        step = self.steps.get(name)
+        return [f for f, _ in step["files"]] if step else [self.place(name)]
+
+    def stage(self, place: str) -> Path:
+        """A path for a new output."""
+        path = self.staged / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
     def open(self, path: Path) -> File:
         file = File(path)
         self._open.append(file)
@@ -193,27 +217,38 @@ class _Build:
         self.keep(image, self.key(image, ids, owner), made[0], made[2], made[3])
         self.tell(image.name, Level.DONE, f"{self.made[image.name].size_bytes} bytes")
 
-    def _content(self, image: Image) -> tuple[list[tuple[Path, Path]], Any, bytes, int]:
-        """Build from segments. Returns the files that hold the image as (where it is now, where it will be), and more."""
-        segments = images.CONTENTS[image.kind](image, self.sources)
+    @contextmanager
+    def _named(self, image: Image) -> Iterator[None]:
+        """What is wrong with a content is told with its place in the specification."""
+        try:
+            yield
+        except InputWrong as error:
+            line, column = toml_places.place(self.spec.text, ("image", image.name))
+            where = f"{self.spec.file}:{line}:{column}: image.{image.name}"
+            raise InputWrong(f"{where}: {error.message}", error.hint) from error
+
+    def _content(self, image: Image) -> tuple[list[Path], Any, bytes, int]:
+        """Build from segments. Returns the files that hold the image, and more."""
+        with self._named(image):
+            segments = images.CONTENTS[image.kind](image, self.sources)
         self._open += [s.source for s in segments if isinstance(s, Span) and isinstance(s.source, File)]
         length = size(segments)
-        member = image.name in self.members and image.file
-        target = self.staged / f"{image.name}.img"
-        if image.protection and image.protection.footer == "hashtree" and not member and not image.sparse:
+        # Of a file that only super wants just the tail is written.
+        stays = image.file if image.name in self.members and not image.output else None
+        target = self.stage(self.place(image.name))
+        if image.protection and image.protection.footer == "hashtree" and not stays and not image.sparse:
             made = self._copied(image, image.protection, segments, target)
-            return [(target, self.request.out / target.name)], *made, length
+            return [target], *made, length
         bound, vbmeta, rest = None, b"", []
         if image.protection:
             bound = self.bind(image, image.protection, segments)
             vbmeta = self._own_vbmeta(image.name, image.protection, bound.descriptor)
             rest = [*bound.tail, *images.footed(bound, length, vbmeta)]
-        if member and image.file:
-            tail = self.work / f"{image.name}.tail"
+        if stays:
+            tail = target.with_suffix(".tail")
             files.write(tail, rest)
-            return [(image.file, image.file), (tail, tail)], bound, vbmeta, length
-        self._write(target, [*segments, *rest], image.sparse)
-        return [(target, self.request.out / target.name)], bound, vbmeta, length
+            return [stays, tail], bound, vbmeta, length
+        return self._write(image, target, [*segments, *rest]), bound, vbmeta, length
 
     def _copied(self, image: Image, p: Protection, segments: list[Segment], target: Path) -> tuple[images.Bound, bytes]:
         """Protect a content and write it on the way, so that it is read once; zeros stay holes."""
@@ -227,10 +262,10 @@ class _Build:
             file.truncate(end)
         return bound, vbmeta
 
-    def _filesystem(self, image: Image) -> tuple[list[tuple[Path, Path]], Any, bytes, int]:
-        member = image.name in self.members
-        raw = (self.work if member or image.sparse else self.staged) / f"{image.name}.img"
-        images.make_filesystem(image, self.sources, raw)
+    def _filesystem(self, image: Image) -> tuple[list[Path], Any, bytes, int]:
+        raw, target = self.work / f"{image.name}.img", self.stage(self.place(image.name))
+        with self._named(image):
+            images.make_filesystem(image, self.sources, raw)
         content = self.open(raw)
         length, bound, vbmeta = len(content), None, b""
         if image.protection:
@@ -239,11 +274,12 @@ class _Build:
             with raw.open("r+b") as file:
                 end = files.append(file.fileno(), length, [*bound.tail, *images.footed(bound, length, vbmeta)])
                 file.truncate(end)
-        if not member and image.sparse:
-            target = self.staged / f"{image.name}.img"
-            self._write(target, [Span(self.open(raw), 0, raw.stat().st_size)], sparse_file=True)
-            return [(target, self.request.out / target.name)], bound, vbmeta, length
-        return [(raw, raw if member else self.request.out / raw.name)], bound, vbmeta, length
+        if image.sparse:
+            made = self._write(image, target, [whole_of(self.open(raw))])
+            raw.unlink()
+            return made, bound, vbmeta, length
+        raw.replace(target)
+        return [target], bound, vbmeta, length
 
     def bind(
         self, image: Image, p: Protection, segments: Sequence[Segment], seen: files.Into | None = None
@@ -257,33 +293,50 @@ class _Build:
             rollback_index=p.rollback_index,
         )  # fmt: skip
 
-    def _write(self, target: Path, segments: list[Segment], sparse_file: bool) -> None:
-        if sparse_file:
-            source = Joined(segments)
-            if len(source) % sparse.BLOCK_BYTES:
-                raise InputWrong(
-                    f"{target.name}: a sparse image needs whole blocks of 4096 bytes, here are {len(source)} bytes"
-                )
-            files.write_at(target, sparse.stream(source))
-        else:
+    def _write(self, image: Image, target: Path, segments: list[Segment]) -> list[Path]:
+        """Write an image as its specification wants it. Returns the files."""
+        if not image.sparse:
             files.write(target, segments)
+            return [target]
+        source = Joined(segments)
+        if len(source) % sparse.BLOCK_BYTES:
+            raise InputWrong(
+                f"{target.name}: a sparse image needs whole blocks of 4096 bytes, here are {len(source)} bytes"
+            )
+        if not image.piece_bytes:
+            files.write_at(target, sparse.stream(source))
+            return [target]
+        pieces = sparse.split(sparse.scan(source), image.piece_bytes)
+        where = [target.with_name(f"{target.name}.{n}") for n in range(len(pieces))]
+        for path, piece in zip(where, pieces, strict=True):
+            files.write(path, sparse.build(piece))
+        return where
 
     def reuse(self, image: Image, key: str) -> bool:
-        """Take an image of the last build, when it is the same and nobody touched its files."""
-        old = self.old.get(image.name)
-        if not old or old["key"] != key or not all(intact(Path(p), sig) for p, sig in old["files"]):
+        """Take an image of an earlier build, when it is the same and nobody touched its files."""
+        for folder, steps in self.old:
+            old = steps.get(image.name)
+            if old and old["key"] == key and all(intact(Path(folder, f), sig) for f, sig in old["files"]):
+                break
+        else:
             return False
-        segments = tuple(whole_of(self.open(Path(p))) for p, _ in old["files"])
+        where = [Path(folder, f) for f, _ in old["files"]]
+        if folder != str(self.request.out):
+            for f, _ in old["files"]:
+                if not Path(f).is_absolute():
+                    cache.link(str(Path(folder, f)), str(self.stage(f)))
+        segments = tuple(whole_of(self.open(p)) for p in where)
         self.made[image.name] = Made(key, segments, bytes.fromhex(old["vbmeta"]), old["content_bytes"])
         self.steps[image.name] = old
         return True
 
-    def keep(self, image: Image, key: str, where: list[tuple[Path, Path]], vbmeta: bytes, content_bytes: int) -> None:
-        segments = tuple(whole_of(self.open(now)) for now, _ in where)
+    def keep(self, image: Image, key: str, where: list[Path], vbmeta: bytes, content_bytes: int) -> None:
+        segments = tuple(whole_of(self.open(path)) for path in where)
         self.made[image.name] = Made(key, segments, vbmeta, content_bytes)
+        names = [str(p.relative_to(self.staged)) if p.is_relative_to(self.staged) else str(p.absolute()) for p in where]
         self.steps[image.name] = {
             "key": key, "vbmeta": vbmeta.hex(), "content_bytes": content_bytes,
-            "files": [[str(later.absolute()), signature(now)] for now, later in where],
+            "files": [[name, signature(path)] for name, path in zip(names, where, strict=True)],
         }  # fmt: skip
         self.fresh.append(image.name)
 
@@ -310,10 +363,9 @@ class _Build:
             segments = lp.build([metadata] * image.slot_count, contents)
         except InputWrong as error:
             raise InputWrong(f"super-fit: {error.message.removeprefix('super: ')}", error.hint) from error
-        target = self.staged / f"{image.name}.img"
-        self._write(target, segments, image.sparse)
-        self.keep(image, key, [(target, self.request.out / target.name)], b"", size(segments))
-        self.tell(image.name, Level.DONE, f"{target.stat().st_size} bytes")
+        target = self.stage(self.place(image.name))
+        self.keep(image, key, self._write(image, target, segments), b"", size(segments))
+        self.tell(image.name, Level.DONE, f"{self.made[image.name].size_bytes} bytes")
 
     # --- vbmeta
 
@@ -378,11 +430,24 @@ class _Build:
             self.fresh.append(Path(name).stem if name.endswith(".img") else name)
 
     def _written(self) -> dict[str, Written]:
-        return {
-            name: Written(f"{name}.img", made.content_bytes if self.spec.images[name].sparse and not made.vbmeta else
-                          self._expanded_bytes(name), self.spec.images[name].sparse)
-            for name, made in self.made.items() if name not in self.members
-        }  # fmt: skip
+        out = {}
+        for name, made in self.made.items():
+            image = self.spec.images[name]
+            if image.output or name not in self.members:
+                plain = image.sparse and not made.vbmeta
+                length = made.content_bytes if plain else self._expanded_bytes(name)
+                out[name] = Written(tuple(self.outputs(name)), length, image.sparse)
+        return out
+
+    def _tell_sparse(self, written: Mapping[str, Written]) -> None:
+        """The files that XML names must be raw for programs that know no sparse files, and they do not complain."""
+        named = {p.image for lun in self.spec.luns for p in lun.partitions if p.image}
+        for name in sorted(n for n in named if written[n].sparse):
+            self.tell(
+                name, Level.NOTE,
+                f'{written[name].files[0]} is sparse: qdl of before mid-2025, such as Debian 12\'s, writes it as it is; '
+                f'sparse = false in [image.{name}] suits every program',
+            )  # fmt: skip
 
     def _expanded_bytes(self, name: str) -> int:
         """Bytes of an image on the device."""
@@ -430,8 +495,8 @@ class _Build:
 
     @contextmanager
     def _reader(self, image: Image) -> Iterator[Any]:
-        path = self.now(f"{image.name}.img")
-        source = verify.Expanded(image.name, path) if image.sparse else File(path)
+        paths = [self.now(f) for f in self.outputs(image.name)]
+        source = verify.Expanded(image.name, paths) if image.sparse else File(paths[0])
         try:
             yield source
         finally:
@@ -472,32 +537,28 @@ class _Build:
     def publish(self) -> Built:
         """Move everything staged into its place, then write the record: without it nothing counts as built."""
         out = self.request.out
-        (out / stamp.RECORD).unlink(missing_ok=True)
-        for path in sorted(self.staged.iterdir()):
-            path.replace(out / path.name)
-        names = [f"{n}.img" for n in self.spec.images if n not in self.members]
+        published = [n for n, i in self.spec.images.items() if i.output or n not in self.members]
+        names = [f for n in published for f in self.outputs(n)]
         names += [f"{kind}{lun.number}{end}" for lun in self.spec.luns for kind, end in
                   (("gpt_main", ".bin"), ("gpt_backup", ".bin"), ("rawprogram", ".xml"), ("patch", ".xml"))]  # fmt: skip
-        for step in self.steps.values():  # renaming changed their times
-            step["files"] = [[p, signature(Path(p))] for p, _ in step["files"]]
-        outputs = {str((out / n).absolute()): signature(out / n) for n in names}
-        outputs |= {p: sig for step in self.steps.values() for p, sig in step["files"]}
-        record = {
+        where = {n: self.now(n) for n in names} | {
+            f: self.now(f) for step in self.steps.values() for f, _ in step["files"]
+        }
+        record: dict[str, Any] = {
             "schema": stamp.SCHEMA, "product": self.spec.product, "version": self.spec.version,
             "development_key": self.development,
-            "files": {n: {"bytes": (out / n).stat().st_size, "sha256": _digest(out / n)} for n in names},
+            "files": {n: {"bytes": where[n].stat().st_size, "sha256": _digest(where[n])} for n in names},
             "partitions": self._partitions(),
             "signatures": [r.as_dict() for s in self.signers.values() for r in s.log],
-            "kernel": self._kernel_told(),
+            "kernel": self._kernel_told(), "kept": {},
             "cache": {
                 "request": self.asked, "tool": self.tool, "spec": hashlib.sha256(self.spec.text.encode()).hexdigest(),
-                "inputs": self.inputs.used, "folders": self.inputs.folders, "outputs": outputs, "steps": self.steps,
+                "inputs": self.inputs.used, "folders": self.inputs.folders,
+                "outputs": {n: signature(p) for n, p in where.items()}, "steps": self.steps,
             },
         }  # fmt: skip
-        temporary = out / f".{stamp.RECORD}.new"
-        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", "utf-8")
-        temporary.replace(out / stamp.RECORD)
-        return Built.of(record, out, self.fresh)
+        cache.publish(str(out), record)
+        return Built.of(self.kept.sign(self.kept.keep(record), record), out, self.fresh)
 
     def _kernel_told(self) -> dict[str, str]:
         k = self.sources.kernel

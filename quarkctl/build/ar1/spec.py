@@ -5,6 +5,7 @@ The user's page is docs/ar1-images.md. Paths are relative to the file.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -14,14 +15,19 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from quarkctl.build.ar1.located import Document, Table
+from quarkctl.errors import UsageWrong
 from quarkctl.formats import avb, gpt
+from quarkctl.formats.mcuboot_image import Version
+from quarkctl.formats.toml_places import Path as Keys
 
 SCHEMA = "quarkctl.ar1/1"
 #: Names that are derived instead of drawn: GUIDs of disks, partitions and file systems.
 NAMESPACE = UUID("9f0c9a52-54d1-5a0c-8f0e-4c9f3a6f7b21")
 COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
 _NAME = re.compile(r"[a-z0-9_]{1,32}")
+_PARTITION = re.compile(r"[!-~]{1,36}")
 RELEASE = "quarkctl"
+_PIECE_BYTES_MIN = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -87,12 +93,15 @@ class Member:
 
 @dataclass(frozen=True)
 class Image:
-    """One image to build. Which fields are used depends on ``kind``."""
+    """One image to build. Which fields are used depends on ``kind``. ``output``: a file of its own, also inside a super.
+    ``piece_bytes``: sparse files have at most so many; 0 for one of any size."""
 
     name: str
     kind: str
     protection: Protection | None = None
     sparse: bool = False
+    output: bool = True
+    piece_bytes: int = 0
     header_version: int = 4
     kernel: str = ""
     kernel_compress: str = "none"
@@ -173,10 +182,7 @@ def load(file: Path, *, version: str = "", key: str = "") -> Spec:
     product = d.text("product")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", product):
         raise d.wrong("product", f"is {product!r}", hint="letters, digits and -, at most 31")
-    reader = _Reader(d, file.parent, product, version or d.text("version"))
-    if not version:
-        d.text("version")
-    d.text("version", "")
+    reader = _Reader(d, file.parent, product, _version(d, version))
     kernel = d.table("kernel", {})
     kernel_image = kernel.text("image", "debian")
     modules = kernel.texts("modules")
@@ -199,20 +205,53 @@ def load(file: Path, *, version: str = "", key: str = "") -> Spec:
     )  # fmt: skip
 
 
+def _version(d: Document, instead: str) -> str:
+    """Three numbers: the agent tells them, and the bundle and devices compare them."""
+    if instead and _bad_version(instead):
+        raise UsageWrong(f"--version is {instead!r}: {_bad_version(instead)}", hint="--version 1.2.3")
+    text = d.text("version", instead or ...)
+    if _bad_version(text):
+        raise d.wrong("version", f"is {text!r}: {_bad_version(text)}", hint='version = "1.2.3"')
+    return instead or text
+
+
+def _bad_version(text: str) -> str:
+    if not re.fullmatch(r"\d+\.\d+\.\d+(\+\d+)?", text, re.ASCII):
+        return "it must be three numbers"
+    try:
+        Version.parse(text)
+    except UsageWrong as error:
+        return error.message.partition(": ")[2]
+    return ""
+
+
 def _check_references(d: Document, images: Mapping[str, Image], keys: Mapping[str, Key]) -> None:
     for image in images.values():
-        used = [image.key] if image.kind == "vbmeta" and image.key else []
+        at: Keys = ("image", image.name)
+        key, key_at = (image.key, (*at, "key")) if image.kind == "vbmeta" else ("", at)
         if image.protection and image.protection.key:
-            used.append(image.protection.key)
-        for key in used:
-            if key not in keys:
-                raise d.wrong(("image", image.name), f"names the key {key}", hint=f"[keys.{key}] is missing")
-        for other in [*image.include, *(m.image for m in image.members if m.image)]:
+            key, key_at = image.protection.key, (*at, "avb", "key")
+        if key and key not in keys:
+            raise d.wrong(key_at, f"is {key!r}", hint=f"[keys.{key}] is missing" + _near(key, keys))
+        members = [(m.image, (*at, "partition", n, "image")) for n, m in enumerate(image.members) if m.image]
+        included = [(o, (*at, "include", n)) for n, o in enumerate(image.include)]
+        for other, other_at in [*included, *members]:
             if other not in images:
-                raise d.wrong(("image", image.name), f"names the image {other}", hint=f"[image.{other}] is missing")
-        for other in image.include:
+                raise d.wrong(other_at, f"is {other!r}", hint=f"[image.{other}] is missing" + _near(other, images))
+        for n, other in enumerate(image.include):
             if images[other].protection is None and images[other].kind != "vbmeta":
-                raise d.wrong(("image", image.name, "include"), f"includes {other}, which has no avb table")
+                raise d.wrong(
+                    (*at, "include", n), f"is {other!r}, which has no avb table", hint="leave it out, or add one"
+                )
+            if other in image.include[:n]:
+                raise d.wrong((*at, "include", n), f"is {other!r}, which stands there already", hint="once is enough")
+            if other == image.name:
+                raise d.wrong((*at, "include", n), "is itself", hint="leave it out")
+
+
+def _near(name: str, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; {near[0]}?" if near else ""
 
 
 class _Reader:
@@ -237,7 +276,13 @@ class _Reader:
         out = {}
         for name, t in self.d.named("keys"):
             signer = t.text("signer")
-            if ":" not in signer:
+            if signer.partition(":")[0] not in ("pkcs11", "helper", "detached"):
+                if not (instead or (self.folder / signer).is_file()):
+                    raise t.wrong(
+                        "signer",
+                        f"is {signer!r}: there is no such file",
+                        hint="a PEM file, or pkcs11:, helper: or detached:",
+                    )
                 signer = str(self.folder / signer)
             algorithm = t.text("algorithm", "SHA256_RSA4096", among=list(avb.ALGORITHM_NAMES.values())[1:])
             t.done()
@@ -250,15 +295,24 @@ class _Reader:
         kind = t.text("kind", among=list(_KINDS))
         fields: dict[str, Any] = _KINDS[kind](self, name, t)
         protection = self.protection(name, t) if "avb" in t and kind not in ("vbmeta", "super") else None
-        sparse = t.flag("sparse", False)
+        sparse, piece_bytes = self._sparse(t, kind)
+        output = t.flag("output", True)
         t.done()
-        return Image(name, kind, protection, sparse, **fields)
+        return Image(name, kind, protection, sparse, output, piece_bytes, **fields)
+
+    def _sparse(self, t: Table, kind: str) -> tuple[bool, int]:
+        """``true``, or the size that its pieces may have."""
+        pieces = t.size("sparse", low=_PIECE_BYTES_MIN) if t.is_text("sparse") else 0
+        sparse = bool(pieces) or t.flag("sparse", False)
+        if sparse and kind == "vbmeta":
+            raise t.wrong("sparse", "is for what is flashed in pieces; a vbmeta image is small", hint="leave it out")
+        return sparse, pieces
 
     def protection(self, name: str, image: Table) -> Protection:
         t = image.table("avb")
         footer = t.text("footer", among=["hash", "hashtree"])
         partition = t.text("partition", name)
-        size = t.size("partition_size", 0, multiple=4096)
+        size = t.size("partition_size", ... if footer == "hash" else 0, multiple=4096)
         salt = t.text("salt", "")
         if not re.fullmatch(r"([0-9a-fA-F]{2}){0,64}", salt):
             raise t.wrong("salt", "is not hexadecimal of at most 64 bytes")
@@ -276,8 +330,8 @@ class _Reader:
                 "", "has a key of its own, so a vbmeta chains it, and needs a rollback index location",
                 hint="rollback_index_location = 1, unique",
             )  # fmt: skip
-        if footer == "hash" and not size:
-            raise t.wrong("", "partition_size is missing", hint='partition_size = "64 MiB"')
+        if "partition_size" in t and not size:
+            raise t.wrong("partition_size", "is 0", hint='such as "64 MiB"')
         t.done()
         return made
 
@@ -324,9 +378,9 @@ class _Reader:
 
     def _files(self, t: Table, key: str) -> list[Path]:
         out = []
-        for name in t.texts(key):
+        for n, name in enumerate(t.texts(key)):
             if not (self.folder / name).is_file():
-                raise t.wrong(key, f"names {name!r}: there is no such file")
+                raise t.wrong(key, f"names {name!r}: there is no such file", element=n)
             out.append(self.folder / name)
         return out
 
@@ -344,8 +398,14 @@ class _Reader:
             "folder": self.path(t, "folder", folder=True),
             "manifest": self.path(t, "manifest", needed=False),
             "size_bytes": t.size("size", 0, multiple=4096),
-            "label": t.text("label", name[:16]),
+            "label": self._label(t, name[:16]),
         }
+
+    def _label(self, t: Table, default: str) -> str:
+        label = t.text("label", default)
+        if len(label.encode()) > 16 or not label.isprintable():
+            raise t.wrong("label", f"is {label!r}", hint="at most 16 letters")
+        return label
 
     def raw(self, name: str, t: Table) -> dict[str, Any]:
         return {"file": self.path(t, "file")}
@@ -408,9 +468,17 @@ class _Reader:
             name = p.text("name")
             image = p.text("image", "")
             if image and image not in images:
-                raise p.wrong("image", f"is {image!r}", hint=f"[image.{image}] is missing")
-            length = 0 if p.says("size", "grow") else p.size("size", multiple=sector_bytes)
+                raise p.wrong("image", f"is {image!r}", hint=f"[image.{image}] is missing" + _near(image, images))
+            if parts and not parts[-1].size_bytes:
+                raise p.wrong("", f"comes after {parts[-1].name}, which grows", hint="what grows must be the last one")
+            length = 0 if p.says("size", "grow") else p.size("size", multiple=sector_bytes, low=sector_bytes)
             ab = p.flag("ab", False)
+            if ab and not length:
+                raise p.wrong("size", "is grow, and there are two of it", hint="a size, or ab = false")
+            if not _PARTITION.fullmatch(name + ("_a" if ab else "")):
+                raise p.wrong(
+                    "name", f"is {name!r}", hint="1 to 36 plain letters, digits and signs, _a and _b included"
+                )
             both = p.text("slots", "a", among=["a", "both"])
             extra = gpt.attributes(read_only=int(p.flag("read_only", False)))
             for slot in ("a", "b") if ab else ("",):
@@ -423,8 +491,6 @@ class _Reader:
                     )
                 )  # fmt: skip
             p.done()
-        if [p.size_bytes for p in parts].count(0) > (1 if not parts or not parts[-1].size_bytes else 0):
-            raise t.wrong("partition", "that grows must be the last one, and only one")
         t.done()
         return Lun(number, size, self.guid("lun", number), tuple(parts))
 

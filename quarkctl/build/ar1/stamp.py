@@ -1,7 +1,7 @@
 """Whether a build has anything to do: looked up without reading an input and without importing what builds.
 
-The record of the last build (``ar1.json``) holds the signature of every input, output and tool. While all of them look
-untouched, the same build would give the same bytes.
+The record of a build (``ar1.json``) holds the signature of every input, output and tool. While all of them look
+untouched, the same build would give the same bytes. Outputs are named as seen from the folder that holds them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from quarkctl import __version__
@@ -18,7 +19,7 @@ from quarkctl.build.programs import find
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA = "quarkctl.ar1-build/1"
+SCHEMA = "quarkctl.ar1-build/2"
 RECORD = "ar1.json"
 _PROGRAMS = ("mke2fs", "debugfs", "mkfs.erofs", "aarch64-linux-gnu-gcc")
 
@@ -31,6 +32,7 @@ def asked(spec: str | Path, version: str, key: str) -> dict[str, str]:
     }  # fmt: skip
 
 
+@cache
 def tool_id() -> str:
     """Changes when quarkctl or a program that it runs is another one."""
     h = hashlib.sha256(__version__.encode())
@@ -47,28 +49,53 @@ def tool_id() -> str:
     return h.hexdigest()
 
 
-def load(out: str | Path) -> dict[str, Any]:
-    """The record of the last build; empty when there is none or it is damaged."""
+def build_id(request: dict[str, str]) -> str:
+    """Names what was asked for: the request, the text of the specification, and the tool."""
+    return digest([request, _spec_digest(request), tool_id()])[:32]
+
+
+def digest(what: object) -> str:
+    """SHA-256 of what JSON can tell."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _spec_digest(request: dict[str, str]) -> str:
     try:
-        with open(os.path.join(out, RECORD), encoding="utf-8") as file:
+        with open(request["spec"], "rb") as spec:
+            return hashlib.sha256(spec.read()).hexdigest()
+    except OSError:
+        return ""
+
+
+def load(folder: str | Path) -> dict[str, Any]:
+    """The record of a build; empty when there is none, it is damaged, or somebody else wrote into it."""
+    try:
+        with open(os.path.join(folder, RECORD), encoding="utf-8") as file:
             raw = json.load(file)
     except (OSError, ValueError):
         return {}
-    return raw if isinstance(raw, dict) and raw.get("schema") == SCHEMA else {}
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA or raw.pop("seal", "") != digest(raw):
+        return {}
+    return raw
 
 
-def unchanged(record: dict[str, Any], request: dict[str, str]) -> bool:
-    """Whether everything that the record names is as it was."""
+def save(folder: str | Path, record: dict[str, Any]) -> None:
+    """Write a record, whole or not at all."""
+    path = os.path.join(folder, RECORD)
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        file.write(json.dumps({**record, "seal": digest(record)}, indent=1, sort_keys=True) + "\n")
+    os.replace(f"{path}.new", path)
+
+
+def unchanged(record: dict[str, Any], request: dict[str, str], folder: str | Path) -> bool:
+    """Whether everything that the record names is as it was, with outputs in ``folder``."""
     try:
         cache = record["cache"]
-        if cache["request"] != request or cache["tool"] != tool_id():
+        if cache["request"] != request or cache["tool"] != tool_id() or cache["spec"] != _spec_digest(request):
             return False
-        with open(request["spec"], "rb") as spec:
-            if cache["spec"] != hashlib.sha256(spec.read()).hexdigest():
-                return False
         return (
             all(intact(p, sig) for p, (sig, _) in cache["inputs"].items())
-            and all(intact(p, sig) for p, sig in cache["outputs"].items())
+            and all(intact(os.path.join(folder, p), sig) for p, sig in cache["outputs"].items())
             and all(folder_signature(p) == digest for p, digest in cache["folders"].items())
         )
     except (KeyError, TypeError, ValueError, AttributeError, OSError):
@@ -77,5 +104,5 @@ def unchanged(record: dict[str, Any], request: dict[str, str]) -> bool:
 
 def told(record: dict[str, Any], out: str | Path) -> dict[str, Any]:
     """What a build of nothing tells: the fields of `quarkctl.build.ar1.request.Built`."""
-    names = ("product", "version", "files", "partitions", "signatures", "kernel", "development_key")
+    names = ("product", "version", "files", "partitions", "signatures", "kernel", "development_key", "kept")
     return {**{n: record[n] for n in names}, "out": str(out), "made": []}

@@ -1,14 +1,16 @@
 """The AR1's part of a bundle: images cut into what is really written, and the flashmap by which qdl flashes them too.
 
-Source of the flashmap: linux-msm/qdl ``flashmap.c`` (version 1.1.0). qdl cannot seek in a ZIP file, so an Android sparse
-image becomes one raw member for each run of data, with a ``<program>`` of its own; holes are simply not there.
+Source of the flashmap: linux-msm/qdl ``flashmap.c`` (version 1.1.0: one product, one layout, one programmer; memory, slot
+and files of each entry; XML by its root, ``patches``, or ``data`` with at least one ``<program>``) and ``file.c``. qdl
+cannot seek in a ZIP file, so an Android sparse image becomes one raw member for each run of data, with a ``<program>`` of
+its own; holes are simply not there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from quarkctl.build.bundle import write
 from quarkctl.build.bundle.write import BLOCK_BYTES, Content
@@ -94,39 +96,52 @@ def from_rawprogram(
 
     Files whose partitions have a slot (``boot_a``) become the image of the partition without it (``boot``); tables and
     the like, which are not a partition's content, are small files. XML is written anew where sparse files are cut.
+    What XML names lies beside it, and is called in the bundle as the XML calls it.
     """
-    files = {name: _small(builds, name) for name in [programmer, *patches]}
+    files: dict[str, bytes] = {}
+
+    def keep(name: str, data: bytes) -> None:
+        if files.setdefault(name, data) != data:
+            raise InputWrong(f"two different files are called {name}", hint="qdl knows them by that name alone")
+
+    for name in [programmer, *patches]:
+        keep(PurePosixPath(name).name, _small(builds, name))
     parts: dict[str, Part] = {}
-    made: list[tuple[str, bytes]] = []
+    made: list[str] = []
     for name in programs:
-        listed = rawprogram.parse_programs(_small(builds, name))
+        folder = PurePosixPath(name).parent
         out: list[Program] = []
-        for p in listed:
+        for p in rawprogram.parse_programs(_small(builds, name)):
             if not p.filename:
                 continue
             if "GPT" in p.label:
-                files[p.filename] = _small(builds, p.filename)
+                keep(p.filename, _small(builds, str(folder / p.filename)))
                 out.append(p)
                 continue
             target = p.label[:-2] if p.label.endswith(("_a", "_b")) else p.label
             known = parts.get(target)
             if known is None:
-                known = parts[target] = part(target, _file(builds, p.filename), p.filename)
+                known = parts[target] = part(target, _file(builds, str(folder / p.filename)), p.filename)
             elif not known.pieces[0][1].name.startswith(p.filename):
                 raise InputWrong(
                     f"{name}: the slots of {target} get different files", hint="a release has one for both"
                 )
             out += _rewritten(p, known)
-        made.append((name, rawprogram.build_programs(out)))
+        if out:  # qdl takes XML without any <program> for an unknown file
+            made.append(PurePosixPath(name).name)
+            keep(made[-1], rawprogram.build_programs(out))
+    if not made:
+        raise InputWrong(f"{', '.join(programs)}: no program names a file", hint="quarkctl build ar1 makes such files")
     flashmap = {
         "version": "1.1.0",
         "products": [{"name": product, "layouts": [{
-            "name": memory, "programmer": [programmer],
-            "programmable": [{"memory": memory, "slot": 0, "files": [*programs, *patches]}],
+            "name": memory, "programmer": [PurePosixPath(programmer).name],
+            "programmable": [{
+                "memory": memory, "slot": 0, "files": [*made, *(PurePosixPath(n).name for n in patches)],
+            }],
         }]}],
     }  # fmt: skip
-    small = [(FLASHMAP_NAME, canonical.build(flashmap)), *files.items(), *made]
-    return Storage(tuple(parts.values()), tuple(small))
+    return Storage(tuple(parts.values()), ((FLASHMAP_NAME, canonical.build(flashmap)), *files.items()))
 
 
 def _rewritten(program: Program, image: Part) -> Iterator[Program]:

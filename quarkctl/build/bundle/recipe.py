@@ -37,7 +37,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from quarkctl.build.bundle import ar1, write
 from quarkctl.build.bundle.ar1 import Part, Storage
@@ -156,11 +156,19 @@ def _ar1(raw: Fields, builds: Path, chips: dict[str, ChipRelease], product: str)
         for image in images:
             name = image.text("file")
             path = _file(builds, name)
-            parts.append(ar1.part(image.text("target"), path, name if programs else f"ar1/{path.name}"))
+            parts.append(
+                ar1.part(image.text("target"), path, _beside(programs[0], name) if programs else f"ar1/{path.name}")
+            )
             image.end()
         storage = ar1.beside(tuple(parts), storage)
     raw.end()
     return replace(storage, parts=tuple(sorted(storage.parts, key=lambda p: p.target != VBMETA)))
+
+
+def _beside(xml: str, name: str) -> str:
+    """As the XML calls a file that lies beside it, or below."""
+    path, folder = PurePosixPath(name), PurePosixPath(xml).parent
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else name
 
 
 def _check_vbmeta(release: ChipRelease, parts: Sequence[Part], where: str) -> None:
