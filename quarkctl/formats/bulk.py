@@ -121,6 +121,7 @@ def decode(wire: bytes) -> Frames:
     edges = np.flatnonzero(empty[1:] != empty[:-1])
     edges += 1
     codes = raw + empty.view(np.uint8)
+    del empty
     start, end, lines = _without_smp(wire, codes, edges[::2].copy(), edges[1::2].copy())
     size = end - start - 1
     for i in np.flatnonzero(size > FAST_MAX).tolist():
