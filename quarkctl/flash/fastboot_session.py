@@ -25,12 +25,15 @@ WINDOW_BYTES = 64 << 20
 
 
 def accepts(sources: Sequence[str]) -> bool:
-    """Image files, a folder of them, or XML that says to which partitions they go."""
-    if fastboot_xml.accepts(sources):
-        return True
+    """Image files, or a folder of them."""
     if len(sources) == 1 and Path(sources[0]).is_dir():
         return any(p.suffix in _SUFFIXES for p in Path(sources[0]).iterdir())
     return all(Path(s.rpartition("@")[0] or s).suffix in _SUFFIXES for s in sources)
+
+
+def adapts(sources: Sequence[str]) -> bool:
+    """XML that says to which partitions images go: made for emergency download, and possible where the device is here."""
+    return fastboot_xml.accepts(sources)
 
 
 def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
