@@ -52,9 +52,10 @@ def command(app: typer.Typer) -> Any:
     bare = copy(app)
     bare.info, bare.registered_commands = copy(app.info), []
     bare.info.cls = Lazy
-    group = typer.main.get_command(bare)
-    assert isinstance(group, Lazy)
-    group.known = {_name(info): (_about(info), _maker(app, info)) for info in app.registered_commands if not info.hidden}
+    group: Any = typer.main.get_command(bare)
+    group.known = {
+        _name(info): (_about(info), _maker(app, info)) for info in app.registered_commands if not info.hidden
+    }
     return group
 
 

@@ -113,8 +113,7 @@ def _parser() -> Any:
     def quarkctl() -> None:
         """Build, flash and diagnose the firmware of dual-chip smart glasses."""
 
-    made = typer.main.get_command(root)
-    assert isinstance(made, Lazy)
+    made: Any = typer.main.get_command(root)
     made.known = {name: (about, maker(name)) for name, about in VERBS.items()}
     return made
 

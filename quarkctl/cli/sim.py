@@ -289,6 +289,12 @@ def ar1(
         list[str] | None,
         typer.Option(metavar="PARTITION[+OFFSET[:BYTES]]", help="Damage bytes on its storage; may be repeated."),
     ] = None,
+    cut_after: Annotated[
+        int | None,
+        typer.Option(
+            "--cut-after", min=1, metavar="BYTES", help="Its power fails in the write of that byte from now on."
+        ),
+    ] = None,
     lock: Annotated[bool | None, typer.Option("--lock/--unlock", help="What its boot loader may start.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until a system that starts talks, or does not start.")] = False,
     timeout: Annotated[float, typer.Option(min=1, metavar="S", help="Of --wait.")] = 120.0,
@@ -311,6 +317,7 @@ def ar1(
     requests += [{"command": "battery", "soc_pct": soc}] if soc is not None else []
     requests += [{"command": "lock", "on": lock}] if lock is not None else []
     requests += [{"command": "flip", **_range(word)} for word in flip or ()]
+    requests += [{"command": "cut", "after_bytes": cut_after}] if cut_after else []
     requests += [{"command": "enter", "mode": mode}] if mode else []
     requests += [{"command": "cable", "action": cable}] if cable else []
     status = {}

@@ -175,7 +175,9 @@ def stop(name: str) -> None:
     deadline = time.monotonic() + _STOP_TIMEOUT_S
     while folder.folder_of(name).exists():
         if time.monotonic() > deadline:
-            raise LinkError(f"virtual glasses {name} do not stop", hint=kill or "kill the process that holds their lock")
+            raise LinkError(
+                f"virtual glasses {name} do not stop", hint=kill or "kill the process that holds their lock"
+            )
         time.sleep(0.01)
 
 

@@ -106,7 +106,11 @@ class _Endpoint:
 
 
 class OutEndpoint(_Endpoint):
-    """Host to device."""
+    """Host to device. It stalls once when ``stall_after`` bytes were read; 0: never."""
+
+    def __init__(self, packet_bytes: int, points: Points, stall_after: int = 0) -> None:
+        super().__init__(packet_bytes, points)
+        self._stall_left = stall_after
 
     def submit(self, transfer: Transfer) -> None:
         self._points.hit("usb-out")
@@ -121,6 +125,14 @@ class OutEndpoint(_Endpoint):
 
     def read(self, size_bytes: int) -> bytes | memoryview:
         """One transfer, or what of it fits. Waits for it. Raises Unplugged."""
+        data = self._read(size_bytes)
+        if self._stall_left > 0:
+            self._stall_left -= len(data)
+            if self._stall_left <= 0:
+                self.halt()
+        return data
+
+    def _read(self, size_bytes: int) -> bytes | memoryview:
         pieces: list[bytes | memoryview] = []
         got = 0
         with self.changed:
@@ -234,12 +246,13 @@ class UsbDevice:
     endpoint_out = 0x01
 
     def __init__(
-        self, descriptor: Descriptor, firmware: Callable[[UsbDevice], None], points: Points | None = None
-    ) -> None:
+        self, descriptor: Descriptor, firmware: Callable[[UsbDevice], None], points: Points | None = None,
+        stall_after: int = 0,
+    ) -> None:  # fmt: skip
         points = points or Points()
         self.descriptor = descriptor
         self.outgoing = InEndpoint(descriptor.packet_bytes, points)
-        self.incoming = OutEndpoint(descriptor.packet_bytes, points)
+        self.incoming = OutEndpoint(descriptor.packet_bytes, points, stall_after)
         self.configuration = 0
         self._firmware = firmware
         self._thread: threading.Thread | None = None

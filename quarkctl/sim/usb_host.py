@@ -9,6 +9,9 @@ from contextlib import suppress
 
 from quarkctl.sim.usb_device import UsbDevice
 
+#: More at once than that are not heard.
+CLIENTS_MAX = 64
+
 
 def receive(channel: socket.socket, size_bytes: int) -> bytearray:
     """Exactly so many bytes. Raises EOFError when the other end closes before, OSError."""
@@ -29,17 +32,24 @@ class Clients:
         self._listener = listener
         self._serve = serve
         self._name = name
+        self._room = threading.BoundedSemaphore(CLIENTS_MAX)
         threading.Thread(target=self._accept, name=f"{name} server", daemon=True).start()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 channel, _ = self._listener.accept()
+                if not self._room.acquire(blocking=False):
+                    channel.close()
+                    continue
                 threading.Thread(target=self._client, args=(channel,), name=f"{self._name} client", daemon=True).start()
 
     def _client(self, channel: socket.socket) -> None:
-        with channel, suppress(EOFError, OSError):
-            self._serve(channel)
+        try:
+            with channel, suppress(EOFError, OSError):
+                self._serve(channel)
+        finally:
+            self._room.release()
 
     def close(self) -> None:
         """Nobody new is served."""

@@ -16,6 +16,10 @@ from quarkctl.sim.usb_host import Clients, Port, receive
 
 #: A request with more data than any client sends in one piece ends the connection.
 _DATA_MAX = 16 << 20
+#: So do more requests, or more data in them, than wait for the device at once.
+_WAITING_MAX, _WAITING_BYTES_MAX = 4096, 64 << 20
+#: A client that says nothing is not waited for.
+_GREETING_S = 10.0
 
 
 class UsbIpServer:
@@ -29,6 +33,7 @@ class UsbIpServer:
 
     def _serve(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(_GREETING_S)
         _, command, _ = usbip.REQUEST.unpack(receive(connection, usbip.REQUEST.size))
         if command == usbip.LIST_REQUEST:
             self._list(connection)
@@ -49,6 +54,7 @@ class UsbIpServer:
                 try:
                     answer = usbip.REQUEST.pack(usbip.VERSION, usbip.IMPORT_REPLY, 0)
                     connection.sendall(answer + usbip.build_device(_record(port, device)))
+                    connection.settimeout(None)
                     serve_transfers(connection, device)
                 finally:
                     port.give_back(connection)
@@ -91,7 +97,10 @@ def serve_transfers(connection: socket.socket, device: UsbDevice) -> None:
         while True:
             request = usbip.parse_request(receive(connection, usbip.HEADER_BYTES))
             if isinstance(request, Request):
-                if request.size_bytes > _DATA_MAX:
+                with lock:
+                    waiting = sum(len(t.data) + t.actual for t in under_way.values())
+                    crowded = len(under_way) >= _WAITING_MAX or waiting >= _WAITING_BYTES_MAX
+                if not 0 <= request.size_bytes <= _DATA_MAX or crowded or request.sequence in under_way:
                     raise EOFError
                 data = memoryview(receive(connection, 0 if request.incoming else request.size_bytes))
                 number = request.sequence

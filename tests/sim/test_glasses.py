@@ -186,8 +186,8 @@ def test_what_glasses_say_of_themselves_is_what_their_contract_says(glasses: Sta
     assert sorted(status["packs"][0]) == ["ma", "present", "side", "soc_pct"]
     assert sorted(status["ar1"]) == ["boot_failure", "mode", "port", "slot"]
     assert sorted(ar1_control.state(g.name)) == [
-        "battery_soc_pct", "board", "boot_failure", "faults", "heard", "mode", "port", "programmer", "reset_reason", "serial",
-        "slot", "slots", "tcp_port", "udp_port", "unlocked", "usbip_port",
+        "battery_soc_pct", "board", "boot_failure", "faults", "heard", "mode", "port", "programmer", "reset_reason",
+        "serial", "slot", "slots", "tcp_port", "udp_port", "unlocked", "usbip_port",
     ]  # fmt: skip
     assert sorted(json.loads((folder.folder_of(g.name) / "state.json").read_text())) == [
         "board", "contract", "image", "name", "pid", "port", "qemu_pid", "serial",
@@ -204,7 +204,8 @@ def test_glasses_of_another_version_are_told_in_a_line_and_can_be_stopped(glasse
         told = quarkctl("sim", "list")
         assert told.code == 0 and told.out.strip() == line
     assert json.loads(quarkctl("sim", "list", "--json").out)["other_versions"] == [g.name]
-    for verb in (["sim", "load", "camera"], ["sim", "load", "camera", "--name", g.name], ["telemetry", "show", "-d", g.device]):
+    load = ["sim", "load", "camera"]
+    for verb in (load, [*load, "--name", g.name], ["telemetry", "show", "-d", g.device]):
         refused = quarkctl(*verb)
         assert refused.code == 4 and "another version of quarkctl" in refused.err, refused.err
     assert quarkctl("sim", "stop", g.name).code == 0 and not file.exists()

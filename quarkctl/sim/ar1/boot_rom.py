@@ -109,7 +109,12 @@ class BootRom:
         """An ELF file as a ROM reads it: header, program headers, segments. Empty for anything else."""
         header = self._read(0, _ELF_HEADER.size)
         fields = _ELF_HEADER.unpack(header)
-        if fields[0][:5] != b"\x7fELF\x02" or fields[9] != _PROGRAM_HEADER.size or not 0 < fields[10] <= 16:
+        if (
+            fields[0][:5] != b"\x7fELF\x02"
+            or fields[9] != _PROGRAM_HEADER.size
+            or not 0 < fields[10] <= 16
+            or fields[5] > _IMAGE_MAX
+        ):
             return b""
         table = self._read(fields[5], fields[9] * fields[10])
         end = max((offset + size for _, _, offset, _, _, size, _, _ in _PROGRAM_HEADER.iter_unpack(table)), default=0)

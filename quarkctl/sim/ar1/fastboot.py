@@ -25,6 +25,8 @@ _ERASE_FIRST = ("userdata", "metadata")
 _PIECE = MIB
 #: What an answer holds besides its kind and, in `getvar all`, its name.
 _TEXT_MAX = 180
+#: More than an answer of the protocol may have (256, formerly 64).
+_LONG = 1000
 
 
 class Wire(Protocol):
@@ -92,10 +94,12 @@ class Fastboot:
                 self._reply(Kind.FAIL, str(refusal))
             except MediaError as error:
                 self._reply(Kind.FAIL, f"storage: {error}")
-            except LogicalError as error:
+            except (LogicalError, IndexError) as error:  # whatever lies in super
                 self._reply(Kind.FAIL, f"super: {error}")
             else:
                 self._reply(Kind.OKAY, text)
+            if "late_logs" in self._settings.quirks and not self._next:
+                self._info("this comes late")
         return self._next
 
     def _reply(self, kind: Kind, text: str = "", size_bytes: int = 0) -> None:
@@ -109,6 +113,8 @@ class Fastboot:
             raise Refused("malformed command")
         while "endless_info" in self._settings.quirks:
             self._info("still busy")
+        if "long_answers" in self._settings.quirks:
+            self._wire.send(b"INFO" + b"x" * _LONG)
         text = raw.decode("ascii")
         name, _, argument = text.partition(":")
         first, _, rest = text.partition(" ")
@@ -240,6 +246,8 @@ class Fastboot:
                 if "reboots_away" in self._settings.quirks:
                     self._next = "system"
                     raise ConnectionResetError
+        if "early_nak" in self._settings.quirks:
+            raise Refused("the data was refused in the middle of it")
         self._buffers.download = self._buffers.staged = room
         return ""
 
@@ -524,6 +532,8 @@ def expand(view: memoryview, write: Callable[[int, memoryview], None]) -> None:
         at, block = header_bytes, 0
         for _ in range(chunks):
             kind, _, count, total = _CHUNK.unpack_from(view, at)
+            if total < chunk_bytes:
+                raise Refused("damaged sparse chunk")
             body = view[at + chunk_bytes : at + total]
             if kind == 0xCAC1 and len(body) == count * block_bytes:
                 for start in range(0, len(body), _PIECE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,8 @@ from quarkctl.sim.usb_host import Port
 MODES = ("off", "fastboot", "fastbootd", "edl", "dump", "system", "recovery")
 _DUMP_USB_ID = (EDL_USB_ID[0], 0x900E)
 _FASTBOOT_USB_ID = (0x18D1, 0x4EE0)
+_SLOW_BYTES_PER_S = 1 << 20
+_BAD_EVERY = 61
 
 
 class Running(Protocol):
@@ -81,6 +84,8 @@ class VirtualAr1:
             for lun, layout in settings.layout.items():
                 partitions.make(self.storage, lun, layout)
         self.storage.discard = settings.discard
+        if not settings.discard:
+            self.storage.pace, self.storage.worn = self._pace, self._worn
         self._programmer: Programmer | None = None
         self._buffers = Buffers()
         self._hello_said = False
@@ -98,6 +103,13 @@ class VirtualAr1:
         """Every third packet, where the network is bad."""
         self._datagrams += 1
         return "lost_datagrams" in self.settings.quirks and self._datagrams % 3 == 0
+
+    def _pace(self, size_bytes: int) -> None:
+        if "slow_media" in self.settings.quirks:
+            time.sleep(size_bytes / _SLOW_BYTES_PER_S)
+
+    def _worn(self, _lun: int, sector: int) -> bool:
+        return "bad_blocks" in self.settings.quirks and sector % _BAD_EVERY == _BAD_EVERY - 1
 
     # --- modes --------------------------------------------------------------------------------------------------------
 
@@ -249,15 +261,19 @@ class VirtualAr1:
             about = Descriptor(
                 *_FASTBOOT_USB_ID, (0xFF, 0x42, 0x03), "Quark", "Virtual AR1", s.serial, s.packet_bytes
             )  # fmt: skip
-            return UsbDevice(about, self._serve_fastboot, self.points)
+            return self._plugged(about, self._serve_fastboot)
         product = f"QUSB_BULK_CID:0000_SN:{s.chip_serial:08X}"
         if self.mode == "edl":
             about = Descriptor(*EDL_USB_ID, (0xFF, 0xFF, 0xFF), "Qualcomm", product, "", s.packet_bytes)
-            return UsbDevice(about, self._serve_edl, self.points)
+            return self._plugged(about, self._serve_edl)
         if self.mode == "dump":
             about = Descriptor(*_DUMP_USB_ID, (0xFF, 0xFF, 0xFF), "Qualcomm", product, "", s.packet_bytes)
-            return UsbDevice(about, self._serve_dump, self.points)
+            return self._plugged(about, self._serve_dump)
         return None
+
+    def _plugged(self, about: Descriptor, firmware: Callable[[UsbDevice], None]) -> UsbDevice:
+        stall_after = self.settings.stall_after_bytes if "stalls" in self.settings.quirks else 0
+        return UsbDevice(about, firmware, self.points, stall_after)
 
     def _serve_fastboot(self, usb: UsbDevice) -> None:
         self._serve(UsbWire(usb))

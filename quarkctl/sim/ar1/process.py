@@ -56,6 +56,7 @@ class Process:
             "battery": self._battery,
             "lock": self._lock,
             "flip": self._flip,
+            "cut": self._cut,
         }
         self._was_on = True
         self.ar1.enter(mode)
@@ -159,6 +160,13 @@ class Process:
                 size, offset = size - count, 0
             else:
                 offset -= length
+
+    def _cut(self, request: dict[str, Any]) -> None:
+        """Let the power of the AR1 fail in the middle of a write, after so many bytes more."""
+        size = int(request["after_bytes"])
+        if size < 1:
+            raise UsageWrong(f"no power fails after {size} bytes", hint="1 is the next byte that is written")
+        self.ar1.storage.cut_after(size, self.ar1.power_cut)
 
     def _battery(self, request: dict[str, Any]) -> None:
         self.ar1.remembered.battery_soc_pct = min(max(int(request["soc_pct"]), 0), 100)

@@ -137,10 +137,15 @@ class Programmer:
                 self._respond(ok=False)
                 continue
             self._log(f"INFO: Calling handler for {element.tag}")
+            if "long_answers" in self._quirks:
+                self._log("INFO: " + "x" * (2 * _XML_MAX))
             try:
                 handler(element.attrib)
             except (Nak, MediaError) as refusal:
                 self._log(f"ERROR: {refusal}")
+                self._respond(ok=False)
+            except (ValueError, KeyError, OverflowError):
+                self._log(f"ERROR: malformed attributes of {element.tag}")
                 self._respond(ok=False)
             if "late_logs" in self._quirks:
                 self._log("INFO: this comes late")
@@ -338,7 +343,10 @@ class Programmer:
             sector = self._settings.sector_bytes
             if start < 0 or size < 0 or start * sector + size > self._storage.lun_bytes[lun]:
                 raise Nak(f"CRC32 outside of physical partition {lun}")
-            return zlib.crc32(self._storage.read(lun, start * sector, size))
+            total = 0
+            for at in range(start * sector, start * sector + size, MIB):
+                total = zlib.crc32(self._storage.read(lun, at, min(MIB, start * sector + size - at)), total)
+            return total
         sectors = self._storage.lun_bytes[lun] // self._settings.sector_bytes
         total = 0
         for sign, word in re.findall(r"([+-]?)\s*(NUM_DISK_SECTORS|0x[0-9a-fA-F]+|\d+)", text):

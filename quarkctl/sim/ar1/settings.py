@@ -21,14 +21,14 @@ QUIRKS = {
     "reads_twice": "Sahara asks for a range twice and out of order",
     "wrong_programmer": "the programmer's signature is refused",
     "no_command_mode": "Sahara has no command mode",
-    "late_logs": "the programmer logs after its response",
+    "late_logs": "the programmer logs after its response, fastboot after its answer",
     "unescaped_logs": "log text is not valid XML",
     "joined_documents": "several documents come in one transfer",
     "split_documents": "documents come in small pieces",
     "log_flood": "megabytes of log at each command",
     "small_payload": "the programmer takes 16 KiB at once and refuses more",
     "odd_payload": "the supported payload is no multiple of the sector",
-    "early_nak": "a write is refused in the middle of its data",
+    "early_nak": "data is refused in the middle of it",
     "digest_lies": "digests are wrong",
     "no_digest": "the programmer knows no digests",
     "no_storage_info": "the programmer knows no storage info",
@@ -40,6 +40,10 @@ QUIRKS = {
     "garbage": "answers are no fastboot",
     "endless_info": "fastboot says INFO without end",
     "lost_datagrams": "every third UDP packet is lost",
+    "long_answers": "what it says does not fit the buffers that the protocols name",
+    "stalls": "the OUT endpoint of USB stalls in the middle of data",
+    "slow_media": "the storage takes 1 MiB in a second",
+    "bad_blocks": "every 61st sector cannot be written",
     "reboots_away": "the device restarts into its system in the middle of a download",
 }
 
@@ -62,6 +66,8 @@ class Settings:
     max_download_bytes: int = 256 * MIB
     payload_bytes: int = MIB
     packet_bytes: int = 512
+    #: Where the fault `stalls` strikes, in bytes from the plug on.
+    stall_after_bytes: int = 256 << 10
     quirks: set[str] = field(default_factory=set)
     #: Data is taken and forgotten: for measurements of the way to the storage.
     discard: bool = False

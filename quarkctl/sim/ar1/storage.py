@@ -23,14 +23,15 @@ class PowerLost(Exception):
 class Storage:
     """``lun_bytes`` tells size and number of the LUNs. Everything is counted in bytes; sectors are the protocols' matter.
 
-    ``bad`` holds (lun, sector) that cannot be written. ``pace`` is called with the size of each piece that moves: a test
-    makes media slow with it. ``discard``: data is taken and forgotten, for measurements of the way there.
+    ``bad`` holds (lun, sector) that cannot be written; ``worn`` tells of any other if it cannot. ``pace`` is called with
+    the size of each piece that moves: it makes media slow. ``discard``: data is taken and forgotten, to measure the way.
     """
 
     def __init__(self, folder: Path, sector_bytes: int, lun_bytes: Sequence[int]) -> None:
         self.sector_bytes = sector_bytes
         self.lun_bytes = tuple(lun_bytes)
         self.bad: set[tuple[int, int]] = set()
+        self.worn: Callable[[int, int], bool] | None = None
         self.pace: Callable[[int], None] | None = None
         self.written_bytes = 0
         self.discard = False
@@ -57,6 +58,9 @@ class Storage:
         first, last = offset // self.sector_bytes, (offset + len(data) - 1) // self.sector_bytes
         for bad_lun, sector in self.bad:
             if bad_lun == lun and first <= sector <= last:
+                raise MediaError(f"write error at sector {sector} of LUN {lun}")
+        for sector in range(first, last + 1) if self.worn else ():
+            if self.worn and self.worn(lun, sector):
                 raise MediaError(f"write error at sector {sector} of LUN {lun}")
         with self._lock:
             cut, room = self._cut, self._cut_at - self.written_bytes

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from quarkctl.errors import ProtocolError
 from quarkctl.formats import fastboot
 from quarkctl.formats.fastboot import UdpId, UdpPacket
 from quarkctl.sim.ar1.fastboot import Wire
@@ -19,6 +20,11 @@ _TRANSFER = 1 << 20
 _COMMAND_MAX = 4096
 _UDP_PACKET_BYTES = 2048
 _LINGER_S = 1.0
+#: A client that connects and says nothing is cut off: there is one connection at a time.
+_GREETING_S = 10.0
+#: What a UDP host may send ahead of the boot loader. More of it is not taken: a host sends again what was not answered.
+_AHEAD_BYTES = 4 << 20
+_AHEAD_S = 0.2
 
 
 class UsbWire:
@@ -47,8 +53,10 @@ class TcpWire:
         self._points = points
         self._left = 0
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(_GREETING_S)
         connection.sendall(fastboot.TCP_HELLO)
         fastboot.parse_tcp_hello(self._exactly(len(fastboot.TCP_HELLO)))
+        connection.settimeout(None)
 
     def _exactly(self, size_bytes: int) -> bytes:
         data = b""
@@ -109,7 +117,7 @@ class TcpServer:
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
-                with connection, suppress(OSError):
+                with connection, suppress(OSError, ProtocolError):
                     if self._serve is None:
                         continue
                     with self._lock:
@@ -203,7 +211,8 @@ class UdpServer:
 
     def _fastboot(self, wire: _UdpWire, packet: UdpPacket, address: tuple[str, int]) -> None:
         if packet.data:
-            wire.put(packet.data, ends=not packet.continued)
+            if not wire.put(packet.data, ends=not packet.continued):
+                return
             self._answer(address, UdpPacket(UdpId.FASTBOOT, packet.sequence))
             return
         # An empty packet asks for what the device has to say; where that takes its time, so does the answer.
@@ -249,16 +258,22 @@ class _UdpWire:
         self._said = said
         self._incoming: deque[bytes] = deque()
         self._partial = b""
+        self._ahead_bytes = 0
         self._outgoing: deque[tuple[bytes, bool]] = deque()
         self._changed = threading.Condition()
         self._broken = False
 
-    def put(self, data: bytes, *, ends: bool) -> None:
+    def put(self, data: bytes, *, ends: bool) -> bool:
+        """False: the boot loader is too far behind, nothing was taken."""
         with self._changed:
+            if not self._changed.wait_for(lambda: self._ahead_bytes < _AHEAD_BYTES, _AHEAD_S):
+                return False
+            self._ahead_bytes += len(data)
             self._incoming.append(data)
             if ends:
                 self._incoming.append(b"")
             self._changed.notify_all()
+            return True
 
     def take_answer(self) -> tuple[bytes, bool] | None:
         """The next piece of an answer and whether more of it follows; None where there is none yet."""
@@ -283,7 +298,10 @@ class _UdpWire:
                 if self._broken:
                     raise ConnectionResetError
                 self._changed.wait()
-            return self._incoming.popleft()
+            piece = self._incoming.popleft()
+            self._ahead_bytes -= len(piece)
+            self._changed.notify_all()
+            return piece
 
     def receive_command(self) -> bytes:
         command = b""
