@@ -31,6 +31,11 @@ def accepts(sources: Sequence[str]) -> bool:
     return all(Path(s.rpartition("@")[0] or s).suffix in _SUFFIXES for s in sources)
 
 
+def adapts(sources: Sequence[str]) -> bool:
+    """XML that says to which partitions images go: made for emergency download, and possible where the device is here."""
+    return fastboot_xml.accepts(sources)
+
+
 def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
     """Raises InputWrong for images that are damaged or missing, and for XML that asks for what fastboot cannot do."""
     if fastboot_xml.accepts(sources):
