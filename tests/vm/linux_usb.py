@@ -163,17 +163,25 @@ def test_aosp_fastboot_finds_and_flashes_the_device(run: Run) -> None:
     assert run.bench.ar1.settings.serial in run.said("fastboot devices")
     assert run.code("fastboot flash") == 0, run.said("fastboot flash")
     assert run.stored["fastboot flash"][: len(IMAGE)] == IMAGE
+    for step in ("stage", "get_staged", "compare"):
+        assert run.code(f"fastboot {step}") == 0, run.said(f"fastboot {step}")
 
 
 def test_our_client_finds_and_flashes_the_device(run: Run) -> None:
     assert run.bench.ar1.settings.serial in run.said("our devices")
     assert run.code("our flash") == 0, run.said("our flash")
     assert run.stored["our flash"][len(IMAGE) :] == IMAGE
+    for step in ("stage", "get-staged", "compare"):
+        assert run.code(f"our {step}") == 0, run.said(f"our {step}")
 
 
 def test_our_client_follows_the_device_into_emergency_download(run: Run) -> None:
     assert run.code("our reboot") == 0, run.said("our reboot")
     assert run.code("our EDL") == 0, run.said("our EDL")
+    for step in ("read", "compare"):
+        assert run.code(f"our EDL, {step}") == 0, run.said(f"our EDL, {step}")
+    storage = run.bench.ar1.storage
+    assert storage.digest(1, 0, storage.lun_bytes[1]).hex() in run.said("our EDL, digest")
 
 
 def test_a_cable_that_is_pulled_is_a_lost_link_and_the_next_try_succeeds(run: Run) -> None:
