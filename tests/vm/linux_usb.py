@@ -23,6 +23,7 @@ import pytest
 
 from quarkctl.build.ar1 import kernel
 from quarkctl.formats import cpio
+from quarkctl.sim.ar1.watchdog import Watchdog
 from quarkctl.sim.usb_redir import UsbRedirServer
 from tests import ar1
 from tests.ar1 import Bench, file, noise, rawprogram
@@ -127,6 +128,14 @@ def attend(guest: subprocess.Popen[str], run: Run) -> None:
         guest.stdin.flush()
 
 
+def limit(guest: subprocess.Popen[str], ended: threading.Event) -> None:
+    """Of time in which it could run: what a busy computer keeps from it is not its fault."""
+    dog = Watchdog(guest.pid, LIMIT_S)
+    while not ended.wait(1.0):
+        if dog.look(0.0):
+            guest.kill()
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     if platform.machine() not in MACHINES:
@@ -142,12 +151,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         qemu(folder, folder / "usb.sock"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace",
     ) as guest:  # fmt: skip
-        limit = threading.Timer(LIMIT_S, guest.kill)
-        limit.start()
+        ended = threading.Event()
+        threading.Thread(target=limit, args=(guest, ended), daemon=True).start()
         try:
             attend(guest, made)
         finally:
-            limit.cancel()
+            ended.set()
             guest.kill()
     server.close()
     yield made
