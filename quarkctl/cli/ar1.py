@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 from quarkctl.cli import show
 from quarkctl.cli.ask import insist
 from quarkctl.cli.options import Board, Device, Events, Json, Timeout, Yes, bounded, examples, terminable
-from quarkctl.errors import UsageWrong
+from quarkctl.errors import DeviceMissing, UsageWrong
 
 if TYPE_CHECKING:
     from quarkctl.flash.edl_device import EdlDevice
@@ -96,6 +96,66 @@ def getvar(
         show.document("quarkctl.ar1-variables/1", {"variables": found})
     else:
         show.table(("variable", "value"), sorted(found.items()))
+
+
+@app.command(epilog=examples("quarkctl ar1 status", "quarkctl ar1 status -d sim:s1 --verify --json"))
+def status(
+    verify: Annotated[bool, typer.Option("--verify", help="Let it read all verified partitions again, first.")] = False,
+    device: Device = "",
+    timeout: Timeout = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Tell what the running system says: slots, self-test, and what dm-verity found."""
+    from quarkctl.cli.choose import choose, devices
+    from quarkctl.flash.ar1_system import System
+    from quarkctl.link import identity
+    from quarkctl.link.ar1 import SYSTEM
+
+    running = [] if device else [d for d in devices() if d.mode == "system"]
+    if not device and not running:
+        raise DeviceMissing(
+            "no AR1 was found whose system runs", hint="name it with -d; in its boot loader: quarkctl ar1 getvar"
+        )
+    opener = choose(device, SYSTEM) if device else identity.choose(running, "").opener()
+    with bounded(timeout), terminable(), opener.hold(), closing(opener.open()) as link:
+        system = System(link)
+        if verify:
+            system.ask("verify")
+        r = system.report()
+    slots = {
+        name: {
+            "version": str(s.version or ""), "rollback_index": s.rollback_index, "vbmeta_digest": s.digest.hex(),
+            "active": s.active, "successful": s.successful, "unbootable": s.unbootable, "retry_count": s.tries,
+        }
+        for name, s in (("a", r.slots.a), ("b", r.slots.b))
+    }  # fmt: skip
+    if as_json:
+        facts = {
+            "board": r.board, "serial": r.serial, "slot": r.slots.running, "locked": r.locked, "healthy": r.healthy,
+            "selftest_passed": r.selftest_passed, "selftest_count": r.selftest_count, "reset_reason": r.reset_reason,
+            "rollback_reason": r.rollback_reason, "verity_state": r.verity_state,
+            "verity_failed_blocks": r.verity_failed_blocks, "verity_corrected_errors": r.verity_corrected_errors,
+        }  # fmt: skip
+        show.document("quarkctl.ar1-status/1", {**facts, "slots": slots})
+        return
+    show.out.print(
+        f"{opener.identity}  {r.board}  {r.serial}  {'locked' if r.locked else 'unlocked'}  runs slot {r.slots.running}  "
+        f"self-test {r.selftest_passed} of {r.selftest_count}  last restart: {r.reset_reason}"
+    )
+    for name, s in slots.items():
+        words = [word for word in ("active", "successful", "unbootable") if s[word]]
+        version = f"{s['version'] or 'empty'}, rollback index {s['rollback_index']}"
+        show.out.print(f"slot {name}  {version}, {', '.join(words) or 'spare'}, {s['retry_count']} tries")
+    show.out.print(f"dm-verity: {_verity(r.verity_state, r.verity_failed_blocks, r.verity_corrected_errors)}")
+
+
+def _verity(state: str, failed: int, corrected: int) -> str:
+    """What the kernel found of the partitions that it verifies, when they were read last."""
+    mended = f", {corrected} bytes were mended since the start" if corrected else ""
+    words = {"none": "no partition is verified", "whole": "everything is as it was signed"}
+    if state == "failed":
+        return f"failed: {failed} blocks are not what was signed, and cannot be read (EIO){mended}"
+    return words.get(state, f"{state}{mended}")
 
 
 @app.command(epilog=examples("quarkctl ar1 reboot fastbootd", "quarkctl ar1 reboot edl -d tcp:127.0.0.1:5554"))
