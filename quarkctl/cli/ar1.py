@@ -16,7 +16,7 @@ from quarkctl.errors import UsageWrong
 
 if TYPE_CHECKING:
     from quarkctl.flash.edl_device import EdlDevice
-    from quarkctl.flash.fastboot import Client
+    from quarkctl.flash.fastboot import Answer, Client
     from quarkctl.link import Opener
 
 app = typer.Typer(
@@ -34,16 +34,20 @@ def _ar1() -> None:
 
 
 @contextmanager
-def _fastboot(device: str, timeout: float) -> Iterator[Client]:
-    from quarkctl.cli.choose import choose
+def _fastboot(device: str, timeout: float, *, quiet: bool = False) -> Iterator[Client]:
+    """A client of the boot loader. What it says meanwhile is shown at once, unless ``quiet``: then it is the answer."""
     from quarkctl.flash import ar1_commands
 
-    opener = choose(device, "fastboot")
-    with (
-        bounded(timeout), terminable(), opener.hold(),
-        ar1_commands.fastboot(opener, show.err.print) as client,
-    ):  # fmt: skip
+    opener = _opener(device, "fastboot")
+    told = (lambda _: None) if quiet else show.err.print
+    with bounded(timeout), terminable(), opener.hold(), ar1_commands.fastboot(opener, told) as client:
         yield client
+
+
+def _command(device: str, timeout: float, text: str, allowed_s: float, *, quiet: bool = False) -> Answer:
+    """One command to the boot loader."""
+    with _fastboot(device, timeout, quiet=quiet) as client:
+        return client.command(text, allowed_s)
 
 
 def _opener(device: str, method: str) -> Opener:
@@ -84,11 +88,9 @@ def getvar(
     as_json: Json = False,
 ) -> None:
     """Ask the boot loader for a variable."""
-    from quarkctl.cli.choose import choose
     from quarkctl.flash import ar1_commands
 
-    opener = choose(device, "fastboot")
-    with bounded(timeout), terminable(), opener.hold(), ar1_commands.fastboot(opener) as client:
+    with _fastboot(device, timeout, quiet=True) as client:
         found = ar1_commands.variables(client, name)
     if as_json:
         show.document("quarkctl.ar1-variables/1", {"variables": found})
@@ -125,8 +127,7 @@ def erase(
 ) -> None:
     """Erase a partition. What was on it is gone."""
     insist(f"erase {partition}: what is on it will be gone. Go on?", yes=yes)
-    with _fastboot(device, timeout) as client:
-        client.command(f"erase:{partition}", 120.0)
+    _command(device, timeout, f"erase:{partition}", 120.0)
     _said("quarkctl.ar1-erase/1", {"partition": partition}, f"{partition} is erased", as_json=as_json)
 
 
@@ -140,8 +141,7 @@ def set_active(
     """Choose the slot that boots next."""
     if slot not in ("a", "b"):
         raise UsageWrong(f"there is no slot {slot!r}", hint="a or b")
-    with _fastboot(device, timeout) as client:
-        client.command(f"set_active:{slot}", 30.0)
+    _command(device, timeout, f"set_active:{slot}", 30.0)
     _said("quarkctl.ar1-slot/1", {"slot": slot}, f"slot {slot} boots next", as_json=as_json)
 
 
@@ -153,12 +153,7 @@ def oem(
     as_json: Json = False,
 ) -> None:
     """Give the boot loader a command of its vendor, and print what it says."""
-    from quarkctl.cli.choose import choose
-    from quarkctl.flash import ar1_commands
-
-    opener = choose(device, "fastboot")
-    with bounded(timeout), terminable(), opener.hold(), ar1_commands.fastboot(opener) as client:
-        answer = client.command("oem " + " ".join(words), 120.0)
+    answer = _command(device, timeout, "oem " + " ".join(words), 120.0, quiet=True)
     lines = [line for line in (*answer.lines, answer.text) if line]
     _said("quarkctl.ar1-oem/1", {"lines": lines}, "\n".join(lines) or "done", as_json=as_json)
 
@@ -178,8 +173,7 @@ def flashing(
         raise UsageWrong(f"there is no flashing {action!r}", hint="quarkctl ar1 flashing --help")
     if action in ("lock", "unlock"):
         insist(f"{action}: user data will be erased. Go on?", yes=yes)
-    with _fastboot(device, timeout) as client:
-        answer = client.command(f"flashing {action}", 120.0)
+    answer = _command(device, timeout, f"flashing {action}", 120.0)
     _said("quarkctl.ar1-flashing/1", {"action": action, "lines": answer.lines}, f"{action}: done", as_json=as_json)
 
 
@@ -193,8 +187,7 @@ def snapshot(
     """End a virtual A/B update that waits: drop it, or merge it now."""
     if action not in ("cancel", "merge"):
         raise UsageWrong(f"snapshot {action!r}", hint="cancel or merge")
-    with _fastboot(device, timeout) as client:
-        client.command(f"snapshot-update:{action}", 600.0)
+    _command(device, timeout, f"snapshot-update:{action}", 600.0)
     _said("quarkctl.ar1-snapshot/1", {"action": action}, f"snapshot {action}: done", as_json=as_json)
 
 
@@ -211,8 +204,7 @@ def logical(
     if action not in ("create", "resize", "delete"):
         raise UsageWrong(f"logical {action!r}", hint="create, resize or delete")
     size = "" if action == "delete" else f":{size_bytes}"
-    with _fastboot(device, timeout) as client:
-        client.command(f"{action}-logical-partition:{name}{size}", 60.0)
+    _command(device, timeout, f"{action}-logical-partition:{name}{size}", 60.0)
     _said("quarkctl.ar1-logical/1", {"action": action, "partition": name}, f"{name}: {action} done", as_json=as_json)
 
 
@@ -340,7 +332,7 @@ def gsi(
         raise UsageWrong(f"gsi {action!r}", hint="status, disable or wipe")
     if action == "wipe":
         insist("the other system image and its data will be gone. Go on?", yes=yes)
-    with _fastboot(device, timeout) as client:
+    with _fastboot(device, timeout, quiet=True) as client:
         ar1_commands.require_fastbootd(client)
         answer = client.command(f"gsi:{action}", 60.0)
     _said(

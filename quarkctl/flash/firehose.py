@@ -32,6 +32,7 @@ _LOGS_KEPT = 100
 
 #: {pattern of a device's error log: what to do}
 _HINTS = (
+    (r"outside of the memory", "the programmer lets only some addresses be read"),
     (r"sector size .* different", "the files are made for another sector size: give those for this device's storage"),
     (r"storage type|memory ?name", "the files are made for another kind of storage: --memory names the right one"),
     (r"write protect", "the storage is write protected: is the device locked, or its storage worn out?"),

@@ -1,7 +1,8 @@
 """Stands where `qemu-system-aarch64` stands: takes its arguments and gives its answers, and runs the scripted system of
 `tests.ar1_system` on the same storage. For rigs of more pairs than a test computer has processors for kernels.
 
-``python -m tests.rig.ar1_stand_in ARGUMENTS``, in the folder of a virtual AR1.
+``python -m tests.rig.ar1_stand_in ARGUMENTS``, in the folder of a virtual AR1; only to start a system, not for what else
+the emulator is asked.
 """
 
 from __future__ import annotations

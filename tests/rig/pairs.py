@@ -85,7 +85,7 @@ def _ar1_images(version: str) -> Path:
 
 def _release(work: Path, image: Path, images: Path, rtos_version: str, ar1_version: str) -> Path:
     work.mkdir()
-    sources = {n: images / f"{n}.img" for n in PARTITIONS} | {"system": images / ".work" / "system.img"}
+    sources = {n: images / f"{n}.img" for n in PARTITIONS} | {"system": images / "logical" / "system.img"}
     for target, source in sources.items():
         (work / f"{target}.img").symlink_to(source)
     (work / "rtos.bin").symlink_to(image)
@@ -114,7 +114,8 @@ def _path(work: Path | None) -> Iterator[None]:
         if not program.exists():
             program.parent.mkdir()
             program.write_text(
-                f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.rig.ar1_stand_in "$@"\n'
+                f'#!/bin/sh\ncase "$*" in *-append*) ;; *) exec "{qemu.require(qemu.AR1_PROGRAM)}" "$@" ;; esac\n'
+                f'PYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.rig.ar1_stand_in "$@"\n'
             )
             program.chmod(0o755)
         os.environ["PATH"] = f"{program.parent}:{before}"

