@@ -142,7 +142,7 @@ def simulated(*, only_kept: bool = False) -> Simulated:
 
 def matrix_page(s: Simulated) -> str:
     """What docs/diagnostics.md shows."""
-    least = min(cell.runs for cell in s.cells.values())
+    least, drawn = min(cell.runs for cell in s.cells.values()), min(o.runs for o in s.sweeps.values())
     lines = [
         f"{least} runs a cell or more, on units that never repeat; found: the code that names the fault fails; named: and",
         f"nothing fails besides that the fault does not truly break. Sources {kept.digest()}.", "",
@@ -162,7 +162,7 @@ def matrix_page(s: Simulated) -> str:
         "",
         f"Healthy units, each in a swap run, a day run and on the charger: {s.alarms} of {s.healthy} called faulty{which}.",
         "", "### Truths near the limit", "",
-        f"{min(o.runs for o in s.sweeps.values())} units a limit or more, whose true value is drawn around it; where it lies",
+        f"{drawn} units a limit or more, whose true value is drawn around it; where it lies",
         "is told in guard bands w. Told: PASS, other verdicts. In the last column no PASS may stand.", "",
         f"| code | limit | {' | '.join(truths.WORDS)} |", "|---|---|" + "---|" * len(truths.WORDS),
     ]  # fmt: skip
@@ -381,7 +381,8 @@ def load_matrix() -> str:
     if not MATRIX.exists():
         return ""
     table = diag_firmware.TABLE
-    day = f"\n### A day in the real firmware\n\n{table.read_text()}" if table.exists() else ""
+    pairs = f"{len(diag_firmware.UNITS)} pairs are planned, 25 minutes each; recorded and judged so far:\n"
+    day = f"\n### A day in the real firmware\n\n{pairs}\n{table.read_text()}" if table.exists() else ""
     return MATRIX.read_text() + day
 
 
