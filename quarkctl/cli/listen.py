@@ -170,13 +170,14 @@ def from_device(how: Listening) -> Evidence:
                 progress(Event(names[0], "listen", Level.NOTE, f"judged without the AR1's own line: {error.message}"))
         got = _Live(how, names, progress)
         progress(Event(names[0], "listen", Level.START))
-        # one course of reading for all steps: what arrives between two of them is not lost
-        chunks = live.merged(links, lambda: False, lost=got.lost)
+        until = live.Until(how.seconds)
+        # One course of reading for all steps: what arrives between two of them is not lost. Without steps it ends by the
+        # clock, also where the device has said all that it had to say.
+        chunks = live.merged(links, (lambda: False) if how.steps else until, lost=got.lost)
         stack.callback(chunks.close)
         for step in how.steps:
             _lead(got, step, chunks)
         if not how.steps:
-            until = live.Until(how.seconds)
             if not how.quiet and how.events != "-":
                 todo = ": swap a battery now" if any(c.topic == "swap" for c in how.chosen) else ""
                 show.err.print(f"listening to {' and '.join(names)} for {how.seconds:g} s{todo}")
@@ -184,8 +185,6 @@ def from_device(how: Listening) -> Evidence:
                 got.feed(chunk)
                 frames = f"{got.columns.frames} frames"
                 progress(Event(names[0], "listen", Level.PROGRESS, frames, eta_s=until.left_s))
-                if until():
-                    break
         return got.evidence()
 
 
