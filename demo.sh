@@ -61,11 +61,13 @@ run flash build/s1-virtual/ar1 --via edl --device $device --programmer "$program
 step "8. It restarted: its boot loader verified what lies there, and Linux runs from it in a second QEMU."
 run sim ar1 --wait --name $name
 run sim console --ar1 --name $name
+run ar1 status --device $device
+run telemetry show --device $device/ar1 --seconds 2
 run sim list
 
 step "9. Destroy a block of its system, restart: the kernel's dm-verity finds it, our Reed-Solomon codes mend it."
 run sim ar1 system --flip system_a+8192:4096 --wait --name $name
-run sim console --ar1 --name $name
+run ar1 status --device $device
 
 step "That was it."
 cat <<TEXT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +12,11 @@ import typer
 from quarkctl.cli import show
 from quarkctl.cli.ask import insist
 from quarkctl.cli.options import Board, Device, Events, Json, Timeout, Yes, bounded, examples, terminable
-from quarkctl.errors import UsageWrong
+from quarkctl.errors import DeviceMissing, UsageWrong
 
 if TYPE_CHECKING:
     from quarkctl.flash.edl_device import EdlDevice
-    from quarkctl.flash.fastboot import Client
+    from quarkctl.flash.fastboot import Answer, Client
     from quarkctl.link import Opener
 
 app = typer.Typer(
@@ -34,16 +34,20 @@ def _ar1() -> None:
 
 
 @contextmanager
-def _fastboot(device: str, timeout: float) -> Iterator[Client]:
-    from quarkctl.cli.choose import choose
+def _fastboot(device: str, timeout: float, *, quiet: bool = False) -> Iterator[Client]:
+    """A client of the boot loader. What it says meanwhile is shown at once, unless ``quiet``: then it is the answer."""
     from quarkctl.flash import ar1_commands
 
-    opener = choose(device, "fastboot")
-    with (
-        bounded(timeout), terminable(), opener.hold(),
-        ar1_commands.fastboot(opener, show.err.print) as client,
-    ):  # fmt: skip
+    opener = _opener(device, "fastboot")
+    told = (lambda _: None) if quiet else show.err.print
+    with bounded(timeout), terminable(), opener.hold(), ar1_commands.fastboot(opener, told) as client:
         yield client
+
+
+def _command(device: str, timeout: float, text: str, allowed_s: float, *, quiet: bool = False) -> Answer:
+    """One command to the boot loader."""
+    with _fastboot(device, timeout, quiet=quiet) as client:
+        return client.command(text, allowed_s)
 
 
 def _opener(device: str, method: str) -> Opener:
@@ -84,16 +88,74 @@ def getvar(
     as_json: Json = False,
 ) -> None:
     """Ask the boot loader for a variable."""
-    from quarkctl.cli.choose import choose
     from quarkctl.flash import ar1_commands
 
-    opener = choose(device, "fastboot")
-    with bounded(timeout), terminable(), opener.hold(), ar1_commands.fastboot(opener) as client:
+    with _fastboot(device, timeout, quiet=True) as client:
         found = ar1_commands.variables(client, name)
     if as_json:
         show.document("quarkctl.ar1-variables/1", {"variables": found})
     else:
         show.table(("variable", "value"), sorted(found.items()))
+
+
+@app.command(epilog=examples("quarkctl ar1 status", "quarkctl ar1 status -d sim:s1 --verify --json"))
+def status(
+    verify: Annotated[bool, typer.Option("--verify", help="Let it read all verified partitions again, first.")] = False,
+    device: Device = "",
+    timeout: Timeout = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Tell what the running system says: slots, self-test, and what dm-verity found."""
+    from quarkctl.cli.choose import choose, devices
+    from quarkctl.flash.ar1_system import System
+    from quarkctl.link import identity
+    from quarkctl.link.ar1 import SYSTEM
+
+    running = [] if device else [d for d in devices() if d.mode == "system"]
+    if not device and not running:
+        raise DeviceMissing(
+            "no AR1 was found whose system runs", hint="name it with -d; in its boot loader: quarkctl ar1 getvar"
+        )
+    opener = choose(device, SYSTEM) if device else identity.choose(running, "").opener()
+    with bounded(timeout), terminable(), opener.hold(), closing(opener.open()) as link:
+        system = System(link)
+        if verify:
+            system.ask("verify")
+        r = system.report()
+    slots = {
+        name: {
+            "version": str(s.version or ""), "rollback_index": s.rollback_index, "vbmeta_digest": s.digest.hex(),
+            "active": s.active, "successful": s.successful, "unbootable": s.unbootable, "retry_count": s.tries,
+        }
+        for name, s in (("a", r.slots.a), ("b", r.slots.b))
+    }  # fmt: skip
+    if as_json:
+        facts = {
+            "board": r.board, "serial": r.serial, "slot": r.slots.running, "locked": r.locked, "healthy": r.healthy,
+            "selftest_passed": r.selftest_passed, "selftest_count": r.selftest_count, "reset_reason": r.reset_reason,
+            "rollback_reason": r.rollback_reason, "verity_state": r.verity_state,
+            "verity_failed_blocks": r.verity_failed_blocks, "verity_corrected_errors": r.verity_corrected_errors,
+        }  # fmt: skip
+        show.document("quarkctl.ar1-status/1", {**facts, "slots": slots})
+        return
+    show.out.print(
+        f"{opener.identity}  {r.board}  {r.serial}  {'locked' if r.locked else 'unlocked'}  runs slot {r.slots.running}  "
+        f"self-test {r.selftest_passed} of {r.selftest_count}  last restart: {r.reset_reason}"
+    )
+    for name, s in slots.items():
+        words = [word for word in ("active", "successful", "unbootable") if s[word]]
+        version = f"{s['version'] or 'empty'}, rollback index {s['rollback_index']}"
+        show.out.print(f"slot {name}  {version}, {', '.join(words) or 'spare'}, {s['retry_count']} tries")
+    show.out.print(f"dm-verity: {_verity(r.verity_state, r.verity_failed_blocks, r.verity_corrected_errors)}")
+
+
+def _verity(state: str, failed: int, corrected: int) -> str:
+    """What the kernel found of the partitions that it verifies, when they were read last."""
+    mended = f", {corrected} bytes were mended since the start" if corrected else ""
+    words = {"none": "no partition is verified", "whole": "everything is as it was signed"}
+    if state == "failed":
+        return f"failed: {failed} blocks are not what was signed, and cannot be read (EIO){mended}"
+    return words.get(state, f"{state}{mended}")
 
 
 @app.command(epilog=examples("quarkctl ar1 reboot fastbootd", "quarkctl ar1 reboot edl -d tcp:127.0.0.1:5554"))
@@ -125,8 +187,7 @@ def erase(
 ) -> None:
     """Erase a partition. What was on it is gone."""
     insist(f"erase {partition}: what is on it will be gone. Go on?", yes=yes)
-    with _fastboot(device, timeout) as client:
-        client.command(f"erase:{partition}", 120.0)
+    _command(device, timeout, f"erase:{partition}", 120.0)
     _said("quarkctl.ar1-erase/1", {"partition": partition}, f"{partition} is erased", as_json=as_json)
 
 
@@ -140,8 +201,7 @@ def set_active(
     """Choose the slot that boots next."""
     if slot not in ("a", "b"):
         raise UsageWrong(f"there is no slot {slot!r}", hint="a or b")
-    with _fastboot(device, timeout) as client:
-        client.command(f"set_active:{slot}", 30.0)
+    _command(device, timeout, f"set_active:{slot}", 30.0)
     _said("quarkctl.ar1-slot/1", {"slot": slot}, f"slot {slot} boots next", as_json=as_json)
 
 
@@ -153,12 +213,7 @@ def oem(
     as_json: Json = False,
 ) -> None:
     """Give the boot loader a command of its vendor, and print what it says."""
-    from quarkctl.cli.choose import choose
-    from quarkctl.flash import ar1_commands
-
-    opener = choose(device, "fastboot")
-    with bounded(timeout), terminable(), opener.hold(), ar1_commands.fastboot(opener) as client:
-        answer = client.command("oem " + " ".join(words), 120.0)
+    answer = _command(device, timeout, "oem " + " ".join(words), 120.0, quiet=True)
     lines = [line for line in (*answer.lines, answer.text) if line]
     _said("quarkctl.ar1-oem/1", {"lines": lines}, "\n".join(lines) or "done", as_json=as_json)
 
@@ -178,8 +233,7 @@ def flashing(
         raise UsageWrong(f"there is no flashing {action!r}", hint="quarkctl ar1 flashing --help")
     if action in ("lock", "unlock"):
         insist(f"{action}: user data will be erased. Go on?", yes=yes)
-    with _fastboot(device, timeout) as client:
-        answer = client.command(f"flashing {action}", 120.0)
+    answer = _command(device, timeout, f"flashing {action}", 120.0)
     _said("quarkctl.ar1-flashing/1", {"action": action, "lines": answer.lines}, f"{action}: done", as_json=as_json)
 
 
@@ -193,8 +247,7 @@ def snapshot(
     """End a virtual A/B update that waits: drop it, or merge it now."""
     if action not in ("cancel", "merge"):
         raise UsageWrong(f"snapshot {action!r}", hint="cancel or merge")
-    with _fastboot(device, timeout) as client:
-        client.command(f"snapshot-update:{action}", 600.0)
+    _command(device, timeout, f"snapshot-update:{action}", 600.0)
     _said("quarkctl.ar1-snapshot/1", {"action": action}, f"snapshot {action}: done", as_json=as_json)
 
 
@@ -211,8 +264,7 @@ def logical(
     if action not in ("create", "resize", "delete"):
         raise UsageWrong(f"logical {action!r}", hint="create, resize or delete")
     size = "" if action == "delete" else f":{size_bytes}"
-    with _fastboot(device, timeout) as client:
-        client.command(f"{action}-logical-partition:{name}{size}", 60.0)
+    _command(device, timeout, f"{action}-logical-partition:{name}{size}", 60.0)
     _said("quarkctl.ar1-logical/1", {"action": action, "partition": name}, f"{name}: {action} done", as_json=as_json)
 
 
@@ -340,7 +392,7 @@ def gsi(
         raise UsageWrong(f"gsi {action!r}", hint="status, disable or wipe")
     if action == "wipe":
         insist("the other system image and its data will be gone. Go on?", yes=yes)
-    with _fastboot(device, timeout) as client:
+    with _fastboot(device, timeout, quiet=True) as client:
         ar1_commands.require_fastbootd(client)
         answer = client.command(f"gsi:{action}", 60.0)
     _said(

@@ -84,9 +84,10 @@ def verdict(name: str) -> Text:
 
 
 class Reporter:
-    """Shows events: a bar or a spinner on a terminal, one line a second elsewhere, JSON lines with ``--events``."""
+    """Shows events: a bar or a spinner on a terminal, a line every ``line_s`` seconds elsewhere, JSON lines with
+    ``--events``."""
 
-    def __init__(self, events: str = "", *, quiet: bool = False) -> None:
+    def __init__(self, events: str = "", *, quiet: bool = False, line_s: float = 1.0) -> None:
         self._err = _console("err")
         self._file: IO[str] | None = None
         if events == "-":
@@ -97,6 +98,7 @@ class Reporter:
             except OSError as error:
                 raise HostUnfit(f"cannot write {events}: {error.strerror}") from error
         self._quiet = quiet or events == "-"
+        self._line_s = line_s
         self._bar: Progress | None = None
         self._spinner: Status | None = None
         self._last_line = 0.0
@@ -168,7 +170,7 @@ class Reporter:
             self._spinner.update(f"{event.step} {words}")
             return
         now = time.monotonic()
-        if now - self._last_line >= 1.0:
+        if now - self._last_line >= self._line_s:
             self._last_line = now
             self._err.print(f"  {event.step:<10} {words}", soft_wrap=True)
 

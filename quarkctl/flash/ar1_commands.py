@@ -19,6 +19,7 @@ from quarkctl.flash.edl_device import HELLO_S, EdlDevice, forget_programmer, ope
 from quarkctl.flash.edl_sources import Work, load_programmers
 from quarkctl.flash.fastboot import Client
 from quarkctl.flash.fastboot_pieces import cut
+from quarkctl.flash.firehose import MEDIA_BYTES_PER_S, START_S
 from quarkctl.flash.journal import Journal
 from quarkctl.flash.payload import FileRange
 from quarkctl.flash.plan import Step
@@ -260,6 +261,9 @@ def tables(device: EdlDevice) -> list[dict[str, Any]]:
 
 def backup(device: EdlDevice, lun: int, path: Path, progress: Progress, identity: str) -> dict[str, Any]:
     """A whole LUN into a file, with holes where it is zero; compared with the device's own digest where it knows one."""
+    info = device.info(0)
+    if info and info.lun_count and lun >= info.lun_count:
+        raise UsageWrong(f"there is no LUN {lun}", hint=f"the device has 0 to {info.lun_count - 1}")
     sectors = device.sectors(lun)
     if not sectors:
         raise ProtocolError(f"the device does not tell the size of LUN {lun}")
@@ -289,8 +293,10 @@ def backup(device: EdlDevice, lun: int, path: Path, progress: Progress, identity
 
 
 def digest(device: EdlDevice, lun: int, first: int, sectors: int) -> str:
-    """SHA-256 of a range as the device computes it. Raises ProtocolError where it cannot."""
-    found = device.programmer.digest(device.attributes(lun, first, sectors), sectors * device.sector_bytes)
+    """SHA-256 of a range as the device computes it. Raises DeviceRefused with its words, ProtocolError for none."""
+    allowed = START_S + sectors * device.sector_bytes / MEDIA_BYTES_PER_S
+    response = device.programmer.command("getsha256digest", device.attributes(lun, first, sectors), allowed)
+    found = firehose.parse_digest(response.logs, response.attributes)
     if found is None:
         raise ProtocolError("this programmer computes no digests", hint="quarkctl ar1 backup, then sha256sum")
     return found.hex()

@@ -68,11 +68,9 @@ class Image:
             if may_be_sparse and sparse.looks_like(self.file):
                 self.sparse = sparse.parse(self.file)
                 if skip_bytes:
-                    raise InputWrong(f"{path} is sparse: its beginning cannot be left out")
+                    raise InputWrong("the beginning of a sparse image cannot be left out")
             elif len(self.file) <= skip_bytes:
-                raise InputWrong(
-                    f"{path} is empty" if not len(self.file) else f"{path} has only {len(self.file)} bytes"
-                )
+                raise InputWrong("the file is empty" if not len(self.file) else f"it has only {len(self.file)} bytes")
         except InputWrong as error:
             self.file.close()
             raise InputWrong(f"{path.name}: {error.message}", error.hint) from error

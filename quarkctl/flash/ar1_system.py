@@ -46,6 +46,7 @@ class Report:
     locked: bool
     verity_state: str
     verity_failed_blocks: int
+    verity_corrected_errors: int
     hottest_decic: int | None = None
 
     @property
@@ -145,7 +146,8 @@ class System:
             int(str(hello["boot_id"])), str(hello["board"]), str(hello["serial"]), Slots(slots[0], slots[1], running),
             str(hello["reset_reason"]), str(hello["rollback_reason"]), int(str(hello["selftest_passed"])),
             int(str(hello["selftest_count"])), bool(int(str(system["locked"]))), str(system["verity_state"]),
-            int(str(system["verity_failed_blocks"])), max(self._zones, default=None),
+            int(str(system["verity_failed_blocks"])), int(str(system["verity_corrected_errors"])),
+            max(self._zones, default=None),
         )  # fmt: skip
 
 

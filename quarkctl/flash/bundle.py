@@ -80,7 +80,7 @@ class Incoming:
     """A bundle on its way in: the manifest at once, then the images in front (the microcontroller's, and the AR1's vbmeta,
     which names all the others), the rest as the AR1 takes it.
 
-    ``whole``: also verify all of it now, if it is small and can be read again.
+    ``whole``: also verify all of it now, if it is small and can be read again. ``ended``: it was read to its end.
     """
 
     def __init__(self, name: str, *, whole: bool = False) -> None:
@@ -115,7 +115,7 @@ class Incoming:
                 f"the bundle has {self._source.size_bytes} bytes, its manifest makes {size}", hint="get it again"
             )
         self._members: Iterator[Member] = iter(self.manifest.members)
-        self._ended = False
+        self.ended = False
 
     def _read_front(self) -> dict[str, bytes]:
         """{chip: its first image}, and all that stands before them. They are kept in memory."""
@@ -155,7 +155,7 @@ class Incoming:
 
         A second time reads the bundle anew. Raises InputWrong where it cannot be.
         """
-        if self._ended:
+        if self.ended:
             if not self.rereadable:
                 raise InputWrong("the bundle came by a pipe and cannot be read again", hint="flash it again")
             before = self.digest
@@ -182,7 +182,7 @@ class Incoming:
                 for _ in pieces:  # whatever was not wanted of it
                     continue
         self._reader.finish()
-        self._ended = True
+        self.ended = True
 
     def _pieces(self, members: Sequence[tuple[Member, int]]) -> Pieces:
         for member, start in members:
@@ -255,7 +255,7 @@ class Session:
         if self._job.wish.verify_only:
             steps, questions = (Step("compare", "compare what both chips run; write nothing"),), []
         elif not steps:
-            reasons.append(f"this release runs already and is confirmed: {self._words(new=True)}")
+            reasons.insert(0, f"this release runs already and is confirmed: {self._words(new=True)}")
         size = sum(self._size_of(n) for n in self._releases)
         signed = ", ".join(f"{k.name} {k.key_id[:8]}" for k in self._incoming.signed)
         words = [f"signed by {signed}"]
@@ -388,6 +388,8 @@ class Session:
         before = self._pair()
         if act is Act.ARM and not self._committed:
             self._check_fitness(self._board_name())
+        if act in (Act.ARM, Act.RESTART) and not self._incoming.ended:
+            self._incoming.pour({})  # an earlier run has written all: this file must be whole nevertheless
         text = self._write(names) if act is Act.WRITE else ", ".join(self._one(act, n) for n in names)
         self._look_again()
         expected = transaction.after(before, act, who)

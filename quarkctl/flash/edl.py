@@ -10,11 +10,11 @@ from itertools import pairwise, repeat
 from pathlib import Path
 
 from quarkctl import boards
-from quarkctl.errors import InputWrong, LinkError, ProtocolError, VerificationFailed
-from quarkctl.events import Event, Level
+from quarkctl.errors import InputWrong, ProtocolError, VerificationFailed
 from quarkctl.flash import edl_sources
 from quarkctl.flash.ar1_image import Extent, Image
-from quarkctl.flash.edl_device import EdlDevice, forget_programmer, open_device
+from quarkctl.flash.edl_device import forget_programmer
+from quarkctl.flash.edl_session import EdlSession
 from quarkctl.flash.edl_sources import Work, Write
 from quarkctl.flash.edl_vip import VipSession
 from quarkctl.flash.plan import Job, Plan, Step
@@ -78,41 +78,15 @@ class Expected:
         return self._digests[window]
 
 
-class Session:
+class Session(EdlSession):
     """One device from the first question to the last answer."""
 
     def __init__(self, job: Job, work: Work) -> None:
-        self._job = job
-        self._wish = job.wish.ar1
-        self._work = work
-        self._device: EdlDevice | None = None
+        super().__init__(job, work)
         self._placed: dict[str, Placed] = {}
         self._skipped_bytes = 0
         self._verified: dict[str, str] = {}
         self._no_digest = False
-
-    @property
-    def where(self) -> str:
-        return self._device.link.name if self._device else ""
-
-    def close(self) -> None:
-        if self._device:
-            self._device.link.close()
-            self._device = None
-        self._work.close()
-
-    def _note(self, text: str) -> None:
-        self._job.progress(Event(self._job.opener.identity, "device", Level.NOTE, text))
-
-    def _told(self, text: str) -> None:
-        """The device's own errors are always shown; the rest of its log is protocol detail."""
-        if "error" in text.lower():
-            self._note(text)
-
-    def _open(self) -> EdlDevice:
-        if self._device is None:
-            raise LinkError("the device is not open")
-        return self._device
 
     # --- plan ---------------------------------------------------------------------------------------------------------
 
@@ -123,7 +97,7 @@ class Session:
             raise InputWrong(f"the files are for {self._work.board}, not {self._job.board}", hint="leave --board out")
         name = self._job.board or self._work.board
         board = boards.load(name) if name else None
-        memory = self._wish.memory or self._work.memory or (str(board.get("ar1.storage", "")) if board else "") or "ufs"
+        memory = self._memory(board)
         sizes = (
             {w.sector_bytes for w in self._work.writes if w.sector_bytes}
             | {p.sector_bytes for p in self._work.patches}
@@ -132,20 +106,9 @@ class Session:
         if len(sizes) > 1:
             raise InputWrong(f"the files disagree on the size of a sector: {', '.join(map(str, sorted(sizes)))}")
         edl_sources.check_secdata(self._work, allowed=self._wish.secdata)
-        images = edl_sources.load_programmers(self._work, self._wish.programmer)
-        step = Step("programmer", "", sum(map(len, images.values())))
-        meter = Meter(self._job.progress, self._job.opener.identity, step, step.size_bytes)
-        self._device = open_device(
-            self._job.opener,
-            images,
-            memory,
-            self._told,
-            self._job.journal,
-            meter.at,
-            assume_idle=self._wish.assume_idle,
-        )
+        device = self._start(memory)
         given = next(iter(sizes), 0) or (int(board.get("ar1.sector_bytes", 0)) if board else 0)
-        self._device.find_sector_size(given)
+        device.find_sector_size(given)
         for erase in self._work.erases:
             self._check_erase(erase)
         found = [self._place(w) for w in self._work.writes]

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from quarkctl import boards
-from quarkctl.errors import LinkError, UsageWrong
-from quarkctl.events import Event, Level
+from quarkctl.errors import UsageWrong
 from quarkctl.flash import edl_sources, vip
-from quarkctl.flash.edl_device import EdlDevice, forget_programmer, open_device
+from quarkctl.flash.edl_device import forget_programmer
+from quarkctl.flash.edl_session import EdlSession
 from quarkctl.flash.edl_sources import Work
 from quarkctl.flash.firehose import PAYLOAD_BYTES, QUICK_S
 from quarkctl.flash.plan import Job, Plan, Step
@@ -22,30 +22,13 @@ from quarkctl.formats import vip as tables
 _PATCH_S = 30.0
 
 
-class VipSession:
+class VipSession(EdlSession):
     """One device from its programmer's greeting to the last packet. Nothing can be asked, skipped or proved on the way:
     the device itself refuses what its tables do not list."""
 
     def __init__(self, job: Job, work: Work) -> None:
-        self._job = job
-        self._wish = job.wish.ar1
-        self._work = work
-        self._device: EdlDevice | None = None
+        super().__init__(job, work)
         self._todo: dict[str, list[Command]] = {}
-
-    @property
-    def where(self) -> str:
-        return self._device.link.name if self._device else ""
-
-    def close(self) -> None:
-        if self._device:
-            self._device.link.close()
-            self._device = None
-        self._work.close()
-
-    def _told(self, text: str) -> None:
-        if "error" in text.lower():
-            self._job.progress(Event(self._job.opener.identity, "device", Level.NOTE, text))
 
     # --- plan ---------------------------------------------------------------------------------------------------------
 
@@ -54,7 +37,7 @@ class VipSession:
             raise UsageWrong("digest tables list one flash and nothing else", hint="leave the other options out")
         edl_sources.check_secdata(self._work, allowed=self._wish.secdata)
         board = boards.load(self._job.board) if self._job.board else None
-        memory = self._wish.memory or self._work.memory or (str(board.get("ar1.storage", "")) if board else "") or "ufs"
+        memory = self._memory(board)
         commands = vip.commands(self._work, memory, restart=self._wish.restart)
         if self._wish.vip_tables == "bundle":
             signed = vip.collect(self._work.tables.get, "the bundle")
@@ -62,13 +45,8 @@ class VipSession:
             signed = vip.load(Path(self._wish.vip_tables))
         digests = vip.digests(commands)
         signed.check(tables.build(digests))
-        images = edl_sources.load_programmers(self._work, self._wish.programmer)
-        step = Step("programmer", "", sum(map(len, images.values())))
-        meter = Meter(self._job.progress, self._job.opener.identity, step, step.size_bytes)
-        self._device = open_device(
-            self._job.opener, images, memory, self._told, self._job.journal, meter.at, vip=True
-        )  # fmt: skip
-        self._device.programmer.before_packet = vip.Escort(self._device.programmer, signed)
+        programmer = self._start(memory, vip=True).programmer
+        programmer.before_packet = vip.Escort(programmer, signed)
         steps = self._steps(commands)
         return Plan(
             self._job.opener.identity, board.name if board else "", "ar1", "edl", "", "",
@@ -93,9 +71,7 @@ class VipSession:
     # --- act ----------------------------------------------------------------------------------------------------------
 
     def do(self, step: Step) -> str:
-        if self._device is None:
-            raise LinkError("the device is not open")
-        programmer = self._device.programmer
+        programmer = self._open().programmer
         meter = Meter(self._job.progress, self._job.opener.identity, step, step.size_bytes)
         for command in self._todo[step.name]:
             if command.tag == "program":

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quarkctl.errors import DeviceRefused, VerificationFailed
+from quarkctl.errors import DeviceRefused, QuarkError, VerificationFailed
 from quarkctl.events import Event, Level
-from quarkctl.flash import fastboot_plan, fastboot_xml
+from quarkctl.flash import fastboot, fastboot_plan, fastboot_xml
 from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.background import Background
 from quarkctl.flash.fastboot import Client
@@ -29,6 +29,11 @@ def accepts(sources: Sequence[str]) -> bool:
     if len(sources) == 1 and Path(sources[0]).is_dir():
         return any(p.suffix in _SUFFIXES for p in Path(sources[0]).iterdir())
     return all(Path(s.rpartition("@")[0] or s).suffix in _SUFFIXES for s in sources)
+
+
+def adapts(sources: Sequence[str]) -> bool:
+    """XML that says to which partitions images go: made for emergency download, and possible where the device is here."""
+    return fastboot_xml.accepts(sources)
 
 
 def prepare(sources: Sequence[str]) -> Callable[[Job], Session]:
@@ -141,15 +146,19 @@ class Session:
         client.link.close()
         self._link = None
         self._link = reopen(self._job.opener, _is_fastbootd)
-        self._look()
-        fastboot_plan.check_device(self._facts)
-        found = fastboot_plan.targets(self._items, self._facts, self._wish, self._variable)
+        try:
+            self._look()
+            fastboot_plan.check_device(self._facts)
+            found = fastboot_plan.targets(self._items, self._facts, self._wish, self._variable)
+        except QuarkError as error:
+            error.hint = f"{error.hint}; nothing was written, and the device is in fastbootd now".removeprefix("; ")
+            raise
         self._targets = {t.name: t for t in found}
         return f"{len(self._facts.logical)} logical partitions"
 
     def _activate(self) -> str:
         slot = next(t.partition[-1] for t in self._targets.values() if t.slotted)
-        self._client().command(f"set_active:{slot}", 30.0)
+        self._client().command(f"set_active:{slot}", fastboot.START_S)
         return f"slot {slot} boots next"
 
     def _restart(self) -> str:
@@ -161,7 +170,7 @@ class Session:
     def _flash(self, step: Step, target: Target) -> str:
         client, image = self._client(), target.image
         if self._wish.erase_first and target.offset_bytes == self._first_offset(target):
-            client.command(f"erase:{target.partition}", 30.0 + target.size_bytes / (1 << 20))
+            client.command(f"erase:{target.partition}", fastboot.START_S + target.size_bytes / (1 << 20))
         if not self._job.wish.force and not self._wish.erase_first and self._holds(target):
             self._skipped_bytes += image.size_bytes
             self._verified[target.name] = "digest"
@@ -237,7 +246,7 @@ class Session:
         try:
             place = f"{target.partition} {target.offset_bytes + offset:#x}"
             command = f"{self._digest_command} {place} {size_bytes:#x}"
-            answer = Client(self._client().link).command(command, 30.0 + size_bytes / (1 << 20))
+            answer = Client(self._client().link).command(command, fastboot.START_S + size_bytes / (1 << 20))
         except DeviceRefused:
             return ""
         return next((line.strip().lower() for line in [*answer.lines, answer.text] if len(line.strip()) == 64), "")

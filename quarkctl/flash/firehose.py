@@ -32,6 +32,8 @@ _LOGS_KEPT = 100
 
 #: {pattern of a device's error log: what to do}
 _HINTS = (
+    (r"unknown command getsha256", "quarkctl ar1 backup, then sha256sum"),
+    (r"outside of the memory", "the programmer lets only some addresses be read"),
     (r"sector size .* different", "the files are made for another sector size: give those for this device's storage"),
     (r"storage type|memory ?name", "the files are made for another kind of storage: --memory names the right one"),
     (r"write protect", "the storage is write protected: is the device locked, or its storage worn out?"),
@@ -41,7 +43,7 @@ _HINTS = (
     ),
     (r"outside|out of range|range", "the files are made for a larger storage: compare with `quarkctl ar1 storage`"),
     (r"write (error|failure)|media", "the storage fails: if it happens again, the part is worn out"),
-    (r"too large|watchdog", "repeat with smaller ranges: --window"),
+    (r"too large|watchdog", "repeat with a smaller range"),
 )
 
 

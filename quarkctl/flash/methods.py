@@ -22,6 +22,8 @@ class Method:
     quick and raises nothing. And ``prepare(sources) -> (Job -> Session)``: reads and checks what can be known without a
     device, raises InputWrong or UsageWrong, and returns what makes the session.
 
+    A module may have ``adapts(sources) -> bool`` beside them: files of another method, which it can write too.
+
     ``chip`` is empty for what concerns both. ``reaches``: the method whose devices it takes, if not its own."""
 
     name: str
@@ -37,6 +39,10 @@ class Method:
 
     def accepts(self, sources: Sequence[str]) -> bool:
         return cast(Callable[[Sequence[str]], bool], import_module(self.module).accepts)(sources)
+
+    def adapts(self, sources: Sequence[str]) -> bool:
+        adapts = getattr(import_module(self.module), "adapts", None)
+        return adapts is not None and bool(adapts(sources))
 
     def prepare(self, sources: Sequence[str]) -> Callable[[Job], Session]:
         return cast(Callable[[Sequence[str]], Callable[[Job], Session]], import_module(self.module).prepare)(sources)
@@ -96,6 +102,9 @@ def select(
     if len(taking) > 1:
         ways = " or ".join(f"--via {m.name}" for m in taking)
         raise UsageWrong(f"{sources[0]} can be written in {len(taking)} ways", hint=f"choose: {ways}")
+    other_ways = [m for m in fitting if m not in taking and m.adapts(sources)] if len(taking) == 1 else []
+    if other_ways and taking[0].device_method not in (now := present()):
+        taking = [m for m in other_ways if m.device_method in now] or taking
     others = [m.name for m in METHODS.values() if board and m not in fitting and m.accepts(sources)]
     if others and not taking:
         raise InputWrong(

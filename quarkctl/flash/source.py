@@ -152,7 +152,10 @@ class Http:
             answer = _opened(request)
         except urllib.error.HTTPError as error:
             error.close()
-            raise InputWrong(f"{self._url}: the server answers {error.code} {error.reason}") from error
+            raise InputWrong(
+                f"{self._url}: the server answers {error.code} {error.reason}",
+                hint="look at the address and the server",
+            ) from error
         except urllib.error.URLError as error:
             if isinstance(error.reason, TimeoutError):
                 raise LinkTimeout(f"{self._url}: no answer within {HTTP_TIMEOUT_S:.0f} s") from error
@@ -184,6 +187,7 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ):  # fmt: skip
         if not is_url(newurl):
+            fp.close()
             raise InputWrong(f"{req.full_url} leads to {newurl}", hint="bundles are read from http and https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -57,7 +57,11 @@ def commands(work: Work, memory: str, payload_bytes: int = PAYLOAD_BYTES, *, res
     erases = list(work.erases)
     for number, write in enumerate(work.writes):
         out += _erases(erases, number, write.sector_bytes)
-        if write.partition or not write.sector_bytes or payload_bytes % write.sector_bytes:
+        if write.sector_bytes and payload_bytes % write.sector_bytes:
+            raise InputWrong(
+                f"a payload of {payload_bytes} bytes is no whole number of sectors of {write.sector_bytes}"
+            )
+        if write.partition or not write.sector_bytes:
             raise InputWrong(
                 f"{write.label} has no place and sector size of its own: digest tables need both",
                 hint="give rawprogram XML",

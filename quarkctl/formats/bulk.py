@@ -28,6 +28,7 @@ from quarkctl.formats.frame import (
     CRC_BYTES,
     FAST_MAX,
     HEADER,
+    HELLO_TYPE,
     SMP_FIRST,
     SMP_NEXT,
     Kind,
@@ -56,10 +57,11 @@ _LEAST = HEADER.size + CRC_BYTES
 class Frames:
     """Runs of a piece of wire, in the order of their coming. Arrays of one length, but ``decoded``.
 
-    The run stands at ``wire[start:end]``. ``whole`` says that it is a frame; then ``decoded[start : start + size]`` are
-    its header, payload and CRC, and ``kind`` is its type.
+    The run stands at ``wire[start:end]``. ``whole`` says, after `check`, that it is a frame; then
+    ``decoded[start : start + size]`` are its header, payload and CRC, and ``kind`` is its type.
     """
 
+    wire: bytes
     decoded: NDArray[Any]
     start: NDArray[Any]
     end: NDArray[Any]
@@ -68,6 +70,28 @@ class Frames:
     whole: NDArray[Any]
     smp_lines: int
     _groups: dict[tuple[int, int], tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
+
+    def part(self, low: int, high: int) -> Frames:
+        """Some of the runs, without the account of lines."""
+        at = slice(low, high)
+        arrays = (self.start[at], self.end[at], self.size[at], self.kind[at], self.whole[at])
+        return Frames(self.wire, self.decoded, *arrays, smp_lines=0)
+
+    def hellos(self, known: int) -> Iterator[tuple[int, int]]:
+        """(index, layout hash) of every whole hello, from the first on that may say another hash than ``known``. Their CRCs
+        start at 0, so no layout need be known for it."""
+        import numpy as np
+
+        raw, at, least = np.frombuffer(self.wire, np.uint8), HEADER.size, _LEAST + 2
+        maybe = np.flatnonzero((raw[self.start + 1] == HELLO_TYPE) & (self.size >= least))
+        start = self.start[maybe]
+        said = self.decoded[start + at] | self.decoded[start + at + 1].astype(np.uint16) << 8
+        plain = (said == known) & (self.decoded[start] == HELLO_TYPE) & (self.decoded[start - 1] == 0)
+        maybe = maybe[int(np.argmin(plain)) :] if maybe.size and not plain.all() else maybe[:0]
+        for i, start, end in zip(maybe.tolist(), self.start[maybe].tolist(), self.end[maybe].tolist(), strict=True):
+            one = unwrap(self.wire[start:end], 0)
+            if one and one[0] == HELLO_TYPE and len(one) >= least:
+                yield i, int.from_bytes(one[at : at + 2], "little")
 
     def of(self, kind: int, size: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """(indices, rows) of the whole frames of this type and decoded size."""
@@ -87,96 +111,93 @@ class Frames:
         return rows
 
 
-@dataclass
-class BulkDecoder:
-    """Decodes pieces of wire that begin and end with a delimiter."""
+def decode(wire: bytes) -> Frames:
+    """All runs of a piece of wire that begins and ends with a delimiter, `check` to follow. Runs that are SMP console lines
+    are counted and left out."""
+    import numpy as np
 
-    crc_seed: int
+    raw = np.frombuffer(wire, np.uint8)
+    empty = raw == 0
+    edges = np.flatnonzero(empty[1:] != empty[:-1])
+    edges += 1
+    codes = raw + empty.view(np.uint8)
+    del empty
+    start, end, lines = _without_smp(wire, codes, edges[::2].copy(), edges[1::2].copy())
+    size = end - start - 1
+    for i in np.flatnonzero(size > FAST_MAX).tolist():
+        codes[start[i] : end[i]] = 1  # its 0xff would shift what follows
+    decoded = np.frombuffer(bytearray(b"\0").join(_decoded(codes, start)), np.uint8)
+    return Frames(wire, decoded, start, end, size, decoded[start], np.zeros(size.size, bool), lines)
 
-    def decode(self, wire: bytes) -> Frames:
-        """All runs of ``wire``; runs that are SMP console lines are counted and left out."""
-        import numpy as np
 
-        raw = np.frombuffer(wire, np.uint8)
-        empty = raw == 0
-        edges = np.flatnonzero(empty[1:] != empty[:-1])
-        edges += 1
-        codes = raw + empty.view(np.uint8)
-        start, end, lines = _without_smp(wire, codes, edges[::2].copy(), edges[1::2].copy())
-        size = end - start - 1
-        for i in np.flatnonzero(size > FAST_MAX).tolist():
-            codes[start[i] : end[i]] = 1  # its 0xff would shift what follows
-        decoded = np.frombuffer(bytearray(b"\0").join(_decoded(codes, start)), np.uint8)
-        frames = Frames(decoded, start, end, size, decoded[start], size >= _LEAST, lines)
-        self._check(wire, frames)
-        return frames
+def check(frames: Frames, crc_seed: int) -> None:
+    """Sets ``whole``: first in groups of one type and size, then one by one where that failed."""
+    import numpy as np
 
-    def _check(self, wire: bytes, frames: Frames) -> None:
-        """Sets ``whole``: first in groups of one type and size, then one by one where that failed."""
-        import numpy as np
+    kind, start, size, decoded = frames.kind, frames.start, frames.size, frames.decoded
+    np.greater_equal(size, _LEAST, out=frames.whole)
+    capped = np.minimum(size, FAST_MAX + 1).astype(np.uint8)
+    crossed = decoded[start - 1] | decoded[start + capped]
+    alone = [crossed.nonzero()[0]]  # there a code led across a border
+    order = np.argsort(kind, kind="stable")
+    counts, high = np.bincount(kind), 0
+    for number in counts.nonzero()[0].tolist():
+        low, high = high, high + int(counts[number])
+        members = order[low:high]
+        sizes = capped[members]
+        same = sizes == sizes[0]
+        for one in (sizes[:1] if same.all() else np.unique(sizes)).tolist():
+            index = members[sizes == one]
+            if one > FAST_MAX:
+                alone.append(index)
+            elif one >= _LEAST:
+                rows = frames.gather(start[index], one)
+                frames._groups[number, one] = index, rows
+                failing = _failing(rows, one, seed_of(number, crc_seed))
+                if failing:
+                    alone.append(index[failing])
+    if len(alone) > 1 or alone[0].size:
+        found = np.unique(np.concatenate(alone))
+        _alone(frames, found[size[found] >= _LEAST], crc_seed)
 
-        kind, start, size, decoded = frames.kind, frames.start, frames.size, frames.decoded
-        capped = np.minimum(size, FAST_MAX + 1).astype(np.uint8)
-        crossed = decoded[start - 1] | decoded[start + capped]
-        alone = [crossed.nonzero()[0]]  # there a code led across a border
-        order = np.argsort(kind, kind="stable")
-        counts, high = np.bincount(kind), 0
-        for number in counts.nonzero()[0].tolist():
-            low, high = high, high + int(counts[number])
-            members = order[low:high]
-            sizes = capped[members]
-            same = sizes == sizes[0]
-            for one in (sizes[:1] if same.all() else np.unique(sizes)).tolist():
-                index = members[sizes == one]
-                if one > FAST_MAX:
-                    alone.append(index)
-                elif one >= _LEAST:
-                    rows = frames.gather(start[index], one)
-                    frames._groups[number, one] = index, rows
-                    failing = _failing(rows, one, seed_of(number, self.crc_seed))
-                    if failing:
-                        alone.append(index[failing])
-        if len(alone) > 1 or alone[0].size:
-            found = np.unique(np.concatenate(alone))
-            self._alone(wire, frames, found[size[found] >= _LEAST])
 
-    def _alone(self, wire: bytes, frames: Frames, index: NDArray[Any]) -> None:
-        """The last word on runs that failed in company, or that never could go with others.
+def _alone(frames: Frames, index: NDArray[Any], crc_seed: int) -> None:
+    """The last word on runs that failed in company, or that never could go with others.
 
-        One damaged run spoils those behind it until the codes meet again: these are decoded together once more, without
-        it, and only what fails then is decoded from its own bytes."""
-        import numpy as np
+    One damaged run spoils those behind it until the codes meet again: these are decoded together once more, without
+    it, and only what fails then is decoded from its own bytes."""
+    import numpy as np
 
-        behind = index[1:][np.diff(index) == 1]
-        behind = behind[frames.size[behind] <= FAST_MAX]
-        for stretch in np.split(behind, np.flatnonzero(np.diff(behind) != 1) + 1) if behind.size else ():
-            low, high = int(frames.start[stretch[0]]), int(frames.end[stretch[-1]])
-            again = _decode(wire[low:high].replace(b"\0", b"\1"))
-            if again is not None:
-                frames.decoded[low - 1 : high] = memoryview(b"\0" + again + b"\0")
-        view = frames.decoded.data
-        whole, keys = [], set()
-        found = (a[index].tolist() for a in (frames.start, frames.end, frames.size, frames.kind))
-        for i, at, end, size, kind in zip(index.tolist(), *found, strict=True):
-            keys.add((kind, size))
-            if (
-                size > FAST_MAX
-                or zlib.crc32(view[at : at + size], seed_of(view[at], self.crc_seed)) != _RESIDUE
-                or view[at - 1]
-                or view[at + size]
-            ):
-                raw = unwrap(wire[at:end], self.crc_seed)
-                if raw is None:
-                    continue
-                view[at : at + len(raw)] = raw
-                frames.size[i] = len(raw)
-            whole.append(i)
-            keys.add((view[at], int(frames.size[i])))
-        frames.whole[index] = False
-        frames.whole[whole] = True
-        frames.kind[index] = frames.decoded[frames.start[index]]
-        for key in keys:  # taken before, with other members
-            frames._groups.pop(key, None)
+    behind = index[1:][np.diff(index) == 1]
+    behind = behind[frames.size[behind] <= FAST_MAX]
+    for stretch in np.split(behind, np.flatnonzero(np.diff(behind) != 1) + 1) if behind.size else ():
+        low, high = int(frames.start[stretch[0]]), int(frames.end[stretch[-1]])
+        again = _decode(frames.wire[low:high].replace(b"\0", b"\1"))
+        if again is not None:
+            frames.decoded[low - 1 : high] = memoryview(b"\0" + again + b"\0")
+    view = frames.decoded.data
+    whole, keys = [], set()
+    found = (a[index].tolist() for a in (frames.start, frames.end, frames.size, frames.kind))
+    for i, at, end, size, kind in zip(index.tolist(), *found, strict=True):
+        keys.add((kind, size))
+        if (
+            size > FAST_MAX
+            or zlib.crc32(view[at : at + size], seed_of(view[at], crc_seed)) != _RESIDUE
+            or view[at - 1]
+            or view[at + size]
+        ):
+            raw = unwrap(frames.wire[at:end], crc_seed)
+            if raw is None:
+                continue
+            view[at : at + len(raw)] = raw
+            frames.size[i] = len(raw)
+        whole.append(i)
+        keys.add((view[at], int(frames.size[i])))
+    frames.whole[index] = False
+    frames.whole[whole] = True
+    frames.kind[index] = frames.decoded[frames.start[index]]
+    for key in keys:  # taken before, with other members
+        frames._groups.pop(key, None)
 
 
 def _failing(rows: NDArray[Any], size: int, seed: int) -> list[int]:

@@ -8,23 +8,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from quarkctl.errors import LayoutMismatch
-from quarkctl.formats import plan
+from quarkctl.formats import bulk, plan
 from quarkctl.formats.account import Account, Counts, Loss
-from quarkctl.formats.bulk import BulkDecoder, Frames
-from quarkctl.formats.frame import CRC_BYTES, HEADER, HELLO_TYPE, RUN_MAX, SMP_FIRST, SMP_NEXT
+from quarkctl.formats.bulk import Frames
+from quarkctl.formats.frame import HEADER, HELLO_TYPE, RUN_MAX, SMP_FIRST, SMP_NEXT
 from quarkctl.formats.schema import Message, Schema, Value
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
 __all__ = ["Batch", "Counts", "Decoder", "Gap", "Sample", "Table"]
-
-
-#: Bytes that are decoded at once. Behind a change of layout few, and then twice as many each time: what is of the next
-#: layout fails frame by frame, and decoding that again after each change would cost the square of what is left.
-_REACH_MIN, _REACH_MAX = 4096, 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,24 +174,13 @@ class Decoder:
     hello: Sample | None = None
     """The newest of the line; ``hellos`` has that of each chip."""
     hellos: dict[int, Sample] = field(default_factory=dict)
-    _bulk: BulkDecoder = field(init=False)
-    _types: Mapping[int, tuple[Message, np.dtype[Any]]] = field(init=False)
     _carry: bytes = b"\0"
     _opened: bool = False
     _decided: bool = False
     _dropping: bool = False
-    _reach: int = _REACH_MAX
     _last: tuple[int, int, int] = (0, 0, 0)
     _order: int = 0
     _pairs: list[Pairs] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._use(self.schema)
-
-    def _use(self, schema: Schema) -> None:
-        self.schema = schema
-        self._bulk = BulkDecoder(schema.crc_seed)
-        self._types = schema.frame_types
 
     @property
     def counts(self) -> Counts:
@@ -224,18 +207,40 @@ class Decoder:
         tables: list[Table] = []
         self._order = 0
         self._pairs = []
-        while wire:
-            cut = wire.find(b"\0", self._reach)
-            if cut < 0:
-                cut = len(wire) - 1
-            left, moved = self._decode(wire[: cut + 1], bounds, times, tables)
-            if left:
-                wire, bounds, self._reach = left + wire[cut + 1 :], moved, _REACH_MIN
-            else:
-                wire, bounds, self._reach = wire[cut:], bounds - cut, min(2 * self._reach, _REACH_MAX)
-            if len(wire) < 2:
-                break
+        frames = bulk.decode(wire)
+        if frames.smp_lines:
+            self._line().counts.smp_lines += frames.smp_lines
+        for part in self._parts(frames):
+            self._tables(part, bounds, times, tables)
         return Batch(tables, self._pairs)
+
+    def _parts(self, frames: Frames) -> Iterator[Frames]:
+        """The frames, checked, those of one layout together; the decoder's schema is that of the part."""
+        low = 0
+        for i, layout_hash in frames.hellos(self.schema.layout_hash):
+            if layout_hash == self.schema.layout_hash:
+                continue
+            other = self._other_layout(layout_hash)
+            part = frames.part(low, i)
+            bulk.check(part, self.schema.crc_seed)
+            # Where nothing was read with the schema before, what came in front of the hello is of its layout too.
+            if self._decided or part.whole.any():
+                yield part
+                low = i
+            self.schema = other
+        part = frames.part(low, frames.start.size) if low else frames
+        bulk.check(part, self.schema.crc_seed)
+        yield part
+
+    def _other_layout(self, layout_hash: int) -> Schema:
+        other = self.find(layout_hash)
+        if other is None or other.layout_hash != layout_hash:
+            raise LayoutMismatch(
+                f"the device speaks message layout {layout_hash:#06x}, this quarkctl {self.schema.layout_hash:#06x}",
+                hint="give the schemas of that firmware's release with --schemas DIR, or flash firmware built from "
+                "this source",
+            )
+        return other
 
     def _take(self, data: bytes) -> bytes:
         """What is complete with ``data``, between two delimiters; the rest is kept, but never more than `RUN_MAX`."""
@@ -257,68 +262,18 @@ class Decoder:
             self._lose("corrupt", 1, *self._last, self._last[1], self._last[2])
         return b"".join(parts) if end or at > 1 else b""
 
-    def _decode(
-        self, wire: bytes, bounds: NDArray[Any], stamps: NDArray[Any], tables: list[Table]
-    ) -> tuple[bytes, NDArray[Any]]:
-        """Adds the tables of what this schema can read; returns what another schema must read, if anything."""
+    def _tables(self, frames: Frames, bounds: NDArray[Any], stamps: NDArray[Any], tables: list[Table]) -> None:
         import numpy as np
 
-        frames = self._bulk.decode(wire)
         whole = np.flatnonzero(frames.whole)
         head = frames.gather(frames.start[whole], HEADER.size).view(plan.HEADER_TYPE)
-        hellos = np.flatnonzero((frames.kind == HELLO_TYPE) & frames.whole)
-        stop, other = self._other_layout(frames, hellos)
-        if other is None:
-            self._tables(frames, whole, head, frames.whole.size, bounds, stamps, tables)
-            return b"", bounds
-        at = int(frames.start[stop]) - 1
-        if self._decided or np.any(whole < stop):
-            self._tables(frames, whole[whole < stop], head[whole < stop], stop, bounds, stamps, tables)
-        else:
-            at = 0  # nothing was read with the schema before: what came in front of the hello is of its layout too
-        self._use(other)
-        return wire[at:], bounds - at
-
-    def _other_layout(self, frames: Frames, hellos: NDArray[Any]) -> tuple[int, Schema | None]:
-        """Index of the first hello of another layout, and its schema; None if there is no such hello."""
-        import numpy as np
-
-        at = frames.start[hellos] + HEADER.size
-        said = frames.decoded[at] | frames.decoded[at + 1].astype(np.uint16) << 8
-        strange = (said != self.schema.layout_hash) & (frames.size[hellos] >= HEADER.size + 2 + CRC_BYTES)
-        for i in strange.nonzero()[0][:1].tolist():
-            layout_hash = int(said[i])
-            other = self.find(layout_hash)
-            if other is None or other.layout_hash != layout_hash:
-                raise LayoutMismatch(
-                    f"the device speaks message layout {layout_hash:#06x}, this quarkctl {self.schema.layout_hash:#06x}",
-                    hint="give the schemas of that firmware's release with --schemas DIR, or flash firmware built from "
-                    "this source",
-                )
-            return int(hellos[i]), other
-        return -1, None
-
-    def _tables(
-        self,
-        frames: Frames,
-        whole: NDArray[Any],
-        head: NDArray[Any],
-        stop: int,
-        bounds: NDArray[Any],
-        stamps: NDArray[Any],
-        tables: list[Table],
-    ) -> None:
-        import numpy as np
-
-        if frames.smp_lines:
-            self._line().counts.smp_lines += frames.smp_lines
         # Ends and bounds both ascend: how many frames each read completed, instead of a search for every frame.
         per_read = np.diff(np.searchsorted(frames.end[whole], bounds), prepend=0)
         per_read[-1] += whole.size - per_read.sum()
         host_ns = np.repeat(stamps, per_read)
         kind, source = np.ascontiguousarray(head["type"]), np.ascontiguousarray(head["source"])
         time_us = np.ascontiguousarray(head["time_us"])
-        self._count_corrupt(frames, whole, stop, source, time_us, host_ns)
+        self._count_corrupt(frames, whole, source, time_us, host_ns)
         if not whole.size:
             return
         boot_ids = self._boot_ids(frames, whole, kind)
@@ -332,13 +287,10 @@ class Decoder:
         one_start = bool(np.all(source == source[0])) and boot[0] == boot[-1]
         place = None if whole.size == frames.size.size else np.cumsum(frames.whole) - 1
         types = np.bincount(kind, minlength=256)
-        for number, (message, frame_type) in self._types.items():
+        for number, (message, frame_type) in self.schema.frame_types.items():
             if not types[number]:
                 continue
             index, rows = frames.of(number, frame_type.itemsize)
-            if index.size and index[-1] >= stop:
-                here = int(np.searchsorted(index, stop))
-                index, rows = index[:here], rows[:here]
             mine = index if place is None else place[index]
             known += mine.size
             if not all_kept:
@@ -376,9 +328,9 @@ class Decoder:
     def _boot_ids(self, frames: Frames, whole: NDArray[Any], kind: NDArray[Any]) -> dict[int, int]:
         import numpy as np
 
-        if HELLO_TYPE not in self._types:
+        if HELLO_TYPE not in self.schema.frame_types:
             return {}
-        _, frame_type = self._types[HELLO_TYPE]
+        _, frame_type = self.schema.frame_types[HELLO_TYPE]
         if "=boot_id" not in (frame_type.names or ()) or frame_type["=boot_id"].kind != "u":
             return {}  # the schema may be anybody's
         hellos = np.flatnonzero((kind == HELLO_TYPE) & (frames.size[whole] == frame_type.itemsize))
@@ -386,13 +338,12 @@ class Decoder:
         return dict(zip(hellos.tolist(), rows["=boot_id"].tolist(), strict=True))
 
     def _count_corrupt(
-        self, frames: Frames, whole: NDArray[Any], stop: int, source: NDArray[Any], time_us: NDArray[Any],
-        host_ns: NDArray[Any],
+        self, frames: Frames, whole: NDArray[Any], source: NDArray[Any], time_us: NDArray[Any], host_ns: NDArray[Any],
     ) -> None:  # fmt: skip
         import numpy as np
 
-        bad = np.flatnonzero(~frames.whole[:stop])
-        if stop and not self._opened:
+        bad = np.flatnonzero(~frames.whole)
+        if frames.whole.size and not self._opened:
             # The very first run may be the tail of a frame that began before we listened.
             bad = bad[bad > 0]
             self._opened = True
@@ -422,7 +373,7 @@ class Decoder:
         import numpy as np
 
         expected = np.zeros(256, np.int64)
-        for number, (_, frame_type) in self._types.items():
+        for number, (_, frame_type) in self.schema.frame_types.items():
             expected[number] = frame_type.itemsize
         strange = np.flatnonzero((expected[kind] != size) & keep)
         for number in np.unique(chip[strange]).tolist():

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from quarkctl.sim.usb_device import UsbDevice
 
-#: A server hears so many clients at once.
-CLIENTS_MAX = 32
+#: More at once than that are not heard.
+CLIENTS_MAX = 64
 
 
 def receive(channel: socket.socket, size_bytes: int) -> bytearray:
@@ -26,8 +26,7 @@ def receive(channel: socket.socket, size_bytes: int) -> bytearray:
 
 
 class Clients:
-    """Who connects to ``listener`` is served by a call of ``serve``, in a thread of its own; more than `CLIENTS_MAX` at once
-    are not heard."""
+    """Everybody who connects to ``listener`` is served by a call of ``serve``, each in a thread of its own."""
 
     def __init__(self, listener: socket.socket, serve: Callable[[socket.socket], None], name: str) -> None:
         self._listener = listener

@@ -18,7 +18,7 @@ from quarkctl.sim.usb_host import Clients, Port, receive
 _DATA_MAX = 16 << 20
 #: So do more requests, or more data in them, than wait for the device at once.
 _WAITING_MAX, _WAITING_BYTES_MAX = 4096, 64 << 20
-#: A client that does not say what it wants is not waited for longer.
+#: A client that says nothing is not waited for.
 _GREETING_S = 10.0
 
 
@@ -98,7 +98,7 @@ def serve_transfers(connection: socket.socket, device: UsbDevice) -> None:
             request = usbip.parse_request(receive(connection, usbip.HEADER_BYTES))
             if isinstance(request, Request):
                 with lock:
-                    waiting = sum(len(t.data) if not t.incoming else t.actual for t in under_way.values())
+                    waiting = sum(len(t.data) + t.actual for t in under_way.values())
                     crowded = len(under_way) >= _WAITING_MAX or waiting >= _WAITING_BYTES_MAX
                 if not 0 <= request.size_bytes <= _DATA_MAX or crowded or request.sequence in under_way:
                     raise EOFError

@@ -119,7 +119,9 @@ class Recording:
                     batch = decoder.batch(reads.data, reads.ends, reads.stamps)
                 except QuarkError as error:
                     raise type(error)(f"{self.path}: {error.message}", error.hint) from error
-                yield Piece(reads.line, batch)
+                line = reads.line
+                del reads
+                yield Piece(line, batch)
             self.sha256 = digest.hexdigest() if digest else ""
 
 
@@ -129,8 +131,8 @@ def _joined(reads: Iterator[Reads]) -> Iterator[Reads]:
     size = 0
     for r in reads:
         if group and (r.line != group[0].line or size + len(r.data) > PIECE_BYTES):
-            yield _join(group)
-            group, size = [], 0
+            joined, group, size = _join(group), [], 0  # whoever decodes it needs room: nothing is held twice
+            yield joined
         group.append(r)
         size += len(r.data)
     if group:

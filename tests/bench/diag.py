@@ -122,9 +122,11 @@ def _sum(into: dict[str, int], more: dict[str, int]) -> None:
         into[key] = into.get(key, 0) + n
 
 
-def simulated() -> Simulated:
+def simulated(*, only_kept: bool = False) -> Simulated:
     out, plan, began = Simulated(), jobs(), time.monotonic()
     store = kept.Kept(FOLDER)
+    if only_kept:
+        plan = [j for j in plan if json.dumps(j) in store.results]
     if before := os.environ.get("QUARKCTL_CARRY"):
         differ = store.carry(before, _spoilt, _work, os.cpu_count())
         told = f"nothing, {len(differ)} jobs come out otherwise: {differ[:9]}" if differ else len(store.results)
@@ -140,9 +142,10 @@ def simulated() -> Simulated:
 
 def matrix_page(s: Simulated) -> str:
     """What docs/diagnostics.md shows."""
+    least, drawn = min(cell.runs for cell in s.cells.values()), min(o.runs for o in s.sweeps.values())
     lines = [
-        f"{SEEDS} runs a cell on units that never repeat; found: the code that names the fault fails; named: and nothing",
-        "fails besides that the fault does not truly break.", "",
+        f"{least} runs a cell or more, on units that never repeat; found: the code that names the fault fails; named: and",
+        f"nothing fails besides that the fault does not truly break. Sources {kept.digest()}.", "",
         "| fault | unit | code | sizes | found | named rightly |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for story in matrix.STORIES:
@@ -159,8 +162,8 @@ def matrix_page(s: Simulated) -> str:
         "",
         f"Healthy units, each in a swap run, a day run and on the charger: {s.alarms} of {s.healthy} called faulty{which}.",
         "", "### Truths near the limit", "",
-        f"{TRUTHS} units a limit, whose true value is drawn around it; where it lies is told in guard bands w. Told: PASS,",
-        "other verdicts. In the last column no PASS may stand.", "",
+        f"{drawn} units a limit or more, whose true value is drawn around it; where it lies",
+        "is told in guard bands w. Told: PASS, other verdicts. In the last column no PASS may stand.", "",
         f"| code | limit | {' | '.join(truths.WORDS)} |", "|---|---|" + "---|" * len(truths.WORDS),
     ]  # fmt: skip
     limits = profile("s1-virtual")[1].limits
@@ -187,8 +190,9 @@ def matrix_page(s: Simulated) -> str:
     return "\n".join(lines) + "\n"
 
 
-def simulations() -> list[Figure]:
-    s = simulated()
+def simulations(*, only_kept: bool = False) -> list[Figure]:
+    """``only_kept``: of what there is, without working out the rest."""
+    s = simulated(only_kept=only_kept)
     FOLDER.mkdir(parents=True, exist_ok=True)
     MATRIX.write_text(matrix_page(s))
     print(MATRIX.read_text())
@@ -355,7 +359,8 @@ def live() -> Figure:
 
 
 def run() -> None:
-    """``QUARKCTL_PART=measures``, ``firmware`` or ``simulations``: only those; the others are taken from the last run."""
+    """``QUARKCTL_PART=measures``, ``firmware`` or ``simulations``: only those; the others are taken from the last run.
+    ``page``: the table of the simulations that there are, whole or not."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     part = os.environ.get("QUARKCTL_PART", "")
     before = FOLDER / "diag.json"
@@ -365,8 +370,8 @@ def run() -> None:
         figures += [fit(), live(), *recording()]
     if part in ("", "firmware"):
         figures += diag_firmware.figures()
-    if part in ("", "simulations"):
-        figures += simulations()
+    if part in ("", "simulations", "page"):
+        figures += simulations(only_kept=part == "page")
     names = {f.name for f in figures}
     save("diag", [*figures, *(f for f in old if f.name not in names)])
 
@@ -376,7 +381,8 @@ def load_matrix() -> str:
     if not MATRIX.exists():
         return ""
     table = diag_firmware.TABLE
-    day = f"\n### A day in the real firmware\n\n{table.read_text()}" if table.exists() else ""
+    pairs = f"{len(diag_firmware.UNITS)} pairs are planned, 25 minutes each; recorded and judged so far:\n"
+    day = f"\n### A day in the real firmware\n\n{pairs}\n{table.read_text()}" if table.exists() else ""
     return MATRIX.read_text() + day
 
 

@@ -47,8 +47,7 @@ DAY = (("sleep", 200), ("camera", 2), ("idle", 2), ("camera", 900), ("sleep", 40
 _AT_ONCE = 2
 #: What a recorded day depends on.
 _WORLD = (
-    "firmware/rtos/**/*.[ch]", "protocols/*.toml",
-    *(f"quarkctl/sim/{name}.py" for name in ("plant", "faults", "loads", "glasses", "mailbox", "qemu", "cable")),
+    "firmware/rtos/**/*.[ch]", "protocols/*.toml", *(f"quarkctl/sim/{name}.py" for name in ("plant", "faults", "loads")),
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 import subprocess
 import zipfile
@@ -19,7 +20,7 @@ from quarkctl.build import sign
 from quarkctl.build.ar1 import agent, request, spec
 from quarkctl.errors import InputWrong, VerificationFailed
 from quarkctl.events import Event
-from quarkctl.formats import avb, lp, sparse
+from quarkctl.formats import avb, lp, rawprogram, sparse
 from quarkctl.formats.segments import joined
 from tests.conftest import Quarkctl
 from tests.formats import second_reader
@@ -91,7 +92,8 @@ kind = "super"
 size = "16 MiB"
 virtual_ab = true
 group.main = { maximum_size = "12 MiB" }
-partition = [{ name = "system", group = "main", image = "system" }, { name = "vendor", group = "main", image = "vendor" }]
+partition = [{ name = "system", group = "main", image = "system" }, { name = "vendor", group = "main", image = "vendor" },
+             { name = "spare", group = "main" }]
 sparse = true
 
 [image.vbmeta]
@@ -288,6 +290,23 @@ def test_the_oldest_builds_are_forgotten(built: tuple[Path, Path], monkeypatch: 
     assert build(5).kept == {"builds": 1, "bytes": 0, "builds_max": 3, "bytes_max": 4096}
 
 
+def test_sparse_images_in_pieces_are_joined_by_simg2img(built: tuple[Path, Path], tmp_path: Path) -> None:
+    file, out = built
+    (file.parent / "data.img").write_bytes(random.Random(4).randbytes(900 * 1024) + bytes(1 << 20))
+    whole = request.build(request.Request(file, out)).files
+    subprocess.run(["simg2img", out / "data.img", tmp_path / "whole"], check=True, capture_output=True)
+    file.write_text(SPEC.replace("sparse = true\n\n[image.super]", 'sparse = "256 KiB"\n\n[image.super]'))
+    cut = request.build(request.Request(file, out)).files
+    pieces = sorted(set(cut) - set(whole))
+    assert pieces == [f"data.img.{n}" for n in range(4)] and set(whole) - set(cut) == {"data.img"}
+    assert all((out / p).stat().st_size <= 256 << 10 for p in pieces) and not (out / "data.img").exists()
+    subprocess.run(["simg2img", *(out / p for p in pieces), tmp_path / "joined"], check=True, capture_output=True)
+    assert (tmp_path / "joined").read_bytes() == (tmp_path / "whole").read_bytes()
+    named = [p for p in rawprogram.parse_programs((out / "rawprogram0.xml").read_bytes()) if p.label == "data"]
+    assert [p.filename for p in named] == pieces and all(p.sparse for p in named)
+    assert len({(p.start, p.sectors) for p in named}) == 1
+
+
 def test_an_output_that_is_no_longer_asked_for_goes_away(built: tuple[Path, Path]) -> None:
     file, out = built
     (out / "mine.img").write_bytes(b"not ours")
@@ -353,7 +372,9 @@ def test_strangers_read_the_file_systems_out_of_super_and_their_trees(built: tup
     found = second_reader.super_image(data, 0, backup=False)
     assert found["minor"] == 2 and found["flags"] == 1
     partitions = found["partitions"]
-    assert isinstance(partitions, dict) and set(partitions) == {"system_a", "system_b", "vendor_a", "vendor_b"}
+    assert isinstance(partitions, dict) and set(partitions) == {
+        f"{n}_{s}" for n in ("system", "vendor", "spare") for s in "ab"
+    }
     top = avb.parse((out / "vbmeta.img").read_bytes())
     for name, check in (("system", ["e2fsck", "-fn"]), ("vendor", ["fsck.erofs"])):
         image = tmp_path / name
@@ -484,6 +505,13 @@ def test_the_linter_says_size_limit_and_cure(old: str, new: str, told: str | Non
         ("sector_size = 4096", "sector_size = 2048", "storage.sector_size is 2048"),
         ('name = "userdata", size = "grow"', 'name = "userdata"', "size is missing"),
         ("number = 4", "number = 0", "one stands twice"),
+        ("sparse = true", 'sparse = "1 KiB"', "59:1: image.data.sparse is 1024 bytes; it must be from 65536"),
+        ("sparse = true", "sparse = 5", "59:1: image.data.sparse must be true or false"),
+        (
+            'kind = "vbmeta"',
+            'kind = "vbmeta"\nsparse = true',
+            "72:1: image.vbmeta.sparse is for what is flashed in pieces",
+        ),
         ('product = "test-board"', 'product = "Test Board"', "2:1: product is 'Test Board'"),
         ('"1.0.0"', '"1.0"', "3:1: version is '1.0': it must be three numbers"),
         ('"1.0.0"', '"1.256.0"', "3:1: version is '1.256.0': the parts of a version are at most"),
@@ -502,17 +530,17 @@ def test_the_linter_says_size_limit_and_cure(old: str, new: str, told: str | Non
         (
             '"vendor", "data"]',
             '"vendor", "vendor"]',
-            "73:76: image.vbmeta.include is 'vendor', which stands there already",
+            "74:76: image.vbmeta.include is 'vendor', which stands there already",
         ),
         (
             'size = "16 MiB", image',
             'size = "grow", image',
-            "83:3: storage.lun.partition comes after super, which grows",
+            "84:3: storage.lun.partition comes after super, which grows",
         ),
         (
             'size = "64 KiB", ab',
             "size = 5000, ab",
-            "94:22: storage.lun.partition.size is 5000 bytes, not a multiple of 4096",
+            "95:22: storage.lun.partition.size is 5000 bytes, not a multiple of 4096",
         ),
     ],
 )
@@ -524,6 +552,17 @@ def test_a_wrong_specification_is_told_by_line_and_column(
     with pytest.raises(InputWrong) as error:
         spec.load(file)
     assert place in error.value.message and f"{file}:" in error.value.message
+
+
+@pytest.mark.parametrize("kind", ["ext4", "erofs"])
+def test_one_file_of_two_names_has_one_owner(kind: str, tmp_path: Path, keys: Path) -> None:
+    other = "erofs" if kind == "ext4" else "ext4"
+    file = workspace(tmp_path / "work", keys, text=SPEC.replace(f'kind = "{other}"', f'kind = "{kind}"'))
+    os.link(tmp_path / "work/root/bin/tool", tmp_path / "work/root/tool")
+    with pytest.raises(
+        InputWrong, match=r"spec.toml:43:2: image.system: tool and bin/tool are one file with two owners"
+    ):
+        request.build(request.Request(file, tmp_path / "out"))
 
 
 def test_a_manifest_that_makes_no_sense_is_told_by_line(tmp_path: Path, keys: Path) -> None:
@@ -589,7 +628,14 @@ def _expanded(path: Path) -> list[bytes]:
 def test_metadata_of_super_is_that_of_the_writer(built: tuple[Path, Path]) -> None:
     _, out = built
     m = lp.parse(_expanded(out / "super.img")[0], 1)
-    assert [p.name for p in m.partitions] == ["system_a", "system_b", "vendor_a", "vendor_b"] and m.slot_count == 2
+    assert [p.name for p in m.partitions] == [
+        "system_a",
+        "system_b",
+        "vendor_a",
+        "vendor_b",
+        "spare_a",
+        "spare_b",
+    ] and m.slot_count == 2
 
 
 def test_a_table_of_fewer_luns_takes_the_old_ones_away_even_after_a_kill(

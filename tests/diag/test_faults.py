@@ -93,6 +93,19 @@ def test_losses_make_the_minimum_unknown_and_the_gauge_take_what_is_whole(day: E
     assert holed.u and whole.u and holed.u > whole.u and "may hide" in holed.note
 
 
+@pytest.mark.parametrize(("fault", "verdict"), [("", Verdict.PASS), ("drifting_gauge", Verdict.FAIL)])
+def test_frames_that_come_late_now_and_then_leave_the_gauge_its_verdict(fault: str, verdict: Verdict) -> None:
+    u = Unit(6)
+    if fault:
+        u.fault(fault, 10.0)
+    e = u.run([(700, "camera", 0.2)]).evidence()
+    t = e.tables["battery"]
+    late = np.arange(len(t)) % 200
+    holed = replace(e, tables={**e.tables, "battery": t[(late < 30) | (late > 32)]})
+    whole, found = run(e, "PWR-008")[0], run(holed, "PWR-008")[0]
+    assert found.verdict is verdict and found.u and whole.u and found.u >= whole.u
+
+
 def test_a_clock_that_runs_back_is_not_called_kept() -> None:
     u = swap_run(4).fault("clock_jump", -2000.0).run([(12, "idle", 0.1)])
     found = judge(u, ["PWR-013"])

@@ -429,6 +429,26 @@ def test_a_stream_that_turns_out_to_be_damaged_leaves_what_runs_and_a_slot_witho
     assert pair.runs() == {"rtos": Version(1, 1, 0), "ar1": Version(1, 0, 1)}
 
 
+def test_a_file_with_a_damaged_end_arms_nothing_though_all_was_written_before(
+    release: Path, make: Callable[[], Pair], tmp_path: Path
+) -> None:
+    pair = make()
+    pair.flash(release)
+    at = pair.moments.index("arm rtos") + 1
+    pair.renew()
+    pair.fault, pair.at = "host", at
+    with pytest.raises(HostKilled):
+        pair.flash(release)
+    pair.calm()
+    bad = tmp_path / "bad.qfw"
+    bad.write_bytes(release.read_bytes()[:-1] + b"\xee")
+    with pytest.raises(InputWrong, match="directory at the end"):
+        pair.flash(bad)
+    assert pair.world.devices["rtos"].state is State.WRITTEN and not pair.slots()["b"].active
+    pair.flash(release)
+    assert pair.runs() == {"rtos": Version(1, 1, 0), "ar1": Version(1, 0, 1)}
+
+
 def test_what_does_not_fit_is_refused_before_a_byte_is_written(make: Callable[[], Pair], tmp_path: Path) -> None:
     pair = make()
     cases = {

@@ -99,6 +99,14 @@ def test_parts_that_cannot_be_placed_are_refused(tmp_path: Path, second: dict[st
         fastboot_xml.read([str(rawprogram(tmp_path, [row, {**row, **second}]))])
 
 
+def test_without_a_method_the_way_is_the_one_that_the_device_is_in(
+    ar1: Maker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    b = ar1("fastboot")
+    code = main.run(["flash", str(super_in_parts(b)), "-d", f"tcp:127.0.0.1:{b.ar1.tcp_port}", "--dry-run"])
+    assert code == 0 and "would flash super+2097152" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("events", [["--events"], ["--events", "-"], ["--events=-"]])
 def test_events_go_to_standard_output_however_that_is_said(
     ar1: Maker, events: list[str], capsys: pytest.CaptureFixture[str]

@@ -32,6 +32,9 @@ class Server(ThreadingHTTPServer):
         self.ranges: list[str | None] = []
         super().__init__(("127.0.0.1", 0), Handler)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that had enough is no error."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/release.qfw"

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quarkctl import schemas
-from quarkctl.formats import frame, plan, schema, smp
-from quarkctl.formats.bulk import BulkDecoder
+from quarkctl.formats import bulk, frame, plan, schema, smp
 from quarkctl.formats.frame import Kind, Splitter
 from quarkctl.formats.stream import Decoder
 from tests.formats.test_schema import message_values
@@ -95,7 +94,8 @@ def hurt(wire: bytes, seed: int, share: float) -> bytes:
 def test_a_damaged_stream_is_read_as_the_definition_reads_it(seed: int, count: int, share: float) -> None:
     wire = b"\0" + hurt(mixed(seed, count), seed, share) + b"\0"
     runs = [run for kind, run in Splitter().feed(wire) if kind is Kind.RUN]
-    frames = BulkDecoder(S.crc_seed).decode(wire)
+    frames = bulk.decode(wire)
+    bulk.check(frames, S.crc_seed)
     got = [
         frames.decoded[at : at + size].tobytes() if whole else None
         for at, size, whole in zip(frames.start, frames.size, frames.whole, strict=True)

@@ -10,8 +10,7 @@ import atheris
 with atheris.instrument_imports(include=["quarkctl"]):
     from quarkctl import schemas
     from quarkctl.errors import InputWrong, LayoutMismatch
-    from quarkctl.formats import frame, recording, schema
-    from quarkctl.formats.bulk import BulkDecoder
+    from quarkctl.formats import bulk, frame, recording, schema
     from quarkctl.formats.frame import Kind, Splitter
     from quarkctl.formats.stream import Decoder
 
@@ -28,7 +27,8 @@ def telemetry_frames(data: bytes) -> None:
     at = int.from_bytes(data[:2], "little") % (len(_FRAMES) + 1)
     wire = b"\0" + _FRAMES[:at] + data[2:] + _FRAMES[at:] + b"\0"
     runs = [run for kind, run in Splitter().feed(wire) if kind is Kind.RUN]
-    frames = BulkDecoder(S.crc_seed).decode(wire)
+    frames = bulk.decode(wire)
+    bulk.check(frames, S.crc_seed)
     want = [frame.unwrap(run, S.crc_seed) for run in runs]
     got = [
         frames.decoded[o : o + n].tobytes() if w else None

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from quarkctl.flash import edl_sources, vip
 from quarkctl.sim import usb_preload
+from quarkctl.sim.ar1.programmer import Programmer
 from tests.ar1 import Bench, Maker, file, noise, rawprogram
 
 IMAGE = noise(900_000)
@@ -109,7 +111,13 @@ def test_veritysetup_verifies_what_was_flashed(ar1: Maker, tmp_path: Path, metho
         run(*verify)
 
 
-def test_qdl_flashes_over_emulated_usb(plugged: object) -> None:
+def test_qdl_flashes_over_emulated_usb_with_the_packets_of_our_digest_tables(
+    plugged: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's qdl is older than its digest tables; what stands in them, documents and data in their order, it sends."""
+    said: list[bytes] = []
+    one = Programmer._one
+    monkeypatch.setattr(Programmer, "_one", lambda self, document: (said.append(document), one(self, document))[1])
     b, env = plugged("edl")  # type: ignore[operator]
     file(b.folder, "boot.img", IMAGE)
     xml = rawprogram(b.folder, [{"filename": "boot.img", "label": "boot_a"}])
@@ -122,6 +130,10 @@ def test_qdl_flashes_over_emulated_usb(plugged: object) -> None:
     assert stored(b, "boot_a") == IMAGE
     assert b.ar1.storage.read(1, b.ar1.storage.lun_bytes[1] - 4096, 8) == b"EFI " + b"\x07\0\0\0"
     assert b.ar1.wait_for("system")
+    work = edl_sources.read([str(xml), str(patch)])
+    ours = [c.document.rstrip(b"\n") for c in vip.commands(work, "ufs") if c.tag in ("program", "patch")]
+    work.close()
+    assert [d for d in said if b"<program" in d or b"<patch" in d] == ours
 
 
 @pytest.mark.parametrize("packet_bytes", [512, 1024])

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -87,6 +89,21 @@ def test_a_cut_mcap_gives_every_chunk_that_is_whole(tmp_path: Path) -> None:
     )
     assert len(set(by_chunks.values())) == len(chunks) + 1 and by_chunks[0] == 0
     assert by_chunks[len(chunks)] == 12_002  # hello, samples, the notice of the start
+    cut, repaired = tmp_path / "cut.mcap", tmp_path / "repaired.mcap"
+    cut.write_bytes(data[: ends[1] + 1000])
+    done = subprocess.run(
+        [Path(sys.executable).with_name("pymcap-cli"), "recover", cut, "-o", repaired],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3 and "Traceback" not in done.stderr, done  # its way to say that something was lost
+    with repaired.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary.statistics.message_count == by_chunks[2]
+    assert "quark/msg/Battery" in {s.name for s in summary.schemas.values()}
+    values = [(list(m.pack_mv), list(m.pack_ma)) for m in decoded(repaired, "/rtos/battery")]
+    assert values == [([i % 4000, i * 7 % 4000], [i * 13 % 3000, -i % 3000]) for i in range(len(values))] and values
 
 
 @pytest.fixture(scope="module")

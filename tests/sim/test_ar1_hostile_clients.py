@@ -23,13 +23,14 @@ from quarkctl.link.tcp import TcpLink
 from quarkctl.link.udp import UdpLink
 from quarkctl.link.usb import scan
 from quarkctl.link.usbip import Backend
-from quarkctl.sim import usb_host, usb_ip
+from quarkctl.sim import usb_ip
 from quarkctl.sim.ar1 import wires
 from quarkctl.sim.ar1.boot_rom import BootRom, Restart
 from quarkctl.sim.ar1.fastboot import Buffers, Fastboot, Refused, expand
 from quarkctl.sim.ar1.machine import VirtualAr1
 from quarkctl.sim.ar1.programmer import Programmer
 from quarkctl.sim.usb_device import Descriptor, UsbDevice
+from quarkctl.sim.usb_host import CLIENTS_MAX
 from tests import ar1
 from tests.ar1 import Bench, Maker
 
@@ -155,11 +156,11 @@ def test_clients_that_say_nothing_are_not_collected(ar1: Maker, monkeypatch: pyt
     monkeypatch.setattr(wires, "_GREETING_S", 0.2)
     b = ar1("fastboot")
     before = threading.active_count()
-    crowd = [socket.create_connection(b.usbip.address) for _ in range(3 * usb_host.CLIENTS_MAX)]
+    crowd = [socket.create_connection(b.usbip.address) for _ in range(3 * CLIENTS_MAX)]
     crowd += [socket.create_connection(("127.0.0.1", b.ar1.tcp_port)) for _ in range(3)]
     try:
-        assert threading.active_count() <= before + usb_host.CLIENTS_MAX + 1
-        for channel in crowd[: 3 * usb_host.CLIENTS_MAX]:  # cut off, each of them
+        assert threading.active_count() <= before + CLIENTS_MAX + 1
+        for channel in crowd[: 3 * CLIENTS_MAX]:  # cut off, each of them
             channel.settimeout(20)
             with suppress(ConnectionResetError):
                 assert channel.recv(1) == b""

@@ -41,15 +41,22 @@ def test_two_chips_start_as_one_pair_talk_to_each_other_and_lose_their_power_tog
     assert (state["mode"], state["slot"]) == ("system", "a") and state["boot_failure"] == ""
     (row,) = quarkctl("sim", "list", "--json").json["glasses"]
     assert row["ar1"] == {"mode": "system", "slot": "a", "port": state["port"], "boot_failure": ""}
+    told = quarkctl("ar1", "status", "-d", f"sim:{pair}", "--verify", "--json").json
+    assert (told["slot"], told["verity_state"], told["healthy"]) == ("a", "whole", True) and told["slots"]["a"][
+        "successful"
+    ]
+    assert "dm-verity: everything is as it was signed" in quarkctl("ar1", "status").out
     # One recording of both lines; without a name of its own, the microcontroller is the pair.
-    done = quarkctl(
-        "telemetry", "record", "both.qrec", "-d", f"sim:{pair}", "--also", f"sim:{pair}/ar1", "--seconds", "4"
-    )
-    assert done.code == 0, done.err
-    timeline = open_timeline([quarkctl.folder / "both.qrec"])
-    assert {(s["chip"], s["board"]) for s in summary(timeline)["streams"]} == {
-        ("rtos", "s1-virtual"), ("ar1", "s1-virtual"),
-    }  # fmt: skip
+    wanted = {("rtos", "s1-virtual"), ("ar1", "s1-virtual")}
+    for number in range(5):  # a busy computer may leave them no time to speak in
+        file = quarkctl.folder / f"both{number}.qrec"
+        done = quarkctl("telemetry", "record", file, "-d", f"sim:{pair}", "--also", f"sim:{pair}/ar1", "--seconds", "4")
+        assert done.code == 0, done.err
+        timeline = open_timeline([file])
+        heard = {(s["chip"], s["board"]) for s in summary(timeline)["streams"]}
+        if heard == wanted:
+            break
+    assert heard == wanted
     rows = {r.name: r for r in timeline.rows()}
     # The microcontroller tells the AR1 how warm it is, and hears its version: over the UART between them.
     zones = rows["ar1_thermal"].columns["zone_decic"][-1]

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -46,7 +47,8 @@ int main(void)
 	missing = qk_modules_load();
 	host = qk_port_open(&qk_host, "/dev/ttyS0");
 	link = qk_port_open(&qk_link, "/dev/ttyS1");
-	printf("agent host %d link %d modules-missing %d\n", host, link, missing);
+	printf("agent: host port %s, link to the microcontroller %s, %d modules missing\n", host ? strerror(-host) : "ok",
+	       link ? strerror(-link) : "ok", missing);
 	qk_report_identify();
 	qk_system_start(missing);
 	printf("agent ready\n");

@@ -57,7 +57,8 @@ static int read_tree(int i, int error)
 	corrected = qk_corrected() - before;
 	qk_system.failed_blocks += failed;
 	qk_report_verity(tree, blocks, failed, corrected, error);
-	printf("verity %s blocks %u failed %u corrected %u error %d\n", tree->name, blocks, failed, corrected, -error);
+	printf("dm-verity: %s: %u blocks read, %u of them cannot be read, %u bytes mended%s%s\n", tree->name, blocks,
+	       failed, corrected, error ? ": " : "", error ? strerror(-error) : "");
 	return !error && !failed && blocks ? 0 : -EIO;
 }
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -51,7 +50,7 @@ def restore(out: str, asked: dict[str, str]) -> dict[str, Any]:
         else:
             return {}
         staged = os.path.join(out, WORK, "new")
-        shutil.rmtree(staged, ignore_errors=True)
+        _remove(staged)
         for file in own(record):
             if not _same(os.path.join(cache.folder(name), file), os.path.join(out, file)):
                 link(os.path.join(cache.folder(name), file), os.path.join(staged, file))
@@ -79,21 +78,21 @@ class Cache:
     def clean(self) -> None:
         """Remove what is damaged."""
         for name in self.damaged:
-            shutil.rmtree(self.folder(name), ignore_errors=True)
+            _remove(self.folder(name))
 
     def keep(self, record: dict[str, Any]) -> str:
         """Keep the build that ``out`` holds, where the file system has links. Returns its id."""
         made = [step["key"] for step in record["cache"]["steps"].values()]
         name = f"{stamp.build_id(record['cache']['request'])}-{stamp.digest(made)[:16]}"
         folder, new = self.folder(name), self.folder(f".{name}")
-        shutil.rmtree(new, ignore_errors=True)
+        _remove(new)
         try:
             for file in own(record):
                 link(os.path.join(self.out, file), os.path.join(new, file))
         except OSError:
-            shutil.rmtree(new, ignore_errors=True)
+            _remove(new)
             return name
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         os.rename(new, folder)
         self.builds[name] = record
         return name
@@ -103,12 +102,14 @@ class Cache:
         ``record`` of the build ``name``, which ``out`` holds. Returns that."""
         if name in self.builds:
             self.builds[name]["used"] = 1 + max(r.get("used", 0) for r in self.builds.values())
+        known = {n: dict(own(r)) for n, r in self.builds.items()}
         for other in [n for n in self.builds if not _sign(self.builds[n], self.folder(n))]:
             self._forget(other)
         self._trim(name)
         for other, r in self.builds.items():  # what was forgotten had links too
             _sign(r, self.folder(other))
-            stamp.save(self.folder(other), r)
+            if other == name or own(r) != known.get(other):
+                stamp.save(self.folder(other), r, indent=None)
         kept = {
             "builds": len(self.builds),
             "bytes": self._bytes(name),
@@ -123,7 +124,7 @@ class Cache:
         return record
 
     def _forget(self, name: str) -> None:
-        shutil.rmtree(self.folder(name), ignore_errors=True)
+        _remove(self.folder(name))
         del self.builds[name]
 
     def _trim(self, newest: str) -> None:
@@ -167,7 +168,20 @@ def publish(out: str, record: dict[str, Any]) -> None:
         if os.path.lexists(os.path.join(staged, name)):
             os.makedirs(os.path.dirname(os.path.join(out, name)), exist_ok=True)
             os.replace(os.path.join(staged, name), os.path.join(out, name))
-    shutil.rmtree(staged, ignore_errors=True)
+    _remove(staged)
+
+
+def _remove(folder: str) -> None:
+    """A folder of ours with all that is in it. (shutil takes longer to import than this to run.)"""
+    for path, folders, names in os.walk(folder, topdown=False):
+        for name in names:
+            with suppress(OSError):
+                os.unlink(os.path.join(path, name))
+        for name in folders:
+            with suppress(OSError):
+                os.rmdir(os.path.join(path, name))
+    with suppress(OSError):
+        os.rmdir(folder)
 
 
 def link(source: str, target: str) -> None:

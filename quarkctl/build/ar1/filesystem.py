@@ -29,6 +29,7 @@ def ext4(
 ) -> None:
     """Make an ext4 image without a journal. ``size_bytes`` 0: as large as it must be. Raises HostUnfit, BuildFailed."""
     tools.require(EXT4_TOOLS)
+    _check_links(files)
     needed = _ext4_bytes(files)
     size = size_bytes or needed
     if size < needed // 2:
@@ -61,6 +62,18 @@ def ext4(
         raise tools.BuildFailed(f"debugfs: {wrong[0].strip()}", hint=f"the whole output: {log}")
     script.unlink()
     log.unlink()
+
+
+def _check_links(files: Sequence[Owned]) -> None:
+    """Both tools keep hard links, and a file has one owner and one mode. Raises InputWrong."""
+    seen: dict[tuple[int, int], Owned] = {}
+    for f in files:
+        st = f.path.lstat()
+        other = seen.setdefault((st.st_dev, st.st_ino), f)
+        if (other.mode, other.uid, other.gid) != (f.mode, f.uid, f.gid):
+            raise InputWrong(
+                f"{other.name} and {f.name} are one file with two owners or modes", hint="copy one of them"
+            )
 
 
 def _content_bytes(files: Sequence[Owned]) -> int:
@@ -100,6 +113,7 @@ def _debugfs(files: Sequence[Owned], epoch: int) -> str:
 def erofs(folder: Path, files: Sequence[Owned], target: Path, label: str, uuid: UUID, epoch: int) -> None:
     """Make an uncompressed erofs image. Raises HostUnfit, BuildFailed."""
     tools.require(EROFS_TOOLS)
+    _check_links(files)
     target.unlink(missing_ok=True)
     log = target.with_suffix(".log")
     log.unlink(missing_ok=True)
@@ -137,7 +151,6 @@ def _own_erofs(path: Path, files: dict[str, Owned], label: str) -> None:
         image.seek(_SUPER_AT + 64)
         image.write(label.encode()[:16].ljust(16, b"\0"))
         todo: list[tuple[str, int]] = [("", root)]
-        seen: dict[int, Owned] = {}
         while todo:
             name, nid = todo.pop()
             at = meta_at + nid * 32
@@ -147,11 +160,6 @@ def _own_erofs(path: Path, files: dict[str, Owned], label: str) -> None:
             if not layout & 1:
                 raise tools.BuildFailed(f"{path}: inode {nid} is not extended")
             owner = files.get(name) or Owned(name, Path(), stat.S_IFDIR | 0o755, 0, 0)
-            if nid in seen and (seen[nid].mode, seen[nid].uid, seen[nid].gid) != (owner.mode, owner.uid, owner.gid):
-                raise InputWrong(
-                    f"{seen[nid].name} and {name} are one file with two owners or modes", hint="copy one of them"
-                )
-            seen[nid] = owner
             struct.pack_into("<H", raw, 4, owner.mode)
             struct.pack_into("<II", raw, 24, owner.uid, owner.gid)
             image.seek(at)

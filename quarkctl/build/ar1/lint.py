@@ -111,7 +111,7 @@ def _super(spec: Spec, image: Image) -> None:
 def _partitions(spec: Spec) -> None:
     """A partition that verified boot names must be there, once, and large enough for what protects it."""
     names: dict[str, int] = {}
-    inside = {m.image for i in spec.images.values() for m in i.members}
+    inside = {m.image for i in spec.images.values() for m in i.members if m.image}
     for lun in spec.luns:
         for p in lun.partitions:
             if p.name in names:

@@ -83,6 +83,9 @@ class Table:
             raise self.wrong(key, f"is {value} bytes, not a multiple of {multiple}", hint=f"{key} = {up}")
         return int(value)
 
+    def is_text(self, key: str) -> bool:
+        return isinstance(self._raw.get(key), str)
+
     def says(self, key: str, word: str) -> bool:
         """Whether a value is just this word, where another kind of value is usual."""
         if self._raw.get(key) != word:

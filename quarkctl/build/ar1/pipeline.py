@@ -168,6 +168,11 @@ class _Build:
             return f"{name}.img"
         return f"logical/{name}.img" if image.output else f"{cache.WORK}/logical/{name}.img"
 
+    def outputs(self, name: str) -> list[str]:
+        """The files of an image that was made."""
+        step = self.steps.get(name)
+        return [f for f, _ in step["files"]] if step else [self.place(name)]
+
     def stage(self, place: str) -> Path:
         """A path for a new output."""
         path = self.staged / place
@@ -243,8 +248,7 @@ class _Build:
             tail = target.with_suffix(".tail")
             files.write(tail, rest)
             return [stays, tail], bound, vbmeta, length
-        self._write(target, [*segments, *rest], image.sparse)
-        return [target], bound, vbmeta, length
+        return self._write(image, target, [*segments, *rest]), bound, vbmeta, length
 
     def _copied(self, image: Image, p: Protection, segments: list[Segment], target: Path) -> tuple[images.Bound, bytes]:
         """Protect a content and write it on the way, so that it is read once; zeros stay holes."""
@@ -271,10 +275,10 @@ class _Build:
                 end = files.append(file.fileno(), length, [*bound.tail, *images.footed(bound, length, vbmeta)])
                 file.truncate(end)
         if image.sparse:
-            self._write(target, [whole_of(self.open(raw))], sparse_file=True)
+            made = self._write(image, target, [whole_of(self.open(raw))])
             raw.unlink()
-        else:
-            raw.replace(target)
+            return made, bound, vbmeta, length
+        raw.replace(target)
         return [target], bound, vbmeta, length
 
     def bind(
@@ -289,16 +293,24 @@ class _Build:
             rollback_index=p.rollback_index,
         )  # fmt: skip
 
-    def _write(self, target: Path, segments: list[Segment], sparse_file: bool) -> None:
-        if sparse_file:
-            source = Joined(segments)
-            if len(source) % sparse.BLOCK_BYTES:
-                raise InputWrong(
-                    f"{target.name}: a sparse image needs whole blocks of 4096 bytes, here are {len(source)} bytes"
-                )
-            files.write_at(target, sparse.stream(source))
-        else:
+    def _write(self, image: Image, target: Path, segments: list[Segment]) -> list[Path]:
+        """Write an image as its specification wants it. Returns the files."""
+        if not image.sparse:
             files.write(target, segments)
+            return [target]
+        source = Joined(segments)
+        if len(source) % sparse.BLOCK_BYTES:
+            raise InputWrong(
+                f"{target.name}: a sparse image needs whole blocks of 4096 bytes, here are {len(source)} bytes"
+            )
+        if not image.piece_bytes:
+            files.write_at(target, sparse.stream(source))
+            return [target]
+        pieces = sparse.split(sparse.scan(source), image.piece_bytes)
+        where = [target.with_name(f"{target.name}.{n}") for n in range(len(pieces))]
+        for path, piece in zip(where, pieces, strict=True):
+            files.write(path, sparse.build(piece))
+        return where
 
     def reuse(self, image: Image, key: str) -> bool:
         """Take an image of an earlier build, when it is the same and nobody touched its files."""
@@ -352,9 +364,8 @@ class _Build:
         except InputWrong as error:
             raise InputWrong(f"super-fit: {error.message.removeprefix('super: ')}", error.hint) from error
         target = self.stage(self.place(image.name))
-        self._write(target, segments, image.sparse)
-        self.keep(image, key, [target], b"", size(segments))
-        self.tell(image.name, Level.DONE, f"{target.stat().st_size} bytes")
+        self.keep(image, key, self._write(image, target, segments), b"", size(segments))
+        self.tell(image.name, Level.DONE, f"{self.made[image.name].size_bytes} bytes")
 
     # --- vbmeta
 
@@ -419,11 +430,14 @@ class _Build:
             self.fresh.append(Path(name).stem if name.endswith(".img") else name)
 
     def _written(self) -> dict[str, Written]:
-        return {
-            name: Written(self.place(name), made.content_bytes if self.spec.images[name].sparse and not made.vbmeta else
-                          self._expanded_bytes(name), self.spec.images[name].sparse)
-            for name, made in self.made.items() if self.spec.images[name].output or name not in self.members
-        }  # fmt: skip
+        out = {}
+        for name, made in self.made.items():
+            image = self.spec.images[name]
+            if image.output or name not in self.members:
+                plain = image.sparse and not made.vbmeta
+                length = made.content_bytes if plain else self._expanded_bytes(name)
+                out[name] = Written(tuple(self.outputs(name)), length, image.sparse)
+        return out
 
     def _tell_sparse(self, written: Mapping[str, Written]) -> None:
         """The files that XML names must be raw for programs that know no sparse files, and they do not complain."""
@@ -431,7 +445,7 @@ class _Build:
         for name in sorted(n for n in named if written[n].sparse):
             self.tell(
                 name, Level.NOTE,
-                f'{written[name].file_name} is sparse: qdl of before mid-2025, such as Debian 12\'s, writes it as it is; '
+                f'{written[name].files[0]} is sparse: qdl of before mid-2025, such as Debian 12\'s, writes it as it is; '
                 f'sparse = false in [image.{name}] suits every program',
             )  # fmt: skip
 
@@ -481,8 +495,8 @@ class _Build:
 
     @contextmanager
     def _reader(self, image: Image) -> Iterator[Any]:
-        path = self.now(f"{image.name}.img")
-        source = verify.Expanded(image.name, path) if image.sparse else File(path)
+        paths = [self.now(f) for f in self.outputs(image.name)]
+        source = verify.Expanded(image.name, paths) if image.sparse else File(paths[0])
         try:
             yield source
         finally:
@@ -523,7 +537,8 @@ class _Build:
     def publish(self) -> Built:
         """Move everything staged into its place, then write the record: without it nothing counts as built."""
         out = self.request.out
-        names = [self.place(n) for n, i in self.spec.images.items() if i.output or n not in self.members]
+        published = [n for n, i in self.spec.images.items() if i.output or n not in self.members]
+        names = [f for n in published for f in self.outputs(n)]
         names += [f"{kind}{lun.number}{end}" for lun in self.spec.luns for kind, end in
                   (("gpt_main", ".bin"), ("gpt_backup", ".bin"), ("rawprogram", ".xml"), ("patch", ".xml"))]  # fmt: skip
         where = {n: self.now(n) for n in names} | {

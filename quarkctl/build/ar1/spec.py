@@ -27,6 +27,7 @@ COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
 _NAME = re.compile(r"[a-z0-9_]{1,32}")
 _PARTITION = re.compile(r"[!-~]{1,36}")
 RELEASE = "quarkctl"
+_PIECE_BYTES_MIN = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,15 @@ class Member:
 
 @dataclass(frozen=True)
 class Image:
-    """One image to build. Which fields are used depends on ``kind``. ``output``: a file of its own, also inside a super."""
+    """One image to build. Which fields are used depends on ``kind``. ``output``: a file of its own, also inside a super.
+    ``piece_bytes``: sparse files have at most so many; 0 for one of any size."""
 
     name: str
     kind: str
     protection: Protection | None = None
     sparse: bool = False
     output: bool = True
+    piece_bytes: int = 0
     header_version: int = 4
     kernel: str = ""
     kernel_compress: str = "none"
@@ -292,10 +295,18 @@ class _Reader:
         kind = t.text("kind", among=list(_KINDS))
         fields: dict[str, Any] = _KINDS[kind](self, name, t)
         protection = self.protection(name, t) if "avb" in t and kind not in ("vbmeta", "super") else None
-        sparse = t.flag("sparse", False)
+        sparse, piece_bytes = self._sparse(t, kind)
         output = t.flag("output", True)
         t.done()
-        return Image(name, kind, protection, sparse, output, **fields)
+        return Image(name, kind, protection, sparse, output, piece_bytes, **fields)
+
+    def _sparse(self, t: Table, kind: str) -> tuple[bool, int]:
+        """``true``, or the size that its pieces may have."""
+        pieces = t.size("sparse", low=_PIECE_BYTES_MIN) if t.is_text("sparse") else 0
+        sparse = bool(pieces) or t.flag("sparse", False)
+        if sparse and kind == "vbmeta":
+            raise t.wrong("sparse", "is for what is flashed in pieces; a vbmeta image is small", hint="leave it out")
+        return sparse, pieces
 
     def protection(self, name: str, image: Table) -> Protection:
         t = image.table("avb")

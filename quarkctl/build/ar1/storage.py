@@ -16,9 +16,10 @@ _ALIGNMENT_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Written:
-    """An image as it is written: size of the file's content on the device, and whether the file is sparse."""
+    """An image as it is written: its files (more than one for a sparse image in pieces), size of the content on the device,
+    and whether the files are sparse."""
 
-    file_name: str
+    files: tuple[str, ...]
     size_bytes: int
     sparse: bool
 
@@ -86,12 +87,18 @@ def outputs(spec: Spec, luns: Mapping[int, gpt.Table], images: Mapping[str, Writ
             if written:
                 _check_fit(p.name, written, place.sectors * table.sector_bytes)
             sectors = 0 if not p.size_bytes and not lun.size_bytes else place.sectors
-            programs.append(
+            programs += [
                 Program(
-                    written.file_name if written else "", p.name, n, Sector(place.first_lba), sectors, table.sector_bytes,
-                    written.sparse if written else False,
+                    name,
+                    p.name,
+                    n,
+                    Sector(place.first_lba),
+                    sectors,
+                    table.sector_bytes,
+                    bool(written and written.sparse),
                 )
-            )  # fmt: skip
+                for name in (written.files if written else ("",))
+            ]
         programs.append(Program(f"gpt_backup{n}.bin", "BackupGPT", n, end, array + 1, table.sector_bytes))
         out[f"rawprogram{n}.xml"] = rawprogram.build_programs(programs)
         out[f"patch{n}.xml"] = rawprogram.build_patches(_patches(lun, table))
@@ -109,6 +116,6 @@ def _patches(lun: Lun, table: gpt.Table) -> list[Patch]:
 def _check_fit(name: str, image: Written, room: int) -> None:
     if image.size_bytes > room:
         raise InputWrong(
-            f"xml-fit: {image.file_name} has {image.size_bytes} bytes, {name} has {room}; tools would cut it off silently",
+            f"xml-fit: {image.files[0]} has {image.size_bytes} bytes, {name} has {room}; tools would cut it off silently",
             hint=f'size = "{-(-image.size_bytes // (1 << 20))} MiB" for {name}, or a smaller image',
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -336,24 +336,34 @@ def _super_tables(head: bytes, tables: bytes) -> dict[str, tuple[int, int]]:
 
 
 class Expanded:
-    """A sparse file as a source of what it expands to: walked once, read at will."""
+    """A sparse image in one or more files as a source of what it expands to: walked once, read at will."""
 
-    def __init__(self, what: str, path: Path) -> None:
-        self._file = File(path)
-        head = self._file[0:28]
+    def __init__(self, what: str, paths: Sequence[Path]) -> None:
+        self._files: list[File] = []
+        self._runs: list[tuple[int, int, File, int, bytes]] = []  # begin, end, file, offset in it, pattern
+        sizes = {self._walk(what, path) for path in paths}
+        self._size = max(sizes)
+        _need(len(sizes) == 1, what, "its pieces are of images of different sizes")
+        self._runs.sort(key=lambda r: r[0])
+        edges = [0, *(r[1] for r in self._runs)]
+        _need([*(r[0] for r in self._runs), self._size] == edges, what, "chunks overlap or leave something open")
+
+    def _walk(self, what: str, path: Path) -> int:
+        file = File(path)
+        self._files.append(file)
+        head = file[0:28]
         _need(head[:4] == b"\x3a\xff\x26\xed", what, "no sparse image")
         block, total, count = _le(head, 12, 4), _le(head, 16, 4), _le(head, 20, 4)
-        self._runs: list[tuple[int, int, int, bytes]] = []  # begin, end, offset in the file, pattern
         at, begin = 28, 0
         for _ in range(count):
-            chunk = self._file[at : at + 16]
+            chunk = file[at : at + 16]
             kind, blocks, length = _le(chunk, 0, 2), _le(chunk, 4, 4), _le(chunk, 8, 4)
             end = begin + blocks * block
-            pattern = {0xCAC1: b"", 0xCAC2: chunk[12:16], 0xCAC3: bytes(4)}[kind]
-            self._runs.append((begin, end, at + 12, pattern))
+            if kind != 0xCAC3:
+                self._runs.append((begin, end, file, at + 12, {0xCAC1: b"", 0xCAC2: chunk[12:16]}[kind]))
             at, begin = at + length, end
-        self._size = total * block
-        _need(begin == self._size and at == len(self._file), what, "the chunks do not add up")
+        _need(begin == total * block and at == len(file), what, "the chunks do not add up")
+        return begin
 
     def __len__(self) -> int:
         return self._size
@@ -364,17 +374,18 @@ class Expanded:
         start, stop, _ = part.indices(self._size)
         out, n = [], max(bisect_right(self._runs, start, key=lambda r: r[0]) - 1, 0)
         while start < stop and n < len(self._runs):
-            begin, end, offset, pattern = self._runs[n]
+            begin, end, file, offset, pattern = self._runs[n]
             high = min(stop, end)
             if high > start:
                 if pattern:
                     shift = (start - begin) % 4
                     out.append(((pattern * ((high - start) // 4 + 2))[shift:])[: high - start])
                 else:
-                    out.append(self._file[offset + start - begin : offset + high - begin])
+                    out.append(file[offset + start - begin : offset + high - begin])
                 start = high
             n += 1
         return b"".join(out)
 
     def close(self) -> None:
-        self._file.close()
+        for file in self._files:
+            file.close()

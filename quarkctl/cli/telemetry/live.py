@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from quarkctl.events import Event, Level
 
 if TYPE_CHECKING:
     from quarkctl.cli.telemetry.screen import Screen
+    from quarkctl.formats.account import Loss
     from quarkctl.formats.schema import Value
     from quarkctl.formats.stream import Decoder
     from quarkctl.telemetry.live import Until
@@ -29,6 +31,10 @@ Schemas = Annotated[
         "--schemas", metavar="DIR", exists=True, help="Schemas of other releases, or their bundles; may be given again."
     ),
 ]
+
+
+#: A recorder runs for days; where nobody looks at a terminal, it says a line so often. Machines take --events.
+_LINE_S = 10.0
 
 
 def show_stream(
@@ -134,18 +140,25 @@ def record(
         recorder = Recorder(file, schemas.telemetry(), [o.identity for o in openers], rotation)
         watch, host = _Watch(recorder, len(links)), Noting(recorder, openers[0].identity)
         try:
-            with show.Reporter(events, quiet=as_json) as progress:
-                name = openers[0].identity
+            with show.Reporter(events, quiet=as_json, line_s=_LINE_S) as progress:
+                name, due = openers[0].identity, 0.0
+                progress(Event(name, "record", Level.NOTE, f"{' and '.join(o.identity for o in openers)} into {file}"))
                 progress(Event(name, "record", Level.START))
                 for chunk in live.merged(links, until):
                     recorder.write(chunk)
                     host.step()
                     for note in watch.see(chunk):
                         progress(Event(name, "record", Level.NOTE, note))
-                    text = words.account(watch.counts)
-                    progress(Event(name, "record", Level.PROGRESS, text, recorder.wire_bytes, eta_s=until.left_s))
+                    if (now := time.monotonic()) >= due:
+                        due = now + 1.0
+                        for note in watch.losses():
+                            progress(Event(name, "record", Level.NOTE, note))
+                        text = words.account(watch.counts)
+                        progress(Event(name, "record", Level.PROGRESS, text, recorder.wire_bytes, eta_s=until.left_s))
                     if max_mb and recorder.wire_bytes >= max_mb * 1e6:
                         break
+                for note in watch.losses():
+                    progress(Event(name, "record", Level.NOTE, note))
         finally:
             host.step(last=True)
             recorder.close()
@@ -175,6 +188,7 @@ class _Watch:
         self._recorder = recorder
         self._decoders: list[Decoder | None] = [Decoder(schemas.telemetry(), schemas.finder()) for _ in range(lines)]
         self._said: dict[int, Value] = {}
+        self._lost: list[Loss] = []
         self._counts = {i: d.counts for i, d in enumerate(self._decoders) if d}
 
     @property
@@ -189,7 +203,7 @@ class _Watch:
         decoder = self._decoders[chunk.line]
         if decoder is None:
             return
-        before = len(decoder.account.losses)
+        known = len(decoder.account.losses)
         try:
             decoder.feed(chunk.data, chunk.host_ns)
         except LayoutMismatch as error:
@@ -205,9 +219,17 @@ class _Watch:
             self._recorder.note(
                 {"note": "start", "line": chunk.line, **{n: hello.values[n] for n in names if n in hello.values}}
             )
-        for loss in decoder.account.losses[before:]:
-            if loss.kind == "lost":
-                yield f"{loss.count} frames lost at {loss.to_us / 1e6:.3f} s"
+        self._lost += [loss for loss in decoder.account.losses[known:] if loss.kind == "lost"]
+
+    def losses(self) -> Iterator[str]:
+        """Those since the last call, in one line: a bad line loses frames many times a second."""
+        lost, self._lost = self._lost, []
+        first, last = (min(x.to_us for x in lost), max(x.to_us for x in lost)) if lost else (0, 0)
+        if first < last:
+            count = sum(x.count for x in lost)
+            yield f"{count} frames lost in {len(lost)} places from {first / 1e6:.3f} to {last / 1e6:.3f} s"
+        elif lost:
+            yield f"{sum(x.count for x in lost)} frames lost at {first / 1e6:.3f} s"
 
 
 @contextmanager

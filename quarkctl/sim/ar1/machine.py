@@ -257,16 +257,18 @@ class VirtualAr1:
 
     def _device(self) -> UsbDevice | None:
         s = self.settings
-        product = f"QUSB_BULK_CID:0000_SN:{s.chip_serial:08X}"
         if self.mode in ("fastboot", "fastbootd"):
             about = Descriptor(
                 *_FASTBOOT_USB_ID, (0xFF, 0x42, 0x03), "Quark", "Virtual AR1", s.serial, s.packet_bytes
             )  # fmt: skip
             return self._plugged(about, self._serve_fastboot)
+        product = f"QUSB_BULK_CID:0000_SN:{s.chip_serial:08X}"
         if self.mode == "edl":
-            return self._plugged(_qualcomm(EDL_USB_ID, product, s.packet_bytes), self._serve_edl)
+            about = Descriptor(*EDL_USB_ID, (0xFF, 0xFF, 0xFF), "Qualcomm", product, "", s.packet_bytes)
+            return self._plugged(about, self._serve_edl)
         if self.mode == "dump":
-            return self._plugged(_qualcomm(_DUMP_USB_ID, product, s.packet_bytes), self._serve_dump)
+            about = Descriptor(*_DUMP_USB_ID, (0xFF, 0xFF, 0xFF), "Qualcomm", product, "", s.packet_bytes)
+            return self._plugged(about, self._serve_dump)
         return None
 
     def _plugged(self, about: Descriptor, firmware: Callable[[UsbDevice], None]) -> UsbDevice:
@@ -315,8 +317,3 @@ class VirtualAr1:
             while True:
                 BootRom(self.settings, usb).dump(self.memory)
         self.enter("system")
-
-
-def _qualcomm(usb_id: tuple[int, int], product: str, packet_bytes: int) -> Descriptor:
-    """As the ROM of Qualcomm's chips shows itself."""
-    return Descriptor(*usb_id, (0xFF, 0xFF, 0xFF), "Qualcomm", product, "", packet_bytes)
