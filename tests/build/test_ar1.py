@@ -565,10 +565,17 @@ def test_one_file_of_two_names_has_one_owner(kind: str, tmp_path: Path, keys: Pa
         request.build(request.Request(file, tmp_path / "out"))
 
 
-def test_a_manifest_that_makes_no_sense_is_told_by_line(tmp_path: Path, keys: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("0999 0 0 bin", "'0999 0 0 bin' is no rule"),
+        ("node dev/null c 1 3 0666 0 0", "device nodes are made in ramdisks, not in file systems"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_told_by_line(tmp_path: Path, keys: Path, line: str, told: str) -> None:
     file = workspace(tmp_path / "work", keys)
-    (tmp_path / "work/manifest").write_text("# fine\n0999 0 0 bin\n")
-    with pytest.raises(InputWrong, match=r"manifest:2:1: '0999 0 0 bin' is no rule"):
+    (tmp_path / "work/manifest").write_text(f"# fine\n{line}\n")
+    with pytest.raises(InputWrong, match=f"manifest:2:1: {told}"):
         request.build(request.Request(file, tmp_path / "out"))
 
 

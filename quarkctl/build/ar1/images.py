@@ -93,7 +93,7 @@ def _ramdisk_id(r: Ramdisk, s: Sources, inputs: Inputs) -> list[str]:
     if r.cpio:
         out.append(inputs.file(r.cpio))
     if r.folder:
-        out.append(inputs.folder(r.folder, manifest.owned(r.folder, manifest.load(r.manifest))))
+        out.append(inputs.folder(r.folder, manifest.owned(r.folder, manifest.load(r.manifest, ramdisk=True))))
     if r.manifest:
         out.append(inputs.file(r.manifest))
     if r.agent:
@@ -144,7 +144,7 @@ def ramdisk(r: Ramdisk, s: Sources) -> bytes:
     if r.cpio:
         data = read(r.cpio)
         return compress(data, r.compress) if cpio.looks_like(data) else data
-    rules = manifest.load(r.manifest)
+    rules = manifest.load(r.manifest, ramdisk=True)
     entries: dict[str, cpio.Entry] = {}
     for f in manifest.owned(r.folder, rules) if r.folder else []:
         content = b""

@@ -34,8 +34,8 @@ class Manifest:
     nodes: tuple[Entry, ...] = ()
 
 
-def load(path: Path | None) -> Manifest:
-    """Raises InputWrong with the line that makes no sense."""
+def load(path: Path | None, *, ramdisk: bool = False) -> Manifest:
+    """``ramdisk``: device nodes may stand in it. Raises InputWrong with the line that makes no sense."""
     if path is None:
         return Manifest()
     rules, nodes = [], []
@@ -47,6 +47,11 @@ def load(path: Path | None) -> Manifest:
         words = line.partition("#")[0].split()
         if not words:
             continue
+        if words[0] == "node" and not ramdisk:
+            raise InputWrong(
+                f"{path}:{number}:1: device nodes are made in ramdisks, not in file systems",
+                hint="a running system has them in /dev, a devtmpfs",
+            )
         try:
             if words[0] == "node":
                 _, name, kind, major, minor, mode, uid, gid = words
@@ -58,7 +63,9 @@ def load(path: Path | None) -> Manifest:
         except (ValueError, KeyError) as error:
             raise InputWrong(
                 f"{path}:{number}:1: {line.strip()!r} is no rule",
-                hint="MODE UID GID PATTERN, such as: 0755 0 2000 bin/*",
+                hint="node PATH c|b MAJOR MINOR MODE UID GID, such as: node dev/console c 5 1 0600 0 0"
+                if words[0] == "node"
+                else "MODE UID GID PATTERN, such as: 0755 0 2000 bin/*",
             ) from error
     return Manifest(tuple(rules), tuple(nodes))
 
