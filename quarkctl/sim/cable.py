@@ -75,11 +75,19 @@ class Cable:
         self._update()
 
     def detach(self) -> None:
+        """What the guest has sent is on its way, and arrives; what it was to get is lost with it."""
         if self._guest >= 0:
+            self._last_words()
             self._watch(self._guest, 0)
             os.close(self._guest)
             self._guest = -1
-        self._to_guest = self._to_host = b""
+        self._to_guest = b""
+
+    def _last_words(self) -> None:
+        with contextlib.suppress(OSError):
+            while self._host_there and len(self._to_host) < _PENDING_MAX and (data := os.read(self._guest, _CHUNK)):
+                self._to_host += self._noisy(self._thinned(data))
+        self._flush_host()
 
     def close(self) -> None:
         self.detach()

@@ -104,6 +104,18 @@ def test_without_a_bootable_slot_it_stays_and_says_why(board: Maker) -> None:
     assert isinstance(again, NoStart) and "no slot can be started" in again.reason
 
 
+def test_a_downloaded_image_is_started_once_and_no_slot_is_blamed_for_it(board: Maker) -> None:
+    b = board(locked=False)
+    b.put("a", images("1.0.0"))
+    b.slots(a=CONFIRMED)
+    start = b.boot.choose("software", images("2.0.0")["boot"])
+    assert isinstance(start, Start) and start.slot == "a" and b"2.0.0" in start.images.kernel
+    assert any("boot_a" in w for w in start.warnings) and start.images.ramdisk == b"modules init 1.0.0"
+    nothing = b.boot.choose("software", b"ANDROID!" + bytes(100))
+    assert isinstance(nothing, NoStart) and "the downloaded image cannot be started" in nothing.reason
+    assert b.slot("a") == CONFIRMED and b"1.0.0" in started(b.boot).images.kernel
+
+
 def test_untrial_takes_an_armed_slot_back(board: Maker) -> None:
     b = board()
     b.put("a", images())

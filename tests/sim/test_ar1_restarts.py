@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from quarkctl.flash import fastboot
+from quarkctl.flash import ar1_commands, fastboot
 from quarkctl.link.tcp import TcpLink
+from quarkctl.sim.ar1.bootloader import Start
 from quarkctl.sim.ar1.host_port import HostPort
 from quarkctl.sim.ar1.machine import VirtualAr1
 from quarkctl.sim.ar1.partitions import Disk
 from tests.ar1_slots import CONFIRMED, SPARE, Board, images
-from tests.ar1_system import SCHEMA, Script, Talk, scripted
+from tests.ar1_system import SCHEMA, Script, ScriptedSystem, Talk, scripted
 
 Device = tuple[VirtualAr1, HostPort, Script]
 
@@ -112,3 +113,22 @@ def test_fastboot_tells_of_both_slots_and_arms_one_for_a_single_start(device: Ca
     client.command("reboot")
     link.close()
     assert ar1.wait_for("starting") and ar1.wait_for("fastboot") and "storage failed" in ar1.boot_failure
+
+
+def test_a_downloaded_image_runs_until_the_next_restart(device: Callable[[], Device], tmp_path: Path) -> None:
+    ar1, *_ = device()
+    image = tmp_path / "boot.img"
+    image.write_bytes(images("2.1.7")["boot"])
+    ar1.remembered.unlocked = True
+    for once in (True, False):
+        ar1.enter("fastboot")
+        link = TcpLink("127.0.0.1", ar1.tcp_port)
+        client = fastboot.Client(link)
+        if once:
+            ar1_commands.boot(client, image, lambda _: None)
+        else:
+            client.command("reboot")
+        link.close()
+        assert ar1.wait_for("system") and isinstance(ar1._running, ScriptedSystem)
+        assert isinstance(ar1._running.start, Start)
+        assert (b"2.1.7" if once else b"1.0.0") in ar1._running.start.images.kernel

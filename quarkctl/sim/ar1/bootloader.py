@@ -5,7 +5,7 @@ The contract is docs/decisions/0021. It reads nothing but what lies on the stora
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -49,17 +49,26 @@ class NoStart:
 
 
 class OnStorage:
-    """Partitions by name. The table is read once: a start looks at one state of it."""
+    """Partitions by name. The table is read once: a start looks at one state of it. ``instead``: contents that stand for
+    those of these partitions, once."""
 
-    def __init__(self, storage: Storage, disk: Disk) -> None:
+    def __init__(self, storage: Storage, disk: Disk, instead: Mapping[str, bytes] | None = None) -> None:
         self._storage = storage
         self._places = disk.partitions
+        self._instead = instead or {}
 
     def size_bytes(self, name: str) -> int | None:
+        if name in self._instead:
+            return len(self._instead[name])
         place = self._places.get(name)
         return place.size_bytes if place else None
 
     def read(self, name: str, offset: int, size_bytes: int) -> bytes:
+        if name in self._instead:
+            content = self._instead[name]
+            if offset < 0 or size_bytes < 0 or offset + size_bytes > len(content):
+                raise IndexError(name)
+            return content[offset : offset + size_bytes]
         place = self._places[name]
         if offset < 0 or size_bytes < 0 or offset + size_bytes > place.size_bytes:
             raise IndexError(name)
@@ -112,9 +121,10 @@ class Bootloader:
             self.say(f"misc asks for {mode}")
         return mode
 
-    def choose(self, reset_reason: str) -> Start | NoStart:
-        """Pay a try, verify, take apart; again until something can be started or no slot is left. Raises HostUnfit where
-        the computer lacks what makes a device tree."""
+    def choose(self, reset_reason: str, boot_once: bytes = b"") -> Start | NoStart:
+        """Pay a try, verify, take apart; again until something can be started or no slot is left. ``boot_once`` was
+        downloaded, and is started instead of what lies in the slot's boot partition; no slot is blamed for it. Raises
+        HostUnfit where the computer lacks what makes a device tree."""
         disk = Disk(self.storage)
         for lun in disk.repair():
             self.say(f"LUN {lun}: one copy of the partition table was damaged or old; written anew")
@@ -127,6 +137,8 @@ class Bootloader:
             if not slot:
                 told = "; ".join(f"slot {s}: {r}" for s in SLOTS if (r := self.remembered.reasons.get(s)))
                 return NoStart(f"no slot can be started: {told or 'both are marked unbootable'}")
+            if boot_once:
+                partitions = OnStorage(self.storage, disk, {f"boot_{slot}": boot_once})
             verdict = verified_boot.check(
                 partitions, slot, self.settings.root_key_digest, _numbers(self.remembered.rollback), mapped
             )
@@ -137,6 +149,8 @@ class Bootloader:
                 chosen = device_tree.overlays(partitions, slot, self.settings.board_id)
                 start = self._start(disk, slot, verdict, images, chosen, reset_reason)
             except (Unbootable, device_tree.Unfit) as error:
+                if boot_once:
+                    return NoStart(f"the downloaded image cannot be started: {error}")
                 self._refuse(disk, slot, str(error))
                 continue
             for problem in verdict.problems:

@@ -51,6 +51,7 @@ class Device(Protocol):
     storage: Storage
     reset_reason: str
     boot_failure: str
+    boot_once: bytes
 
     def remember(self) -> None: ...
 
@@ -489,6 +490,7 @@ class Fastboot:
         if self._buffers.download is None or self._buffers.download[:8] != b"ANDROID!":
             raise Refused("the downloaded image is no boot image")
         self._info("starting the downloaded image")
+        self._device.boot_once = bytes(self._buffers.download)
         return self._leave("system")
 
     def _gsi(self, action: str) -> str:

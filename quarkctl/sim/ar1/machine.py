@@ -73,6 +73,8 @@ class VirtualAr1:
         #: Why the last restart happened (a reset_reason), and why it led to fastboot instead of a system.
         self.reset_reason = "power_on"
         self.boot_failure = ""
+        #: A downloaded boot image that the next start takes instead of the slot's.
+        self.boot_once = b""
         self._launch, self._merge = launch, merge
         self._running: Running | None = None
         self._starts = 0
@@ -128,7 +130,9 @@ class VirtualAr1:
             starts = mode == "system" and self._launch is not None
             if starts:
                 mode = STARTING
-                threading.Thread(target=self._start, args=(self._starts,), name="ar1 system", daemon=True).start()
+                what = (self._starts, self.boot_once)
+                threading.Thread(target=self._start, args=what, name="ar1 system", daemon=True).start()
+            self.boot_once = b""
             self._show(mode)
         if self.changed:
             self.changed(mode)
@@ -161,7 +165,7 @@ class VirtualAr1:
         with self._log.open("a") as file:
             file.write(text + "\n")
 
-    def _start(self, start: int) -> None:
+    def _start(self, start: int, boot_once: bytes) -> None:
         """The boot loader, and the system for as long as it runs; in a thread of its own. ``start`` tells whether it is
         still the one that was meant."""
         boot = Bootloader(self.settings, self.remembered, self.storage, self.remember, self.say, self._merge)
@@ -170,7 +174,7 @@ class VirtualAr1:
         try:
             mode = boot.asked_mode()
             if not mode:
-                chosen = boot.choose(self.reset_reason)
+                chosen = boot.choose(self.reset_reason, boot_once)
         except PowerLost:
             return
         except (MediaError, OSError) as error:
