@@ -123,11 +123,10 @@ def choose(found: Sequence[Device], word: str, method: str = "") -> Device:
         wrong_mode = [d for d in fitting if method and method not in d.methods]
         fitting = [d for d in fitting if d not in wrong_mode]
         if not fitting:
-            d = wrong_mode[0]
+            d = next((d for d in wrong_mode if d.mode), wrong_mode[0])  # the chip that may take it in another mode
             mode = f" in mode {d.mode}" if d.mode else ""
-            raise DeviceMissing(
-                f"{d.identity}{mode} does not take {method}", hint=f"it takes {', '.join(d.methods) or 'nothing'}"
-            )
+            takes = f"it takes {', '.join(d.methods)}" if d.methods else "restart it into the mode that does"
+            raise DeviceMissing(f"{d.identity}{mode} does not take {method}", hint=takes)
     else:
         fitting = [d for d in found if not method or method in d.methods]
         if not fitting:

@@ -8,6 +8,7 @@ import resource
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from quarkctl.errors import HostUnfit
@@ -132,10 +133,11 @@ class QemuSystem:
         return {"guest-shutdown": "off", "hung": "hung"}.get(reason, "died")
 
     def _console_tail(self) -> bytes:
-        with (self._folder / "console.log").open("rb") as file:
+        with suppress(OSError), (self._folder / "console.log").open("rb") as file:
             file.seek(0, 2)
             file.seek(max(file.tell() - _CONSOLE_TAIL, 0))
             return file.read()
+        return b""
 
     def kill(self) -> None:
         """Power cut: no goodbye. What the guest had written is on the storage."""
