@@ -180,8 +180,8 @@ def test_what_glasses_say_of_themselves_is_what_their_contract_says(glasses: Sta
     status = g.tell("status")
     assert folder.CONTRACT == 2
     assert sorted(status) == [
-        "ambient_c", "ar1", "bus_mv", "charger", "faults", "load", "load_ma", "packs", "port", "power", "throttle_level",
-        "time_us", "zone_c",
+        "ambient_c", "ar1", "bus_mv", "charger", "faults", "imu_hz", "load", "load_ma", "packs", "port", "power",
+        "throttle_level", "time_us", "zone_c",
     ]  # fmt: skip
     assert sorted(status["packs"][0]) == ["ma", "present", "side", "soc_pct"]
     assert sorted(status["ar1"]) == ["boot_failure", "mode", "port", "slot"]
