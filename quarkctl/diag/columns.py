@@ -187,16 +187,22 @@ def line_of_rtos(lines: Sequence[Line], source: str) -> Line:
     return found[0]
 
 
+#: Packs' states are reported ten times a second, on a busy device later.
+_STATE_LAG_US = 500_000
+
+
 def since(evidence: Evidence, boot: int, time_us: int) -> Evidence:
-    """The part of it from a moment on."""
+    """The part of it from a moment on. States of packs begin later: they tell of a swap after its event, and one whose event
+    came just before that moment would look like one whose event was lost."""
     from dataclasses import replace
 
-    def late(t: Table) -> Table:
-        keep = (t["boot"] > boot) | ((t["boot"] == boot) & (t["time_us"] >= time_us))
+    def late(t: Table, from_us: int) -> Table:
+        keep = (t["boot"] > boot) | ((t["boot"] == boot) & (t["time_us"] >= from_us))
         return t.compress(keep)
 
     losses = [x for x in evidence.losses if (x.boot, x.to_us) >= (boot, time_us)]
-    return replace(evidence, tables={n: late(t) for n, t in evidence.tables.items()}, losses=losses)
+    tables = {n: late(t, time_us + _STATE_LAG_US * (n == "battery")) for n, t in evidence.tables.items()}
+    return replace(evidence, tables=tables, losses=losses)
 
 
 def events(batch: Batch, names: Iterable[str]) -> list[Sample]:

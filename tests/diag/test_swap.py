@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from quarkctl import boards, schemas
-from quarkctl.diag import checks, limits
+from quarkctl.diag import checks, columns, limits
 from quarkctl.diag.evidence import Evidence
 from quarkctl.diag.finding import Finding, Verdict, worst
 from quarkctl.diag.product import product
@@ -93,6 +93,16 @@ def test_without_a_swap_there_is_no_verdict_on_it() -> None:
     assert f.verdict is Verdict.INVALID and "pull one while this records" in f.note
     left_out = checks.run(quiet.evidence(), LIMITS, checks.select("battery", ["takeover"]))[0]
     assert left_out.verdict is Verdict.SKIP and left_out.note == f.note
+
+
+def test_a_swap_just_before_the_part_that_is_judged_at_once_does_not_spoil_it() -> None:
+    s = Story().hello().event("pack_removed", 0, 500_000).event("takeover", 1, 501_000, switch_us=40)
+    begin_us = s.samples[-1].time_us
+    s.battery().battery(0b101010, (0, 480)).event("pack_inserted", 0, 900_000).power().battery().power().battery()
+    s.event("pack_removed", 0, 1_600_000).event("takeover", 1, 1_601_000, switch_us=40).power().battery(0b101010)
+    recent = columns.since(s.evidence(), 0, begin_us)
+    assert len(recent.of("pack_removed")) == 1 and len(recent.of("battery")) < 5
+    assert checks.run(recent, LIMITS, checks.select("battery", ["takeover"]))[0].verdict is Verdict.PASS
 
 
 def test_a_slow_takeover_fails_and_a_missing_one_too() -> None:
