@@ -6,6 +6,7 @@ of chunks that point into their source, and `build` gives segments for a writer.
 
 from __future__ import annotations
 
+import gc
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -159,6 +160,16 @@ def parse(data: Source, *, sector_bytes: int = 0, size_bytes_max: int = 0) -> Sp
     ``sector_bytes`` and ``size_bytes_max`` are those of the target, 0 where none is known. Memory grows with the number
     of chunks, which the file's size bounds. CRC32 chunks are dropped. Raises Damaged with field and offset.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # it would look for cycles among a hundred thousand chunks, again and again: half of the time
+    try:
+        return _parse(data, sector_bytes, size_bytes_max)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _parse(data: Source, sector_bytes: int, size_bytes_max: int) -> Sparse:
     h = HEADER.parse(data)
     _check_header(h, sector_bytes, size_bytes_max)
     chunks: list[Chunk] = []
