@@ -89,7 +89,7 @@ class _Live:
             self.note(text)
         now = time.monotonic()
         self._due += [(now + _VERDICT_AFTER_S, s) for s in new]
-        while self._due and self._due[0][0] <= now:
+        while self.board and self._due and self._due[0][0] <= now:  # limits are those of a board
             self._tell(self._due.pop(0)[1])
         return new
 
@@ -134,7 +134,7 @@ class _Live:
         from quarkctl.diag import check, columns
 
         chosen = [c for c in self.how.chosen if c.name in _JUDGED[event.message.name]]
-        if not self.board or not chosen:
+        if not chosen:
             return
         recent = columns.since(self.evidence(), event.boot, event.time_us - 1_500_000)
         limits = self.how.limits_of(self.board)

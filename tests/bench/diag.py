@@ -344,7 +344,7 @@ def live() -> Figure:
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as told:
                 assert told.stdout
                 lines = (json.loads(line)["text"] or "" for line in told.stdout)
-                next(text for text in lines if "frames" in text)
+                next(text for text in lines if text.endswith(" frames") and int(text.split()[0]) > 50)
                 for turn in range(10):
                     action, code = (("eject", "PWR-001"), ("insert", "PWR-012"))[turn % 2]
                     began = time.monotonic()
