@@ -16,6 +16,8 @@ from quarkctl.formats import archive, mcuboot_image, recording
 from quarkctl.formats.signature import PublicKey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from quarkctl.files import File
 
 app = typer.Typer(add_completion=False)
@@ -32,7 +34,7 @@ def inspect(
     diff: Annotated[bool, typer.Option("--diff", help="Only what differs between two files.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Explain files: what they are, whether they are whole, whether they are signed."""
+    """Explain files: what they are, whether they are whole, whether they are signed. Exit code 6: one is not whole."""
     if diff and len(files) != 2:
         raise UsageWrong(f"--diff compares two files, here are {len(files)}", hint="quarkctl inspect --diff A B")
     described = [{"file": str(f), **describe(f, elf)} for f in files]
@@ -41,9 +43,20 @@ def inspect(
         return
     if as_json:
         show.document("quarkctl.inspect/1", {"files": described})
-        return
+    else:
+        for entry in described:
+            _print_tree(entry)
     for entry in described:
-        _print_tree(entry)
+        for problem in _problems(entry):
+            raise InputWrong(f"{entry['file']}: {problem}", hint="what is told of it could be read all the same")
+
+
+def _problems(tree: Any) -> Iterator[str]:
+    """What a reader could read past, anywhere in what is told of a file."""
+    if isinstance(tree, dict):
+        yield from tree.get("problems") or ()
+    for inner in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _problems(inner)
 
 
 def describe(path: Path, elf: Path | None = None) -> dict[str, Any]:

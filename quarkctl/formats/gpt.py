@@ -242,8 +242,9 @@ def _parse(data: Source, size: int, at: int, h: Any, entries_at: int) -> Table:
             e.first_lba, e.last_lba, e.attributes,
         )  # fmt: skip
         if not h.first_usable_lba <= p.first_lba <= p.last_lba <= h.last_usable_lba:
+            where = f"entry {n} at offset {entries_at + n * h.entry_size:#x}"
             problems.append(
-                f"{p.name} takes sectors {p.first_lba} to {p.last_lba}; usable are {h.first_usable_lba} to "
+                f"{where}: {p.name} takes sectors {p.first_lba} to {p.last_lba}; usable are {h.first_usable_lba} to "
                 f"{h.last_usable_lba}"
             )
         found.append(p)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -125,6 +126,18 @@ def test_a_cut_image_ends_in_six_with_field_and_offset(tmp_path: Path, quarkctl:
     (tmp_path / "s.img").write_bytes(SAMPLES["sparse"][0]()[:5000])
     told = quarkctl("inspect", "s.img")
     assert told.code == 6 and "s.img: sparse chunk: total_sz at offset" in told.err
+
+
+def test_partitions_that_overlap_are_shown_and_end_in_six(quarkctl: Quarkctl) -> None:
+    main = bytearray(gpt.build(table())[0])
+    main[8192 + 40] = 250  # last sector of the first entry
+    main[4096 + 88 : 4096 + 92] = zlib.crc32(main[8192:]).to_bytes(4, "little")
+    main[4096 + 16 : 4096 + 20] = bytes(4)
+    main[4096 + 16 : 4096 + 20] = zlib.crc32(main[4096 : 4096 + 92]).to_bytes(4, "little")
+    (quarkctl.folder / "gpt.bin").write_bytes(main)
+    done = quarkctl("inspect", "gpt.bin")
+    assert done.code == 6 and "gpt.bin: boot_b starts at sector 106, boot_a ends at 250" in done.err
+    assert "boot_a" in done.out
 
 
 def test_equal_trees_have_no_differences() -> None:
