@@ -7,11 +7,12 @@ digest tables of secure boot depend on every byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from quarkctl.errors import InputWrong
 from quarkctl.formats.gpt import ENTRY, ENTRY_COUNT, HEADER, MBR_SECTORS_AT, Table
+from quarkctl.formats.record import Damaged
 
 #: Longer than any such file; bounds what is given to the XML parser.
 XML_BYTES_MAX = 16 << 20
@@ -183,109 +184,127 @@ def _document(root: str, rows: list[str]) -> bytes:
     return "\n".join(['<?xml version="1.0" ?>', f"<{root}>", *rows, f"</{root}>", ""]).encode()
 
 
+@dataclass(frozen=True)
+class _Element:
+    """An element with its attributes. What is wrong with one of them is told by it and the element's offset."""
+
+    what: str
+    name: str
+    offset: int
+    attributes: Mapping[str, str]
+
+    def wrong(self, attribute: str, told: str, hint: str = "") -> Damaged:
+        return Damaged(self.what, attribute, self.offset, told, hint)
+
+    def word(self, attribute: str, default: str | None = None) -> str:
+        value = self.attributes.get(attribute, default)
+        if value is None:
+            raise self.wrong(attribute, "is missing")
+        return value
+
+    def number(self, attribute: str, default: int | None = None) -> int:
+        if attribute not in self.attributes and default is not None:
+            return default
+        text = self.word(attribute)
+        if not _NUMBER.fullmatch(text):
+            raise self.wrong(attribute, f"is {text[:40]!r}, not a number")
+        number = int(text, 0) if text[:2].lower() == "0x" else int(text)
+        if number >> 64:
+            raise self.wrong(attribute, f"is {text}, more than 64 bits hold")
+        return number
+
+    def sector(self, attribute: str) -> Sector:
+        try:
+            return Sector.parse(self.word(attribute))
+        except Damaged:
+            raise
+        except InputWrong as error:
+            raise self.wrong(attribute, f"is {error.message}", error.hint) from error
+
+
 def parse_programs(data: bytes) -> list[Program]:
-    """Every ``<program>`` of a rawprogram file. Raises InputWrong."""
-    out = []
-    for n, a in enumerate(_elements(data, "data", "program")):
-        where = f"rawprogram: program {n}"
-        out.append(
-            Program(
-                _word(a, "filename", where, ""), _word(a, "label", where, ""),
-                _number(a, "physical_partition_number", where), _sector(a, "start_sector", where),
-                _number(a, "num_partition_sectors", where), _number(a, "SECTOR_SIZE_IN_BYTES", where),
-                _word(a, "sparse", where, "false").lower() == "true", _number(a, "file_sector_offset", where, 0),
-                _word(a, "readbackverify", where, "false").lower() == "true", _number(a, "PAGES_PER_BLOCK", where, 0),
-                _number(a, "last_sector", where, 0),
-            )
-        )  # fmt: skip
-    return out
+    """Every ``<program>`` of a rawprogram file. Raises Damaged with attribute and offset of the element."""
+    return [
+        Program(
+            e.word("filename", ""), e.word("label", ""), e.number("physical_partition_number"), e.sector("start_sector"),
+            e.number("num_partition_sectors"), e.number("SECTOR_SIZE_IN_BYTES"), e.word("sparse", "false").lower() == "true",
+            e.number("file_sector_offset", 0), e.word("readbackverify", "false").lower() == "true",
+            e.number("PAGES_PER_BLOCK", 0), e.number("last_sector", 0),
+        )
+        for e in _elements(data, "data", ("program",))
+    ]  # fmt: skip
 
 
 def parse_erases(data: bytes) -> list[Erase]:
-    """Every ``<erase>`` of a rawprogram file. Raises InputWrong."""
+    """Every ``<erase>`` of a rawprogram file. Raises Damaged with attribute and offset of the element."""
     out: list[Erase] = []
     behind = 0
-    for name, attributes in _named(data, "data", ("program", "erase")):
-        if name == "program":
-            behind += bool(attributes.get("filename"))
+    for found in _elements(data, "data", ("program", "erase")):
+        if found.name == "program":
+            behind += bool(found.attributes.get("filename"))
             continue
-        where = f"rawprogram: erase {len(out)}"
-        a = {k: v for k, v in attributes.items() if v}  # some tools write empty ones for the whole LUN
-        found = Erase(
-            _number(a, "physical_partition_number", where, 0), _sector({"start_sector": "0", **a}, "start_sector", where),
-            _number(a, "num_partition_sectors", where, 0), _number(a, "SECTOR_SIZE_IN_BYTES", where, 0),
-            _number(a, "PAGES_PER_BLOCK", where, 0), behind,
+        # some tools write empty attributes for the whole LUN
+        e = replace(found, attributes={"start_sector": "0", **{k: v for k, v in found.attributes.items() if v}})
+        made = Erase(
+            e.number("physical_partition_number", 0), e.sector("start_sector"), e.number("num_partition_sectors", 0),
+            e.number("SECTOR_SIZE_IN_BYTES", 0), e.number("PAGES_PER_BLOCK", 0), behind,
         )  # fmt: skip
-        pages = found.pages_per_block
-        if pages and (found.sectors % pages or (not found.start.from_end and found.start.number % pages)):
-            raise InputWrong(
-                f"{where}: {found.sectors} sectors from {found.start} on are no whole blocks of {pages} pages"
+        pages = made.pages_per_block
+        if pages and (made.sectors % pages or (not made.start.from_end and made.start.number % pages)):
+            raise e.wrong(
+                "num_partition_sectors", f"is {made.sectors} from {made.start} on: no whole blocks of {pages} pages"
             )
-        out.append(found)
+        out.append(made)
     return out
 
 
 def parse_patches(data: bytes) -> list[Patch]:
-    """Every ``<patch>`` of a patch file. Raises InputWrong."""
-    out = []
-    for n, a in enumerate(_elements(data, "patches", "patch")):
-        where = f"patch file: patch {n}"
-        out.append(
-            Patch(
-                _sector(a, "start_sector", where), _number(a, "byte_offset", where),
-                _number(a, "physical_partition_number", where), _number(a, "size_in_bytes", where),
-                _word(a, "value", where), _word(a, "what", where, ""), _number(a, "SECTOR_SIZE_IN_BYTES", where),
-                _word(a, "filename", where),
-            )
-        )  # fmt: skip
-    return out
+    """Every ``<patch>`` of a patch file. Raises Damaged with attribute and offset of the element."""
+    return [
+        Patch(
+            e.sector("start_sector"), e.number("byte_offset"), e.number("physical_partition_number"),
+            e.number("size_in_bytes"), e.word("value"), e.word("what", ""), e.number("SECTOR_SIZE_IN_BYTES"),
+            e.word("filename"),
+        )
+        for e in _elements(data, "patches", ("patch",))
+    ]  # fmt: skip
 
 
-def _elements(data: bytes, root: str, name: str) -> list[dict[str, str]]:
-    return [attributes for _, attributes in _named(data, root, (name,))]
+def _elements(data: bytes, root: str, names: Sequence[str]) -> list[_Element]:
+    """Elements of these names, in the order of the file. Raises Damaged."""
+    from xml.parsers import expat
 
-
-def _named(data: bytes, root: str, names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """Elements of these names with their attributes, in the order of the file. Raises InputWrong."""
-    from xml.etree import ElementTree
-
+    what = {"data": "rawprogram", "patches": "patch file"}[root]
     if len(data) > XML_BYTES_MAX:
-        raise InputWrong(f"{root} XML has {len(data)} bytes, more than {XML_BYTES_MAX}")
-    if b"<!" in data.replace(b"<!--", b""):
-        raise InputWrong(f"{root} XML has a document type at offset {data.index(b'<!')}: such files have none")
+        raise Damaged(what, "end", len(data), f"is too far: such a file has at most {XML_BYTES_MAX} bytes")
+    out: list[_Element] = []
+    counts = dict.fromkeys(names, 0)
+    parser = expat.ParserCreate()
+    roots: list[str] = []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        if not roots:
+            roots.append(name)
+            if name != root:
+                raise Damaged("XML", "root", parser.CurrentByteIndex, f"is {name!r}, not {root!r}")
+        if name in counts:
+            out.append(_Element(f"{what}: {name} {counts[name]}", name, parser.CurrentByteIndex, attributes))
+            counts[name] += 1
+
+    def document_type(*_: object) -> None:
+        raise Damaged(what, "document type", parser.CurrentByteIndex, "declares what such files do not have")
+
+    parser.StartElementHandler = start
+    parser.StartDoctypeDeclHandler = document_type  # without it there are no entities to expand
     try:
-        tree = ElementTree.fromstring(data)  # noqa: S314 - without a document type there are no entities to expand
-    except ElementTree.ParseError as error:
-        raise InputWrong(f"{root} XML: {error}") from error
-    if tree.tag != root:
-        raise InputWrong(f"XML with the root {tree.tag!r}, not {root!r}")
-    return [(e.tag, dict(e.attrib)) for e in tree.iter() if e.tag in names]
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        told = f"is broken: {expat.ErrorString(error.code)} (line {error.lineno}, column {error.offset + 1})"
+        raise Damaged(what, "markup", max(parser.ErrorByteIndex, 0), told) from error
+    return out
 
 
 def kind_of(data: bytes) -> str:
     """``data``, ``patches`` or nothing: which of the two files this is."""
     found = re.search(rb"<(data|patches)[\s>/]", data[:4096])
     return found.group(1).decode() if found else ""
-
-
-def _word(attributes: dict[str, str], name: str, where: str, default: str | None = None) -> str:
-    value = attributes.get(name, default)
-    if value is None:
-        raise InputWrong(f"{where} has no {name}")
-    return value
-
-
-def _number(attributes: dict[str, str], name: str, where: str, default: int | None = None) -> int:
-    if name not in attributes and default is not None:
-        return default
-    text = _word(attributes, name, where)
-    if not _NUMBER.fullmatch(text):
-        raise InputWrong(f"{where}: {name} is {text!r}, not a number")
-    return int(text, 0) if text[:2].lower() == "0x" else int(text)
-
-
-def _sector(attributes: dict[str, str], name: str, where: str) -> Sector:
-    try:
-        return Sector.parse(_word(attributes, name, where))
-    except InputWrong as error:
-        raise InputWrong(f"{where}: {name}: {error.message}", error.hint) from error
