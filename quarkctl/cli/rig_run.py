@@ -186,7 +186,7 @@ def _carry_out(
     from contextlib import nullcontext
     from dataclasses import replace
 
-    from quarkctl.cli.choose import choose
+    from quarkctl.cli.choose import choose, other_chip
     from quarkctl.rig import fleet, runs
     from quarkctl.rig import plan as plans
     from quarkctl.rig.fleet import Order
@@ -204,9 +204,9 @@ def _carry_out(
         stations = plans.choose(engine.stations() if engine else rig.stations, where)
         if not engine:
             _no_twins(stations)
-        order = Order(made, stations, choose, prepared, policy, rig.name, command, wait)
+        order = Order(made, stations, choose, prepared, policy, rig.name, command, wait, beside=other_chip)
         if engine:
-            order = replace(order, find=engine.find, release=engine.release, workers_find=False)
+            order = replace(order, find=engine.find, release=engine.release, workers_find=False, beside=lambda _: None)
         with _Watch(events, quiet=as_json) as watch:
             record = fleet.run(order, watch)
             late = catch_up(rig.history)
