@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from quarkctl.cli import show
 from quarkctl.cli.options import Json, examples
 from quarkctl.cli.rig_run import LIKE, RigFile
-from quarkctl.errors import HostUnfit, InputWrong, UsageWrong
+from quarkctl.errors import InputWrong, UsageWrong
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -216,12 +215,7 @@ def artifacts(
     folder = runs.folder_of(run)
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "lock"]
     if out:
-        try:
-            shutil.copytree(folder, out, ignore=shutil.ignore_patterns("lock"))
-        except FileExistsError:
-            raise InputWrong(f"{out} exists already", hint="--out NEW-FOLDER") from None
-        except OSError as error:
-            raise HostUnfit(f"cannot write {out}: {error}") from error
+        runs.copy_out(folder, out)
     rows = [{"path": str(p.relative_to(folder)), "size_bytes": p.stat().st_size} for p in files]
     if as_json:
         show.document("quarkctl.rig-artifacts/1", {"run": folder.name, "folder": str(out or folder), "files": rows})

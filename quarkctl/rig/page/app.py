@@ -228,10 +228,10 @@ class _Pages:
     def _trends(self, name: str) -> str:
         from sqlalchemy import select
 
-        from quarkctl.rig.history import database, query, tables
+        from quarkctl.rig.history import database, listing, query, tables
         from quarkctl.rig.history.deliver import catch_up
 
-        everything = query.Filter()
+        everything = listing.Filter()
         catch_up(self._history)
         with database.connect(self._history) as connection:
             column = tables.measurement.c.name
