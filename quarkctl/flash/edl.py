@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, repeat
 from pathlib import Path
@@ -130,19 +130,18 @@ class Session(EdlSession):
         device = self._start(memory)
         given = next(iter(sizes), 0) or (int(board.get("ar1.sector_bytes", 0)) if board else 0)
         device.find_sector_size(given)
-        labels = Counter(w.label for w in self._work.writes)
-        self._todo = [
-            self._cleared(e) if isinstance(e, Erase) else self._place(e, alone=labels[e.label] == 1)
+        self._todo = _named([
+            self._cleared(e) if isinstance(e, Erase) else self._place(e)
             for e in self._work.entries if not isinstance(e, Patch)
-        ]  # fmt: skip
+        ])  # fmt: skip
         found = [t for t in self._todo if isinstance(t, Placed)]
         self._check_overlaps(found)
         self._placed = {p.name: p for p in found}
         edl_sources.check_order([self._span(t) for t in self._todo])
         return self._made(board.name if board else "", memory)
 
-    def _place(self, write: Write, *, alone: bool) -> Placed:
-        """In numbers; ``alone``: nothing else has its label. Raises InputWrong for what does not fit: nothing is cut off."""
+    def _place(self, write: Write) -> Placed:
+        """In numbers. Raises InputWrong for what does not fit: nothing is ever cut off."""
         device = self._open()
         if write.partition:
             write = self._partition(write)
@@ -178,8 +177,7 @@ class Session(EdlSession):
                 f"{write.label} ends at sector {first + sectors} of LUN {write.lun}, which has {total}",
                 hint="the files are made for a larger storage",
             )
-        name = write.label if alone else f"{write.label}@{write.lun}:{write.start}"
-        return Placed(write, write.lun, first, name)
+        return Placed(write, write.lun, first, write.label)
 
     def _cleared(self, erase: Erase) -> Cleared:
         device = self._open()
@@ -229,7 +227,10 @@ class Session(EdlSession):
         )
         for (lun, _, end, name), (other_lun, start, _, other) in pairwise(spans):
             if lun == other_lun and start < end:
-                raise InputWrong(f"{name} and {other} both write sector {start} of LUN {lun}")
+                raise InputWrong(
+                    f"{name} and {other} both write sector {start} of LUN {lun}",
+                    hint="the files contradict each other: give only those that you mean",
+                )
 
     def _made(self, board: str, memory: str) -> Plan:
         device, work = self._open(), self._work
@@ -478,6 +479,25 @@ class Session(EdlSession):
         for piece in self._open().programmer.read(self._attributes(placed, window), self._padded(window.size_bytes)):
             total.update(piece)
         return total.digest()
+
+
+def _named(todo: Sequence[Placed | Cleared]) -> list[Placed | Cleared]:
+    """Each write by a name of its own: its label; with the place where several have it; with a number where several go
+    to the same place, which are parts of one image."""
+    labels = Counter(t.write.label for t in todo if isinstance(t, Placed))
+    named = [
+        replace(t, name=f"{t.write.label}@{t.lun}:{t.write.start}")
+        if isinstance(t, Placed) and labels[t.write.label] > 1 else t
+        for t in todo
+    ]  # fmt: skip
+    places, numbers = Counter(t.name for t in named if isinstance(t, Placed)), Counter[str]()
+    out: list[Placed | Cleared] = []
+    for t in named:
+        if isinstance(t, Placed) and places[t.name] > 1:
+            numbers[t.name] += 1
+            t = replace(t, name=f"{t.name} {numbers[t.name]}/{places[t.name]}")  # noqa: PLW2901
+        out.append(t)
+    return out
 
 
 def _advance(meter: Meter, before: int, sent: int) -> None:

@@ -18,8 +18,9 @@ from typing import Protocol
 
 from quarkctl.errors import InputWrong, UsageWrong
 from quarkctl.files import File
+from quarkctl.flash import split
 from quarkctl.flash.ar1_image import Image
-from quarkctl.flash.fastboot_plan import SECDATA
+from quarkctl.flash.fastboot_plan import SECDATA, split_target
 from quarkctl.formats import bundle, rawprogram
 from quarkctl.formats.firehose import MEMORY_KINDS
 from quarkctl.formats.rawprogram import Erase, Patch, Program, Sector
@@ -100,6 +101,7 @@ def read(sources: Sequence[str]) -> Work:
 
         return edl_bundle.read(paths[0])
     beside = tuple(p for p in paths if p.is_dir())
+    split.check_complete(split_target(source)[0] for source in sources)
     return _joined(_one(source, beside) for source, path in zip(sources, paths, strict=True) if path not in beside)
 
 
@@ -163,9 +165,9 @@ def _programmer_beside(folder: Path) -> dict[int, Path | bytes]:
 
 def _single(source: str) -> Write:
     """``FILE@PARTITION``, ``FILE@LUN/PARTITION`` or ``FILE@LUN:SECTOR``; without a target: the file's name."""
-    path, _, target = source.rpartition("@") if "@" in source and not Path(source).exists() else (source, "", "")
-    image = Image(Path(path))
-    target = target or Path(path).stem
+    path, target = split_target(source)
+    image = Image(path)
+    target = target or Path(split.whole_name(path)).stem
     match = re.fullmatch(r"(\d{1,3}):(.+)", target)
     if match:
         return Write(image, int(match[1]), Sector.parse(match[2]), 0, 0, target)
