@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, repeat
@@ -14,6 +14,7 @@ from quarkctl import boards
 from quarkctl.errors import InputWrong, ProtocolError, VerificationFailed
 from quarkctl.flash import edl_sources
 from quarkctl.flash.ar1_image import Extent, Image
+from quarkctl.flash.background import Background
 from quarkctl.flash.edl_device import forget_programmer
 from quarkctl.flash.edl_session import EdlSession
 from quarkctl.flash.edl_sources import Work, Write
@@ -34,6 +35,10 @@ _REWRITABLE = frozenset({"ufs", "emmc", "nvme"})
 _GAPS_MAX = 256
 #: More digests than that for one image cost more than what they save.
 _ASK_COUNT = 256
+#: Images of not more than that are hashed while the programmer starts, which lasts longer, and so many bytes of them.
+_EARLY_BYTES, _EARLY_TOTAL_BYTES = 8 << 20, 64 << 20
+#: No sector is larger: an extent of a multiple of it is not padded, whatever the device has.
+_SECTOR_MAX = 4096
 
 
 def accepts(sources: Sequence[str]) -> bool:
@@ -85,12 +90,16 @@ class Cleared:
 
 
 class Expected:
-    """Digests of what an image leaves on the storage, by window. ``padded`` rounds bytes up to whole sectors."""
+    """Digests of what an image leaves on the storage, by window. ``padded`` rounds bytes up to whole sectors; ``known``
+    are those that were computed before."""
 
-    def __init__(self, image: Image, padded: Callable[[int], int]) -> None:
+    def __init__(self, image: Image, padded: Callable[[int], int], known: Mapping[Extent, bytes]) -> None:
         self._image = image
         self._padded = padded
-        self._digests: dict[Extent, bytes] = {}
+        self._digests = dict(known)
+
+    def __contains__(self, window: Extent) -> bool:
+        return window in self._digests
 
     def compute(self, window: Extent) -> None:
         if window not in self._digests:
@@ -112,6 +121,8 @@ class Session(EdlSession):
         self._skipped_bytes = 0
         self._verified: dict[str, str] = {}
         self._no_digest = False
+        #: {id of an open image: digests of its extents}
+        self._early: dict[int, dict[Extent, bytes]] = {}
 
     # --- plan ---------------------------------------------------------------------------------------------------------
 
@@ -127,7 +138,12 @@ class Session(EdlSession):
         if len(sizes) > 1:
             raise InputWrong(f"the files disagree on the size of a sector: {', '.join(map(str, sorted(sizes)))}")
         edl_sources.check_secdata(self._work, allowed=self._wish.secdata)
-        device = self._start(memory)
+        early = Background(self._hash_early)
+        try:
+            device = self._start(memory)
+        finally:
+            early.join()
+        self._early = early.result()
         given = next(iter(sizes), 0) or (int(board.get("ar1.sector_bytes", 0)) if board else 0)
         device.find_sector_size(given)
         self._todo = _named([
@@ -139,6 +155,20 @@ class Session(EdlSession):
         self._placed = {p.name: p for p in found}
         edl_sources.check_order([self._span(t) for t in self._todo])
         return self._made(board.name if board else "", memory)
+
+    def _hash_early(self) -> dict[int, dict[Extent, bytes]]:
+        """What is small is hashed while the device starts its programmer: later both would compute at the same time, and a
+        flash of milliseconds would wait for it."""
+        found: dict[int, dict[Extent, bytes]] = {}
+        left = _EARLY_TOTAL_BYTES if self._wish.verify or not self._job.wish.force else 0
+        for image in (w.image for w in self._work.writes):
+            extents = image.extents
+            size = sum(e.size_bytes for e in extents)
+            if size > min(left, _EARLY_BYTES) or any(e.size_bytes % _SECTOR_MAX for e in extents):
+                continue
+            left -= size
+            found[id(image)] = {e: image.digest(e.offset, e.size_bytes) for e in extents}
+        return found
 
     def _place(self, write: Write) -> Placed:
         """In numbers. Raises InputWrong for what does not fit: nothing is ever cut off."""
@@ -402,7 +432,7 @@ class Session(EdlSession):
         return -(-size_bytes // sector) * sector
 
     def _expected(self, placed: Placed) -> Expected:
-        return Expected(placed.write.image, self._padded)
+        return Expected(placed.write.image, self._padded, self._early.get(id(placed.write.image), {}))
 
     def _attributes(self, placed: Placed, window: Extent) -> dict[str, object]:
         device = self._open()
@@ -414,7 +444,8 @@ class Session(EdlSession):
         if self._no_digest or placed.write.pages_per_block:  # of NAND, programmers differ in what they count
             return None
         attributes = self._attributes(placed, window)
-        found = self._open().programmer.digest(attributes, window.size_bytes, partial(ours.compute, window))
+        meanwhile = None if window in ours else partial(ours.compute, window)
+        found = self._open().programmer.digest(attributes, window.size_bytes, meanwhile)
         self._no_digest = found is None
         return found
 

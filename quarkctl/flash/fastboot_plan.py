@@ -14,7 +14,7 @@ from quarkctl.errors import DeviceRefused, InputWrong, ProtocolError, UsageWrong
 from quarkctl.flash import split
 from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.plan import Ar1Wish, Plan, Step
-from quarkctl.formats import fastboot
+from quarkctl.formats import fastboot, lp, sparse
 
 #: Partitions that hold fuses, keys and calibration: a wrong write cannot be undone.
 SECDATA = frozenset({"secdata", "sec", "fuses", "persist", "modemst1", "modemst2", "fsg", "devinfo", "keystore"})
@@ -129,7 +129,7 @@ def targets(items: Sequence[Item], facts: DeviceFacts, wish: Ar1Wish, variable: 
                 )
             name, slotted = f"{name}_{slot}", True
         size = facts.sizes.get(name) or fastboot.parse_number(variable(f"partition-size:{name}") or "0", bare_base=16)
-        if not size and (facts.userspace or not _may_be_logical(facts, variable)):
+        if not size and (facts.userspace or not _may_be_logical(name, items, facts, variable)):
             known = ", ".join(sorted(facts.sizes)) or "it does not list them"
             raise InputWrong(f"the device has no partition {name}", hint=f"it has: {known}")
         check_size(name, item.image, size, item.offset_bytes)
@@ -177,8 +177,26 @@ def _base(name: str) -> str:
     return name[:-2] if name[-2:] in ("_a", "_b") else name
 
 
-def _may_be_logical(facts: DeviceFacts, variable: Callable[[str], str]) -> bool:
-    return "super" in facts.sizes or bool(variable("partition-size:super"))
+def _may_be_logical(
+    name: str, items: Sequence[Item], facts: DeviceFacts, variable: Callable[[str], str]
+) -> bool:  # fmt: skip
+    """Whether fastbootd has to be asked: not where the boot loader knows better, nor where the table of logical partitions is
+    among the files and has no such name."""
+    if "super" not in facts.sizes and not variable("partition-size:super"):
+        return False
+    if variable(f"is-logical:{name}") == "no":
+        return False
+    tables = [names for i in items if i.partition == "super" and (names := _logical_names(i.image)) is not None]
+    return not tables or any(name in names for names in tables)
+
+
+def _logical_names(image: Image) -> frozenset[str] | None:
+    """Of the partitions in an image of super; None where it shows no table."""
+    try:
+        table = lp.parse(sparse.Expanded(image.sparse) if image.sparse else image.file)
+    except InputWrong:
+        return None
+    return frozenset(p.name for p in table.partitions)
 
 
 def check_device(facts: DeviceFacts) -> None:
@@ -216,8 +234,10 @@ def make(
     steps: list[Step] = []
     reasons: list[str] = list(left_out)
     questions: list[str] = []
-    if any(not t.size_bytes for t in found):
-        steps.append(Step("fastbootd", "restart into fastbootd, which knows logical partitions"))
+    unknown = ", ".join(dict.fromkeys(t.partition for t in found if not t.size_bytes))
+    if unknown:
+        text = f"restart into fastbootd and ask it for {unknown}; where it is no logical partition, nothing is written"
+        steps.append(Step("fastbootd", text))
     for t in found:
         kind = "sparse" if t.image.sparse else "raw"
         steps.append(Step(f"flash {t.name}", f"{t.image.path.name}, {kind}", t.written_bytes))

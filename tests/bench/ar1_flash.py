@@ -2,7 +2,8 @@
 
 Each client meets the same virtual AR1 in another process. The bare transfers are those of our client once more: the same
 bytes, from a file as ours, in the same transfers, and after each the same number of bytes read, through the same USB
-backend, without looking at anything. So the device does the same work for both, its digests for the proof included.
+backend, without looking at anything. So the device does the same work for both, its digests for the proof included. The
+clock runs from the first step on: small images were hashed by then, while the programmer was sent.
 """
 
 from __future__ import annotations
