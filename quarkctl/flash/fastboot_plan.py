@@ -180,8 +180,8 @@ def _base(name: str) -> str:
 def _may_be_logical(
     name: str, items: Sequence[Item], facts: DeviceFacts, variable: Callable[[str], str]
 ) -> bool:  # fmt: skip
-    """Whether fastbootd has to be asked: not where the boot loader knows better, nor where the table of logical partitions is
-    among the files and has no such name."""
+    """Whether fastbootd has to be asked: not where the boot loader knows better, nor where the table of logical partitions
+    is among the files and has no such name."""
     if "super" not in facts.sizes and not variable("partition-size:super"):
         return False
     if variable(f"is-logical:{name}") == "no":
