@@ -9,13 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from quarkctl.errors import InputWrong
 from quarkctl.formats.gpt import ENTRY, ENTRY_COUNT, HEADER, MBR_SECTORS_AT, Table
 from quarkctl.formats.record import Damaged
 
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
 #: Longer than any such file; bounds what is given to the XML parser.
 XML_BYTES_MAX = 16 << 20
+#: Longer than any name or expression in them. What goes to a programmer must fit one document.
+_VALUE_MAX = 1024
+_ELEMENTS_MAX = 20_000
+_SHOWN_MAX = 80
+_LUN_MAX = 255
+_SECTOR_MIN, _SECTOR_MAX = 256, 1 << 16
 _FROM_END = re.compile(r"NUM_DISK_SECTORS-(\d{1,18})\.?")
 _NUMBER = re.compile(r"\d{1,20}|0[xX][0-9a-fA-F]{1,16}")
 
@@ -43,8 +53,11 @@ class Sector:
         if symbolic:
             return Sector(int(symbolic.group(1)), from_end=True)
         if _NUMBER.fullmatch(text):
-            return Sector(int(text, 0) if text[:2].lower() == "0x" else int(text))
-        raise InputWrong(f"{text!r} is no sector", hint="a number, or NUM_DISK_SECTORS-n.")
+            number = int(text, 0) if text[:2].lower() == "0x" else int(text)
+            if number >> 63:
+                raise InputWrong(f"sector {text} is more than any storage has")
+            return Sector(number)
+        raise InputWrong(f"{shown(text)!r} is no sector", hint="a number, or NUM_DISK_SECTORS-n.")
 
 
 @dataclass(frozen=True)
@@ -69,15 +82,13 @@ class Program:
 
 @dataclass(frozen=True)
 class Erase:
-    """One ``<erase>``. 0 sectors: the whole LUN; ``sector_bytes`` 0: as the device has. ``behind``: so many programs with a
-    file stand before it."""
+    """One ``<erase>``. 0 sectors: the whole LUN; ``sector_bytes`` 0: as the device has."""
 
     lun: int
     start: Sector
     sectors: int
     sector_bytes: int = 0
     pages_per_block: int = 0
-    behind: int = 0
 
 
 @dataclass(frozen=True)
@@ -186,7 +197,7 @@ def _document(root: str, rows: list[str]) -> bytes:
 
 @dataclass(frozen=True)
 class _Element:
-    """An element with its attributes. What is wrong with one of them is told by it and the element's offset."""
+    """An element with its attributes. What is wrong with one of them is told with the element's offset."""
 
     what: str
     name: str
@@ -202,106 +213,161 @@ class _Element:
             raise self.wrong(attribute, "is missing")
         return value
 
+    def flag(self, attribute: str) -> bool:
+        return self.word(attribute, "false").lower() == "true"
+
     def number(self, attribute: str, default: int | None = None) -> int:
         if attribute not in self.attributes and default is not None:
             return default
         text = self.word(attribute)
         if not _NUMBER.fullmatch(text):
-            raise self.wrong(attribute, f"is {text[:40]!r}, not a number")
-        number = int(text, 0) if text[:2].lower() == "0x" else int(text)
-        if number >> 64:
-            raise self.wrong(attribute, f"is {text}, more than 64 bits hold")
-        return number
+            raise self.wrong(attribute, f"is {shown(text)!r}, not a number")
+        value = int(text, 0) if text[:2].lower() == "0x" else int(text)
+        if value >> 63:
+            raise self.wrong(attribute, f"is {text}: more than any storage has")
+        return value
 
-    def sector(self, attribute: str) -> Sector:
+    def lun(self, default: int | None = None) -> int:
+        lun = self.number("physical_partition_number", default)
+        if lun > _LUN_MAX:
+            raise self.wrong("physical_partition_number", f"is {lun}, there are at most {_LUN_MAX}")
+        return lun
+
+    def sector_bytes(self) -> int:
+        size = self.number("SECTOR_SIZE_IN_BYTES")
+        if size.bit_count() != 1 or not _SECTOR_MIN <= size <= _SECTOR_MAX:
+            raise self.wrong("SECTOR_SIZE_IN_BYTES", f"is {size}", hint="512 on eMMC, 4096 on UFS, a page on NAND")
+        return size
+
+    def sector(self, default: str | None = None) -> Sector:
         try:
-            return Sector.parse(self.word(attribute))
+            return Sector.parse(self.word("start_sector", default))
         except Damaged:
             raise
         except InputWrong as error:
-            raise self.wrong(attribute, f"is {error.message}", error.hint) from error
+            raise self.wrong("start_sector", f"is wrong: {error.message}", error.hint) from error
 
 
 def parse_programs(data: bytes) -> list[Program]:
     """Every ``<program>`` of a rawprogram file. Raises Damaged with attribute and offset of the element."""
-    return [
-        Program(
-            e.word("filename", ""), e.word("label", ""), e.number("physical_partition_number"), e.sector("start_sector"),
-            e.number("num_partition_sectors"), e.number("SECTOR_SIZE_IN_BYTES"), e.word("sparse", "false").lower() == "true",
-            e.number("file_sector_offset", 0), e.word("readbackverify", "false").lower() == "true",
-            e.number("PAGES_PER_BLOCK", 0), e.number("last_sector", 0),
-        )
-        for e in _elements(data, "data", ("program",))
-    ]  # fmt: skip
+    return [e for e in parse_entries(data) if isinstance(e, Program)]
 
 
-def parse_erases(data: bytes) -> list[Erase]:
-    """Every ``<erase>`` of a rawprogram file. Raises Damaged with attribute and offset of the element."""
-    out: list[Erase] = []
-    behind = 0
-    for found in _elements(data, "data", ("program", "erase")):
-        if found.name == "program":
-            behind += bool(found.attributes.get("filename"))
-            continue
-        # some tools write empty attributes for the whole LUN
-        e = replace(found, attributes={"start_sector": "0", **{k: v for k, v in found.attributes.items() if v}})
-        made = Erase(
-            e.number("physical_partition_number", 0), e.sector("start_sector"), e.number("num_partition_sectors", 0),
-            e.number("SECTOR_SIZE_IN_BYTES", 0), e.number("PAGES_PER_BLOCK", 0), behind,
-        )  # fmt: skip
-        pages = made.pages_per_block
-        if pages and (made.sectors % pages or (not made.start.from_end and made.start.number % pages)):
-            raise e.wrong(
-                "num_partition_sectors", f"is {made.sectors} from {made.start} on: no whole blocks of {pages} pages"
-            )
-        out.append(made)
-    return out
+def parse_entries(data: bytes) -> list[Program | Erase]:
+    """Every ``<program>`` and ``<erase>`` of a rawprogram file, in its order. Raises Damaged as `parse_programs`."""
+    return [_program(e) if e.name == "program" else _erase(e) for e in _elements(data, "data", ("program", "erase"))]
+
+
+def _program(e: _Element) -> Program:
+    return Program(
+        e.word("filename", ""), e.word("label", ""), e.lun(), e.sector(), e.number("num_partition_sectors"),
+        e.sector_bytes(), e.flag("sparse"), e.number("file_sector_offset", 0), e.flag("readbackverify"),
+        e.number("PAGES_PER_BLOCK", 0), e.number("last_sector", 0),
+    )  # fmt: skip
+
+
+def _erase(element: _Element) -> Erase:
+    # some tools write empty attributes for the whole LUN
+    e = replace(element, attributes={k: v for k, v in element.attributes.items() if v})
+    found = Erase(
+        e.lun(0), e.sector("0"), e.number("num_partition_sectors", 0),
+        e.sector_bytes() if "SECTOR_SIZE_IN_BYTES" in e.attributes else 0, e.number("PAGES_PER_BLOCK", 0),
+    )  # fmt: skip
+    pages = found.pages_per_block
+    if pages and (found.sectors % pages or (not found.start.from_end and found.start.number % pages)):
+        told = f"is {found.sectors}, and from {found.start} on these are no whole blocks of {pages} pages"
+        raise e.wrong("num_partition_sectors", told)
+    if not found.sectors and found.start != Sector(0):
+        told = f"is missing or 0, and the erase starts at {found.start}"
+        raise e.wrong("num_partition_sectors", told, hint="programmers erase the whole LUN then")
+    return found
 
 
 def parse_patches(data: bytes) -> list[Patch]:
     """Every ``<patch>`` of a patch file. Raises Damaged with attribute and offset of the element."""
     return [
         Patch(
-            e.sector("start_sector"), e.number("byte_offset"), e.number("physical_partition_number"),
-            e.number("size_in_bytes"), e.word("value"), e.word("what", ""), e.number("SECTOR_SIZE_IN_BYTES"),
-            e.word("filename"),
+            e.sector(), e.number("byte_offset"), e.lun(), e.number("size_in_bytes"), e.word("value"), e.word("what", ""),
+            e.sector_bytes(), e.word("filename"),
         )
         for e in _elements(data, "patches", ("patch",))
     ]  # fmt: skip
 
 
+def parse_xml(data: bytes, what: str) -> Element:
+    """The root of a document that a tool exchanges, ``what`` in words. Raises Damaged."""
+    from xml.etree import ElementTree
+
+    _check_plain(data, what)
+    try:
+        return ElementTree.fromstring(data)  # noqa: S314 - without a document type there are no entities to expand
+    except ElementTree.ParseError as error:
+        raise _broken(data, what, *error.position, str(error)) from error
+    except (ValueError, LookupError) as error:  # of an encoding that is none
+        raise Damaged(f"{what} XML", "encoding", 0, f"is wrong: {error}") from error
+
+
+def _check_plain(data: bytes, what: str) -> None:
+    """Such files have no document type, so there are no entities. One in UTF-16 would hide it, and has no place here
+    either."""
+    if len(data) > XML_BYTES_MAX:
+        raise Damaged(f"{what} XML", "end", len(data), f"is too far: such a file has at most {XML_BYTES_MAX} bytes")
+    if b"\0" in data:
+        raise Damaged(f"{what} XML", "text", data.index(0), "is a zero byte: such files are UTF-8")
+    plain = data.replace(b"<!--", b"----")
+    if b"<!" in plain:
+        raise Damaged(f"{what} XML", "document type", plain.index(b"<!"), "stands where such files have none")
+
+
+def _broken(data: bytes, what: str, line: int, column: int, told: str) -> Damaged:
+    lines = data.split(b"\n", line)
+    offset = min(sum(len(before) + 1 for before in lines[: line - 1]) + column, len(data))
+    return Damaged(
+        f"{what} XML", "markup", offset, f"is broken: {told.partition(':')[0]} (line {line}, column {column + 1})"
+    )
+
+
 def _elements(data: bytes, root: str, names: Sequence[str]) -> list[_Element]:
-    """Elements of these names, in the order of the file. Raises Damaged."""
+    """Elements of these names, in the order of the file, with their places. Raises Damaged."""
     from xml.parsers import expat
 
     what = {"data": "rawprogram", "patches": "patch file"}[root]
-    if len(data) > XML_BYTES_MAX:
-        raise Damaged(what, "end", len(data), f"is too far: such a file has at most {XML_BYTES_MAX} bytes")
+    _check_plain(data, what)
     out: list[_Element] = []
     counts = dict.fromkeys(names, 0)
     parser = expat.ParserCreate()
     roots: list[str] = []
 
     def start(name: str, attributes: dict[str, str]) -> None:
+        at = parser.CurrentByteIndex
         if not roots:
             roots.append(name)
             if name != root:
-                raise Damaged("XML", "root", parser.CurrentByteIndex, f"is {name!r}, not {root!r}")
-        if name in counts:
-            out.append(_Element(f"{what}: {name} {counts[name]}", name, parser.CurrentByteIndex, attributes))
-            counts[name] += 1
-
-    def document_type(*_: object) -> None:
-        raise Damaged(what, "document type", parser.CurrentByteIndex, "declares what such files do not have")
+                raise Damaged(f"{what} XML", "root", at, f"is {shown(name)!r}, not {root!r}")
+        if name not in counts:
+            return
+        if len(out) >= _ELEMENTS_MAX:
+            raise Damaged(f"{what} XML", name, at, f"is one more than the {_ELEMENTS_MAX} that are possible")
+        element = _Element(f"{what}: {name} {counts[name]}", name, at, attributes)
+        for key, value in attributes.items():
+            if len(value) > _VALUE_MAX:
+                raise element.wrong(shown(key), f"has {len(value)} characters, more than {_VALUE_MAX}")
+        out.append(element)
+        counts[name] += 1
 
     parser.StartElementHandler = start
-    parser.StartDoctypeDeclHandler = document_type  # without it there are no entities to expand
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
-        told = f"is broken: {expat.ErrorString(error.code)} (line {error.lineno}, column {error.offset + 1})"
-        raise Damaged(what, "markup", max(parser.ErrorByteIndex, 0), told) from error
+        raise _broken(data, what, error.lineno, error.offset, expat.ErrorString(error.code) or "") from error
+    except (ValueError, LookupError) as error:  # of an encoding that is none
+        raise Damaged(f"{what} XML", "encoding", 0, f"is wrong: {error}") from error
     return out
+
+
+def shown(text: str) -> str:
+    """Of a file's words as much as a line for people takes."""
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
 
 
 def kind_of(data: bytes) -> str:
