@@ -237,6 +237,9 @@ class _Build:
     def image(self, image: Image) -> None:
         """Build an image, or find it. What only super holds is begun here and written there."""
         ids = images.content_id(image, self.sources, self.inputs)
+        for note in self.inputs.notes:
+            self.tell(image.name, Level.NOTE, note)
+        self.inputs.notes.clear()
         p = image.protection
         owner = self.signer(p.key).public_key.id.hex() if p and p.key else ""
         if all(ids) and self.reuse(image, self.key(image, ids, owner)):
