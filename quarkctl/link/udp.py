@@ -13,7 +13,8 @@ from quarkctl.formats.fastboot import UdpId, UdpPacket
 
 #: Times of the specification: again after half a second; a device may be silent for a minute while it writes.
 RESEND_S = 0.5
-#: Data is sent again sooner where answers come fast: after so many times what they take, and not before that.
+#: A packet is sent again sooner where answers come fast: after so many times what they take, and not before that. Each
+#: time the wait doubles: the device may have to write first.
 RESEND_TRIPS, RESEND_MIN_S = 8, 0.02
 #: Nobody is there. A host under load may be so late itself.
 QUERY_S = 5.0
@@ -31,7 +32,7 @@ class UdpLink:
         self._packet_bytes = fastboot.UDP_PACKET_MIN
         self._sequence = 0
         self._pending = bytearray()
-        #: What an answer to data takes, on the average; 0 until one came.
+        #: What an answer takes, on the average; 0 until one came.
         self._trip_s = 0.0
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
@@ -88,11 +89,8 @@ class UdpLink:
 
     def _one(self, kind: UdpId, data: bytes | memoryview, timeout_s: float, *, continued: bool) -> UdpPacket:
         packet = fastboot.build_udp(UdpPacket(kind, self._sequence, bytes(data), continued))
-        began = time.monotonic()
-        deadline = began + timeout_s
-        wait_s = RESEND_S
-        if data and self._trip_s:  # a question without data may wait for the storage
-            wait_s = min(max(RESEND_TRIPS * self._trip_s, RESEND_MIN_S), RESEND_S)
+        deadline = time.monotonic() + timeout_s
+        wait_s = min(max(RESEND_TRIPS * self._trip_s, RESEND_MIN_S), RESEND_S) if self._trip_s else RESEND_S
         first = True
         while (now := time.monotonic()) < deadline:
             try:
@@ -101,9 +99,11 @@ class UdpLink:
                 while select.select([self._socket], [], [], max(resend - time.monotonic(), 0.0))[0]:
                     answer = fastboot.parse_udp(self._socket.recv(65536))
                     if answer and answer.sequence == self._sequence and answer.id in (kind, UdpId.ERROR):
-                        if data and first:  # of one that was sent twice nobody knows which is answered
-                            trip_s = time.monotonic() - began
-                            self._trip_s = (7 * self._trip_s + trip_s) / 8 if self._trip_s else trip_s
+                        # Of one that was sent twice nobody knows which is answered: good for a first guess only.
+                        if not self._trip_s:
+                            self._trip_s = time.monotonic() - now
+                        elif data and first:
+                            self._trip_s += (time.monotonic() - now - self._trip_s) / 8
                         return answer
                     if answer and kind is UdpId.QUERY and answer.id is kind:
                         return answer

@@ -128,7 +128,8 @@ def test_a_partition_that_fastbootd_does_not_know_either_is_refused_there(ar1: M
     before = b.ar1.storage.written_bytes
     with pytest.raises(InputWrong, match="no partition nonesuch") as caught:
         b.fastboot(boot(b, "nonesuch.img"))
-    assert "the device is in fastbootd now" in caught.value.hint and b.ar1.storage.written_bytes == before
+    assert "goes back to its boot loader" in caught.value.hint and b.ar1.storage.written_bytes == before
+    assert b.ar1.wait_for("fastboot")
 
 
 def test_an_image_larger_than_its_partition_is_refused(ar1: Maker) -> None:
