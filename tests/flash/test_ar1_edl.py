@@ -298,6 +298,12 @@ def test_the_devices_own_words_tell_of_a_wrong_sector_size(ar1: Maker) -> None:
     )
 
 
+def test_an_erase_at_the_end_of_a_lun_of_unknown_size_is_refused(ar1: Maker) -> None:
+    b = ar1("edl", quirks=("no_storage_info",))
+    xml = erase(b, 'start_sector="NUM_DISK_SECTORS-9." num_partition_sectors="2" SECTOR_SIZE_IN_BYTES="4096"')
+    refused(b, InputWrong, "does not tell the size of LUN 0", xml)
+
+
 def test_the_wrong_kind_of_memory_is_told_by_the_device(ar1: Maker) -> None:
     b = ar1("edl")
     error = refused(b, DeviceRefused, "storage type emmc is not present", boot_xml(b), memory="emmc")
