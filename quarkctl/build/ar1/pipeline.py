@@ -13,6 +13,7 @@ from typing import Any
 
 from quarkctl import files
 from quarkctl.build import processors, sign
+from quarkctl.build.alone import only_one
 from quarkctl.build.ar1 import cache, images, kernel, lint, spec, stamp, storage, verify
 from quarkctl.build.ar1.inputs import Inputs, sha256_of
 from quarkctl.build.ar1.request import Built, Request
@@ -46,7 +47,7 @@ class Made:
 def build(request: Request, asked: dict[str, str], record: dict[str, Any], progress: Progress) -> Built:
     """Build what changed since ``record``. See `quarkctl.build.ar1.request.build`."""
     request.out.mkdir(parents=True, exist_ok=True)
-    with cache.only_one(str(request.out)):
+    with only_one(str(request.out)):
         return _Build(request, asked, record, progress).run()
 
 
