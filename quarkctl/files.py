@@ -11,10 +11,9 @@ from pathlib import Path
 from types import TracebackType
 
 from quarkctl.errors import HostUnfit, InputWrong
-from quarkctl.formats.segments import Segment, Span, Zeros, pieces
+from quarkctl.formats.segments import Segment, Zeros, pieces
 
-_COPY_BYTES = 1 << 20
-_ZEROS = bytes(_COPY_BYTES)
+_ZEROS = bytes(1 << 20)
 #: A write takes memory for the page cache in pieces of its own size. Free memory in larger pieces than this is what
 #: virtual machines have given back to their host: taking it again costs two to six times the copy (measured).
 _WRITE_BYTES = 64 << 10
@@ -133,17 +132,17 @@ def _again(path: Path, identity: tuple[int, int, int]) -> File:
 
 
 class Into:
-    """A file that pieces are put into at their offsets, from any process."""
+    """A file that pieces are put into at their offsets from ``base`` on, from any process."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, base: int = 0) -> None:
+        self._path, self._base = path, base
         self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
 
     def __call__(self, at: int, piece: bytes, /) -> None:
-        put(self._fd, piece, at)
+        put(self._fd, piece, self._base + at)
 
-    def __reduce__(self) -> tuple[type[Into], tuple[Path]]:
-        return Into, (self._path.absolute(),)
+    def __reduce__(self) -> tuple[type[Into], tuple[Path, int]]:
+        return Into, (self._path.absolute(), self._base)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -202,17 +201,16 @@ def write_at(path: Path, pieces_at: Iterable[tuple[int, bytes | memoryview]]) ->
 def append(fd: int, at: int, segments: Iterable[Segment], *, holes: bool = False) -> int:
     """Write segments into an open file from offset ``at`` on; returns the offset behind them.
 
-    ``holes``: nothing is there yet, so zeros in what is copied need not be written either.
+    ``holes``: nothing is there yet, so zeros in what is copied need not be written either. Plain reads and writes:
+    copy_file_range would also copy zeros, which are half of many images.
     """
     for s in segments:
         if isinstance(s, Zeros):
             at += s.size
-        elif isinstance(s, Span) and isinstance(s.source, File):
-            _copy(s.source, s.offset, fd, at, s.size, holes=holes)
-            at += s.size
         else:
             for p in pieces([s]):
-                put(fd, p, at)
+                if not (holes and len(p) <= len(_ZEROS) and p == _ZEROS[: len(p)]):
+                    put(fd, p, at)
                 at += len(p)
     return at
 
@@ -223,13 +221,3 @@ def put(fd: int, data: bytes | memoryview, at: int) -> None:
     while view:
         done = os.pwrite(fd, view[: _WRITE_BYTES - at % _WRITE_BYTES], at)
         view, at = view[done:], at + done
-
-
-def _copy(source: File, offset: int, fd: int, at: int, size: int, *, holes: bool) -> None:
-    """Plain reads and writes: copy_file_range would also copy zeros, which are half of many images."""
-    while size:
-        piece = source[offset : offset + min(size, _COPY_BYTES)]
-        step = len(piece)
-        if not (holes and piece == _ZEROS[:step]):
-            put(fd, piece, at)
-        size, offset, at = size - step, offset + step, at + step

@@ -114,15 +114,15 @@ class _Live:
         self.progress(Event(self.name, "listen", Level.NOTE, text))
 
     def evidence(self) -> Evidence:
-        from quarkctl.cli.host import waits
         from quarkctl.diag.columns import line_of_rtos
         from quarkctl.formats.stream import Decoder
+        from quarkctl.sim.control import host_waits
 
         d = line_of_rtos([d for d in self.decoders if d is not None], " and ".join(self.names))
         assert isinstance(d, Decoder)  # noqa: S101 - that is what they are
         return self.columns.evidence(
             d.schema, d.counts, d.account.losses, self.how.product_of(self.board), self.name, "", "open",
-            waits(self.name, self.began_ns),
+            host_waits(self.name, self.began_ns),
         )  # fmt: skip
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +11,12 @@ import typer
 from quarkctl.cli import show
 from quarkctl.cli.options import Json, examples
 from quarkctl.cli.rig_run import LIKE, RigFile
-from quarkctl.errors import HostUnfit, InputWrong, UsageWrong
+from quarkctl.errors import InputWrong, UsageWrong
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from quarkctl.rig.history.query import Filter
+    from quarkctl.rig.history.listing import Filter
 
 
 def register(app: typer.Typer) -> None:
@@ -49,9 +49,10 @@ def history(
 ) -> None:
     """Show what runs have come to: a list, one run, trends, worst stations, flaky steps."""
     from quarkctl.link import names
-    from quarkctl.rig.history import database
+    from quarkctl.rig.history import database, listing
     from quarkctl.rig.history.ages import since_of
     from quarkctl.rig.history.deliver import catch_up
+    from quarkctl.rig.history.listing import Filter
 
     if trends + worst + flaky + bool(run) > 1:
         raise UsageWrong(
@@ -69,26 +70,24 @@ def history(
     late = catch_up(url)
     if late.waiting:
         show.err.print(f"note: {late}", style="yellow", soft_wrap=True)
+    wanted = Filter(station, device, board, verdict, plan, firmware, asked_since)
+    if not (run or trends or worst or flaky):
+        with database.reading(url) as ask:
+            rows = listing.runs(ask, wanted, limit)
+        _list(rows, as_json=as_json)
+        return
     with database.connect(url) as connection:
-        from quarkctl.rig.history.query import Filter
-
-        wanted = Filter(station, device, board, verdict, plan, firmware, asked_since)
         if run:
             _one(connection, run, as_json=as_json)
         elif trends:
             _trends(connection, wanted, measurement, as_json=as_json)
         elif worst:
             _worst(connection, wanted, as_json=as_json)
-        elif flaky:
-            _flaky(connection, wanted, as_json=as_json)
         else:
-            _list(connection, wanted, limit, as_json=as_json)
+            _flaky(connection, wanted, as_json=as_json)
 
 
-def _list(connection: Connection, wanted: Filter, limit: int, *, as_json: bool) -> None:
-    from quarkctl.rig.history import query
-
-    rows = query.runs(connection, wanted, limit)
+def _list(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         show.document("quarkctl.rig-history/1", {"runs": rows})
     elif not rows:
@@ -107,11 +106,11 @@ def _list(connection: Connection, wanted: Filter, limit: int, *, as_json: bool) 
 def _one(connection: Connection, run: str, *, as_json: bool) -> None:
     from sqlalchemy import select
 
-    from quarkctl.rig.history import query
+    from quarkctl.rig.history import database, listing, query
     from quarkctl.rig.history import tables as t
 
     if run == "last":
-        found = query.runs(connection, query.Filter(), 1)
+        found = listing.runs(database.asked(connection), listing.Filter(), 1)
     else:
         fits = select(t.run).where(t.run.c.id.startswith(run, autoescape=True)).limit(2)
         found = [dict(r) for r in connection.execute(fits).mappings()]
@@ -216,12 +215,7 @@ def artifacts(
     folder = runs.folder_of(run)
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "lock"]
     if out:
-        try:
-            shutil.copytree(folder, out, ignore=shutil.ignore_patterns("lock"))
-        except FileExistsError:
-            raise InputWrong(f"{out} exists already", hint="--out NEW-FOLDER") from None
-        except OSError as error:
-            raise HostUnfit(f"cannot write {out}: {error}") from error
+        runs.copy_out(folder, out)
     rows = [{"path": str(p.relative_to(folder)), "size_bytes": p.stat().st_size} for p in files]
     if as_json:
         show.document("quarkctl.rig-artifacts/1", {"run": folder.name, "folder": str(out or folder), "files": rows})

@@ -39,6 +39,9 @@ Where = Annotated[
 ]
 Wait = Annotated[float, typer.Option("--wait", metavar="S", min=0.0, help="Wait so long for a busy device, in turn.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML there too.")]
+Artifacts = Annotated[
+    Path | None, typer.Option("--artifacts", metavar="DIR", help="Copy all that the run leaves into this new folder.")
+]
 Deadline = Annotated[
     float | None, typer.Option("--deadline", metavar="S", min=1.0, help="For each station; default: rig.toml.")
 ]
@@ -90,6 +93,7 @@ def flash(
     deadline: Deadline = None,
     retries: Retries = None,
     junit: Junit = None,
+    artifacts: Artifacts = None,
     as_json: Json = False,
     events: Events = "",
 ) -> int:
@@ -102,7 +106,19 @@ def flash(
     ar1 = Ar1Wish(slot, programmer=programmer, memory=memory)
     kind = Flash(tuple(what), via, chip, force, allow_downgrade, yes, ar1)
     return _one(
-        "flash", kind, everything, where, rig, coordinator, wait, deadline, retries, junit, events, as_json=as_json
+        "flash",
+        kind,
+        everything,
+        where,
+        rig,
+        coordinator,
+        wait,
+        deadline,
+        retries,
+        junit,
+        artifacts,
+        events,
+        as_json=as_json,
     )
 
 
@@ -118,6 +134,7 @@ def diag(
     deadline: Deadline = None,
     retries: Retries = None,
     junit: Junit = None,
+    artifacts: Artifacts = None,
     as_json: Json = False,
     events: Events = "",
 ) -> int:
@@ -126,7 +143,19 @@ def diag(
 
     kind = Diag(area, tuple(checks or ()), seconds)
     return _one(
-        "diag", kind, everything, where, rig, coordinator, wait, deadline, retries, junit, events, as_json=as_json
+        "diag",
+        kind,
+        everything,
+        where,
+        rig,
+        coordinator,
+        wait,
+        deadline,
+        retries,
+        junit,
+        artifacts,
+        events,
+        as_json=as_json,
     )
 
 
@@ -139,6 +168,7 @@ def run(
     deadline: Deadline = None,
     retries: Retries = None,
     junit: Junit = None,
+    artifacts: Artifacts = None,
     as_json: Json = False,
     events: Events = "",
 ) -> int:
@@ -159,6 +189,7 @@ def run(
         deadline,
         retries,
         junit,
+        artifacts,
         events,
         as_json=as_json,
     )
@@ -166,7 +197,7 @@ def run(
 
 def _one(
     name: str, kind: Kind, everything: bool, where: list[str] | None, rig: Path | None, coordinator: str, wait: float,
-    deadline: float | None, retries: int | None, junit: Path | None, events: str, *, as_json: bool,
+    deadline: float | None, retries: int | None, junit: Path | None, artifacts: Path | None, events: str, *, as_json: bool,
 ) -> int:  # fmt: skip
     """A plan of one step."""
     from quarkctl.link import names
@@ -176,23 +207,27 @@ def _one(
         raise UsageWrong("which stations? --all, or --where", hint="quarkctl rig list shows them")
     made = Plan(name, (Step(name, kind),))
     loaded = names.load_rig(rig)
-    return _carry_out(made, loaded, where or [], coordinator, wait, deadline, retries, junit, events, as_json=as_json)
+    return _carry_out(
+        made, loaded, where or [], coordinator, wait, deadline, retries, junit, artifacts, events, as_json=as_json
+    )
 
 
 def _carry_out(
     made: Plan, rig: Rig, where: list[str], coordinator: str, wait: float, deadline: float | None, retries: int | None,
-    junit: Path | None, events: str, *, as_json: bool,
+    junit: Path | None, artifacts: Path | None, events: str, *, as_json: bool,
 ) -> int:  # fmt: skip
     from contextlib import nullcontext
     from dataclasses import replace
 
-    from quarkctl.cli.choose import choose
+    from quarkctl.cli.choose import choose, other_chip
     from quarkctl.rig import fleet, runs
     from quarkctl.rig import plan as plans
     from quarkctl.rig.fleet import Order
     from quarkctl.rig.history.deliver import catch_up
     from quarkctl.rig.labgrid.engine import Coordinator
 
+    if artifacts and artifacts.exists():
+        raise runs.exists_already(artifacts)
     policy = replace(
         rig.policy,
         deadline_s=rig.policy.deadline_s if deadline is None else deadline,
@@ -204,9 +239,9 @@ def _carry_out(
         stations = plans.choose(engine.stations() if engine else rig.stations, where)
         if not engine:
             _no_twins(stations)
-        order = Order(made, stations, choose, prepared, policy, rig.name, command, wait)
+        order = Order(made, stations, choose, prepared, policy, rig.name, command, wait, beside=other_chip)
         if engine:
-            order = replace(order, find=engine.find, release=engine.release, workers_find=False)
+            order = replace(order, find=engine.find, release=engine.release, workers_find=False, beside=lambda _: None)
         with _Watch(events, quiet=as_json) as watch:
             record = fleet.run(order, watch)
             late = catch_up(rig.history)
@@ -214,6 +249,8 @@ def _carry_out(
                 watch.complain(str(late))
     runs.prune(policy.keep_days)
     folder = runs.root() / record.id
+    if artifacts:
+        runs.copy_out(folder, artifacts)
     if junit:
         _copy(folder / "junit.xml", junit)
     if as_json:

@@ -25,7 +25,7 @@ from quarkctl.flash.payload import FileRange
 from quarkctl.flash.plan import Step
 from quarkctl.flash.progress import Meter
 from quarkctl.flash.sahara import Sahara
-from quarkctl.formats import firehose, gpt, sparse
+from quarkctl.formats import firehose, gpt, rawprogram, sparse
 from quarkctl.formats import vip as digest_tables
 from quarkctl.formats.sparse import Chunk, Kind, Sparse
 from quarkctl.link import Opener
@@ -317,18 +317,11 @@ def provision(device: EdlDevice, elements: list[Mapping[str, str]]) -> int:
 
 def provision_elements(path: Path) -> list[Mapping[str, str]]:
     """Raises InputWrong for a file that provisions nothing, or commits before its end."""
-    from xml.etree import ElementTree
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputWrong(f"cannot read {path}: {error.strerror}") from error
-    if b"<!" in data.replace(b"<!--", b"") or len(data) > 1 << 20:
-        raise InputWrong(f"{path.name} is no provisioning file")
-    try:
-        found = [dict(e.attrib) for e in ElementTree.fromstring(data).iter("ufs")]  # noqa: S314 - no document type
-    except ElementTree.ParseError as error:
-        raise InputWrong(f"{path.name}: {error}") from error
+    with File(path) as file:
+        if len(file) > 1 << 20:
+            raise InputWrong(f"{path.name} is no provisioning file")
+        data = file[:]
+    found = [dict(e.attrib) for e in rawprogram.parse_xml(data, path.name).iter("ufs")]
     commits = [n for n, e in enumerate(found) if "commit" in e]
     if not found or (commits and commits != [len(found) - 1]):
         raise InputWrong(f"{path.name} has {len(found)} <ufs> elements; only the last one may commit")

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from quarkctl import boards
@@ -25,6 +26,7 @@ from quarkctl.formats.bundle import VBMETA, Component, Member
 from quarkctl.formats.bundle_reader import Reader
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.link.ar1 import LOADER, SYSTEM
+from quarkctl.link.severable import SeverableOpener
 
 #: Files up to this size are verified whole before a device is touched; of larger ones every chunk before it is sent.
 VERIFY_FIRST_BYTES = 64 << 20
@@ -213,7 +215,9 @@ class Session:
         self._done: dict[str, int] = {}
         self._total = 0
         maker = make_chips or chips_of
-        self._chips = dict(maker(job, incoming, lambda done: self._report("rtos", done)))
+        self._severed = threading.Event()
+        severable = replace(job, opener=SeverableOpener(job.opener, self._severed))
+        self._chips = dict(maker(severable, incoming, lambda done: self._report("rtos", done)))
         self._looks: dict[str, Look] = {}
         self._first, self._second = (*self._releases, "")[:2]
         self._begun: dict[str, State] = {}
@@ -414,13 +418,21 @@ class Session:
         return text if len(self._chips) == 1 else f"{name}: {text}"
 
     def _write(self, names: Sequence[str]) -> str:
-        """The microcontroller's image on its own line while the AR1 takes the stream."""
+        """The microcontroller's image on its own line while the AR1 takes the stream. When one fails, or the user stops it,
+        the other is not waited for: the next flash goes on where it is."""
         self._done, self._total = {}, sum(self._size_of(n) for n in names)
-        with ThreadPoolExecutor(1, "rtos") as beside:
-            rtos = beside.submit(self._write_rtos) if "rtos" in names else None
-            self._incoming.pour({n: self._counted(n) for n in names if n != "rtos"})
-            if rtos:
-                rtos.result()
+        try:
+            with ThreadPoolExecutor(1, "rtos") as beside:
+                try:
+                    rtos = beside.submit(self._write_rtos) if "rtos" in names else None
+                    self._incoming.pour({n: self._counted(n) for n in names if n != "rtos"})
+                    if rtos:
+                        rtos.result()
+                except BaseException:
+                    self._severed.set()
+                    raise
+        finally:
+            self._severed.clear()
         return ", ".join(f"{n} {self._size_of(n) / 1e6:.2f} MB" for n in names)
 
     def _write_rtos(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, repeat
 from pathlib import Path
@@ -13,13 +14,14 @@ from quarkctl import boards
 from quarkctl.errors import InputWrong, ProtocolError, VerificationFailed
 from quarkctl.flash import edl_sources
 from quarkctl.flash.ar1_image import Extent, Image
+from quarkctl.flash.background import Background
 from quarkctl.flash.edl_device import forget_programmer
 from quarkctl.flash.edl_session import EdlSession
 from quarkctl.flash.edl_sources import Work, Write
 from quarkctl.flash.edl_vip import VipSession
 from quarkctl.flash.plan import Job, Plan, Step
 from quarkctl.flash.progress import Meter
-from quarkctl.formats.rawprogram import Erase, Sector
+from quarkctl.formats.rawprogram import Erase, Patch, Sector
 
 #: A device is deaf while it computes a digest: not more than this at once.
 WINDOW_BYTES = 64 << 20
@@ -28,14 +30,21 @@ _ASK_BYTES = 1 << 20
 #: Where a window differs after one that does not, it is looked at in parts.
 _FINE_BYTES = 8 << 20
 _ERASE_S = 120.0
+#: Storage on which a place may be written without being erased before.
+_REWRITABLE = frozenset({"ufs", "emmc", "nvme"})
+_GAPS_MAX = 256
 #: More digests than that for one image cost more than what they save.
 _ASK_COUNT = 256
+#: Images of not more than that are hashed while the programmer starts, which lasts longer, and so many bytes of them.
+_EARLY_BYTES, _EARLY_TOTAL_BYTES = 8 << 20, 64 << 20
+#: No sector is larger: an extent of a multiple of it is not padded, whatever the device has.
+_SECTOR_MAX = 4096
 
 
 def accepts(sources: Sequence[str]) -> bool:
     """XML files, a flashmap, or a folder that has them."""
     paths = [Path(s) for s in sources]
-    if len(paths) == 1 and paths[0].is_dir():
+    if all(p.is_dir() for p in paths):
         names = ("flashmap.json", "contents.xml")
         return any((paths[0] / n).is_file() for n in names) or any(paths[0].glob("rawprogram*.xml"))
     return any(p.suffix in (".xml", ".json") for p in paths)
@@ -60,13 +69,37 @@ class Placed:
         return self.write.image.extents
 
 
-class Expected:
-    """Digests of what an image leaves on the storage, by window. ``padded`` rounds bytes up to whole sectors."""
+@dataclass(frozen=True)
+class Cleared:
+    """An erase whose place is known in numbers. ``sectors`` 0: a whole LUN of which the device does not tell the size."""
 
-    def __init__(self, image: Image, padded: Callable[[int], int]) -> None:
+    erase: Erase
+    first_sector: int
+    sectors: int
+
+    @property
+    def step_name(self) -> str:
+        e = self.erase
+        return f"erase {e.lun}:{e.start}+{e.sectors}" if e.sectors else f"erase {e.lun}"
+
+    @property
+    def text(self) -> str:
+        if not self.erase.sectors:
+            return f"LUN {self.erase.lun} as a whole"
+        return f"{self.sectors} sectors of LUN {self.erase.lun} from {self.first_sector} on"
+
+
+class Expected:
+    """Digests of what an image leaves on the storage, by window. ``padded`` rounds bytes up to whole sectors; ``known``
+    are those that were computed before."""
+
+    def __init__(self, image: Image, padded: Callable[[int], int], known: Mapping[Extent, bytes]) -> None:
         self._image = image
         self._padded = padded
-        self._digests: dict[Extent, bytes] = {}
+        self._digests = dict(known)
+
+    def __contains__(self, window: Extent) -> bool:
+        return window in self._digests
 
     def compute(self, window: Extent) -> None:
         if window not in self._digests:
@@ -83,38 +116,59 @@ class Session(EdlSession):
 
     def __init__(self, job: Job, work: Work) -> None:
         super().__init__(job, work)
+        self._todo: list[Placed | Cleared] = []
         self._placed: dict[str, Placed] = {}
         self._skipped_bytes = 0
         self._verified: dict[str, str] = {}
         self._no_digest = False
+        #: {id of an open image: digests of its extents}
+        self._early: dict[int, dict[Extent, bytes]] = {}
 
     # --- plan ---------------------------------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        if not self._work.writes and not self._work.patches and not self._work.erases:
+        if not self._work.entries:
             raise InputWrong("the files say nothing that could be written")
         if self._work.board and self._job.board not in ("", self._work.board):
             raise InputWrong(f"the files are for {self._work.board}, not {self._job.board}", hint="leave --board out")
         name = self._job.board or self._work.board
         board = boards.load(name) if name else None
         memory = self._memory(board)
-        sizes = (
-            {w.sector_bytes for w in self._work.writes if w.sector_bytes}
-            | {p.sector_bytes for p in self._work.patches}
-            | {e.sector_bytes for e in self._work.erases if e.sector_bytes}
-        )
+        sizes = {e.sector_bytes for e in self._work.entries if e.sector_bytes}
         if len(sizes) > 1:
             raise InputWrong(f"the files disagree on the size of a sector: {', '.join(map(str, sorted(sizes)))}")
         edl_sources.check_secdata(self._work, allowed=self._wish.secdata)
-        device = self._start(memory)
+        early = Background(self._hash_early)
+        try:
+            device = self._start(memory)
+        finally:
+            early.join()
+        self._early = early.result()
         given = next(iter(sizes), 0) or (int(board.get("ar1.sector_bytes", 0)) if board else 0)
         device.find_sector_size(given)
-        for erase in self._work.erases:
-            self._check_erase(erase)
-        found = [self._place(w) for w in self._work.writes]
+        self._todo = _named([
+            self._cleared(e) if isinstance(e, Erase) else self._place(e)
+            for e in self._work.entries if not isinstance(e, Patch)
+        ])  # fmt: skip
+        found = [t for t in self._todo if isinstance(t, Placed)]
         self._check_overlaps(found)
         self._placed = {p.name: p for p in found}
+        edl_sources.check_order([self._span(t) for t in self._todo])
         return self._made(board.name if board else "", memory)
+
+    def _hash_early(self) -> dict[int, dict[Extent, bytes]]:
+        """What is small is hashed while the device starts its programmer: later both would compute at the same time, and a
+        flash of milliseconds would wait for it."""
+        found: dict[int, dict[Extent, bytes]] = {}
+        left = _EARLY_TOTAL_BYTES if self._wish.verify or not self._job.wish.force else 0
+        for image in (w.image for w in self._work.writes):
+            extents = image.extents
+            size = sum(e.size_bytes for e in extents)
+            if size > min(left, _EARLY_BYTES) or any(e.size_bytes % _SECTOR_MAX for e in extents):
+                continue
+            left -= size
+            found[id(image)] = {e: image.digest(e.offset, e.size_bytes) for e in extents}
+        return found
 
     def _place(self, write: Write) -> Placed:
         """In numbers. Raises InputWrong for what does not fit: nothing is ever cut off."""
@@ -153,11 +207,9 @@ class Session(EdlSession):
                 f"{write.label} ends at sector {first + sectors} of LUN {write.lun}, which has {total}",
                 hint="the files are made for a larger storage",
             )
-        names = [w.label for w in self._work.writes]
-        name = write.label if names.count(write.label) == 1 else f"{write.label}@{write.lun}:{write.start}"
-        return Placed(write, write.lun, first, name)
+        return Placed(write, write.lun, first, write.label)
 
-    def _check_erase(self, erase: Erase) -> None:
+    def _cleared(self, erase: Erase) -> Cleared:
         device = self._open()
         info, total = device.info(0), device.sectors(erase.lun)
         first = total - erase.start.number if erase.start.from_end else erase.start.number
@@ -168,6 +220,13 @@ class Session(EdlSession):
             raise InputWrong(
                 f"{what} are to be erased, and it has {total}", hint="the files are made for a larger storage"
             )
+        return Cleared(erase, first, erase.sectors or max(total - first, 0))
+
+    def _span(self, place: Placed | Cleared) -> tuple[int, int, int, str]:
+        if isinstance(place, Cleared):
+            return place.erase.lun, place.first_sector, place.first_sector + (place.sectors or 1 << 63), ""
+        sectors = -(-place.write.image.size_bytes // self._open().sector_bytes)
+        return place.lun, place.first_sector, place.first_sector + sectors, place.name
 
     def _partition(self, write: Write) -> Write:
         tables = self._open().tables()
@@ -198,20 +257,22 @@ class Session(EdlSession):
         )
         for (lun, _, end, name), (other_lun, start, _, other) in pairwise(spans):
             if lun == other_lun and start < end:
-                raise InputWrong(f"{name} and {other} both write sector {start} of LUN {lun}")
+                raise InputWrong(
+                    f"{name} and {other} both write sector {start} of LUN {lun}",
+                    hint="the files contradict each other: give only those that you mean",
+                )
 
     def _made(self, board: str, memory: str) -> Plan:
         device, work = self._open(), self._work
         payload = device.programmer.payload_bytes
         steps: list[Step] = []
-        if self._wish.erase_first or work.erases:
-            steps.append(
-                Step("erase", "what is written, before it is written" if self._wish.erase_first else "as the files say")
-            )
+        if self._wish.erase_first:
+            steps.append(Step("erase", "what is written, before it is written"))
         steps += [
-            Step(f"program {p.name}", f"{p.write.image.path.name} to LUN {p.lun} from sector {p.first_sector}",
-                 sum(e.size_bytes for e in p.extents()))
-            for p in self._placed.values()
+            Step(t.step_name, t.text) if isinstance(t, Cleared) else
+            Step(f"program {t.name}", f"{t.write.image.path.name} to LUN {t.lun} from sector {t.first_sector}",
+                 sum(e.size_bytes for e in t.extents()))
+            for t in self._todo
         ]  # fmt: skip
         if work.patches:
             steps.append(Step("patch", f"{len(work.patches)} places"))
@@ -230,7 +291,7 @@ class Session(EdlSession):
         reasons += sorted(set(work.dropped))
         total = hashlib.sha256(
             "\n".join(f"{p.lun} {p.first_sector} {p.write.image.fingerprint()}" for p in self._placed.values()).encode()
-            + repr((work.patches, work.erases)).encode()
+            + repr((work.patches, [t.step_name for t in self._todo if isinstance(t, Cleared)])).encode()
         )
         return Plan(
             self._job.opener.identity, board, "ar1", "edl", "", "", sum(s.size_bytes for s in steps), total.hexdigest(),
@@ -243,6 +304,10 @@ class Session(EdlSession):
                      "size_bytes": p.write.image.size_bytes}
                     for p in self._placed.values()
                 ],
+                "erases": [
+                    {"lun": t.erase.lun, "first_sector": t.first_sector, "sectors": t.sectors or None}
+                    for t in self._todo if isinstance(t, Cleared)
+                ],
                 "patch_count": len(work.patches),
             },
         )  # fmt: skip
@@ -253,8 +318,10 @@ class Session(EdlSession):
         verb, _, name = step.name.partition(" ")
         if verb == "program":
             return self._program(step, self._placed[name])
+        if verb == "erase" and name:
+            return self._clear(next(t for t in self._todo if isinstance(t, Cleared) and t.step_name == step.name))
         acts = {
-            "erase": self._erase, "patch": self._patch, "bootable": self._bootable, "restart": self._restart,
+            "erase": self._erase_places, "patch": self._patch, "bootable": self._bootable, "restart": self._restart,
             "compare": self._compare,
         }  # fmt: skip
         return acts[verb]()
@@ -276,16 +343,47 @@ class Session(EdlSession):
         patches = f"; {len(self._work.patches)} patches not compared" if self._work.patches else ""
         return f"{', '.join(self._placed)}: as in the files{patches}"
 
-    def _erase(self) -> str:
+    def _erase_places(self) -> str:
         device = self._open()
-        places = list(self._work.erases)
-        for p in self._placed.values() if self._wish.erase_first else ():
+        for p in self._placed.values():
             sectors, pages = -(-p.write.image.size_bytes // device.sector_bytes), p.write.pages_per_block or 1
             whole = -(-sectors // pages) * pages
-            places.append(Erase(p.lun, Sector(p.first_sector), whole, pages_per_block=p.write.pages_per_block))
-        for erase in places:
-            device.programmer.command("erase", edl_sources.erase_attributes(erase, device.sector_bytes), _ERASE_S)
-        return f"{len(places)} places"
+            self._erase(Erase(p.lun, Sector(p.first_sector), whole, pages_per_block=p.write.pages_per_block))
+        return f"{len(self._placed)} places"
+
+    def _clear(self, cleared: Cleared) -> str:
+        """What an interrupted run erased and then wrote is not lost again: only what no image covers is erased anew."""
+        journal = self._job.journal
+        before = journal.noted("erased")
+        names = [str(n) for n in before] if isinstance(before, list) else []
+        gaps = self._gaps(cleared) if cleared.step_name in names and not self._job.wish.force else None
+        for erase in [cleared.erase] if gaps is None else gaps:
+            self._erase(erase)
+        journal.note(erased=[*dict.fromkeys([*names, cleared.step_name])])
+        return "" if gaps is None else f"was erased before; {len(gaps)} places beside the images again"
+
+    def _erase(self, erase: Erase) -> None:
+        device = self._open()
+        device.programmer.command("erase", edl_sources.erase_attributes(erase, device.sector_bytes), _ERASE_S)
+
+    def _gaps(self, cleared: Cleared) -> list[Erase] | None:
+        """Its parts outside of the images; None where it is better erased as a whole."""
+        if cleared.erase.pages_per_block or not cleared.sectors or self._open().memory not in _REWRITABLE:
+            return None
+        lun, at, sector = cleared.erase.lun, cleared.first_sector, self._open().sector_bytes
+        end = at + cleared.sectors
+        found: list[Erase] = []
+        spans = (
+            (p.first_sector + e.offset // sector, p.first_sector + -(-(e.offset + e.size_bytes) // sector))
+            for p in self._placed.values() if p.lun == lun for e in p.extents()
+        )  # fmt: skip
+        for first, behind in [*sorted(spans), (end, end)]:
+            if min(first, end) > at:
+                found.append(Erase(lun, Sector(at), min(first, end) - at))
+                if len(found) > _GAPS_MAX:
+                    return None
+            at = max(at, behind)
+        return found
 
     def _patch(self) -> str:
         device = self._open()
@@ -334,7 +432,7 @@ class Session(EdlSession):
         return -(-size_bytes // sector) * sector
 
     def _expected(self, placed: Placed) -> Expected:
-        return Expected(placed.write.image, self._padded)
+        return Expected(placed.write.image, self._padded, self._early.get(id(placed.write.image), {}))
 
     def _attributes(self, placed: Placed, window: Extent) -> dict[str, object]:
         device = self._open()
@@ -346,7 +444,8 @@ class Session(EdlSession):
         if self._no_digest or placed.write.pages_per_block:  # of NAND, programmers differ in what they count
             return None
         attributes = self._attributes(placed, window)
-        found = self._open().programmer.digest(attributes, window.size_bytes, partial(ours.compute, window))
+        meanwhile = None if window in ours else partial(ours.compute, window)
+        found = self._open().programmer.digest(attributes, window.size_bytes, meanwhile)
         self._no_digest = found is None
         return found
 
@@ -411,6 +510,25 @@ class Session(EdlSession):
         for piece in self._open().programmer.read(self._attributes(placed, window), self._padded(window.size_bytes)):
             total.update(piece)
         return total.digest()
+
+
+def _named(todo: Sequence[Placed | Cleared]) -> list[Placed | Cleared]:
+    """Each write by a name of its own: its label; with the place where several have it; with a number where several go
+    to the same place, which are parts of one image."""
+    labels = Counter(t.write.label for t in todo if isinstance(t, Placed))
+    named = [
+        replace(t, name=f"{t.write.label}@{t.lun}:{t.write.start}")
+        if isinstance(t, Placed) and labels[t.write.label] > 1 else t
+        for t in todo
+    ]  # fmt: skip
+    places, numbers = Counter(t.name for t in named if isinstance(t, Placed)), Counter[str]()
+    out: list[Placed | Cleared] = []
+    for t in named:
+        if isinstance(t, Placed) and places[t.name] > 1:
+            numbers[t.name] += 1
+            t = replace(t, name=f"{t.name} {numbers[t.name]}/{places[t.name]}")  # noqa: PLW2901
+        out.append(t)
+    return out
 
 
 def _advance(meter: Meter, before: int, sent: int) -> None:

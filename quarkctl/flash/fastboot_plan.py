@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quarkctl import boards
 from quarkctl.boards import Board
 from quarkctl.errors import DeviceRefused, InputWrong, ProtocolError, UsageWrong
+from quarkctl.flash import split
 from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.plan import Ar1Wish, Plan, Step
-from quarkctl.formats import fastboot
+from quarkctl.formats import fastboot, lp, sparse
 
 #: Partitions that hold fuses, keys and calibration: a wrong write cannot be undone.
 SECDATA = frozenset({"secdata", "sec", "fuses", "persist", "modemst1", "modemst2", "fsg", "devinfo", "keystore"})
@@ -88,18 +90,26 @@ def _with_yes(everything: Mapping[str, str], prefix: str) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Target:
-    """An image and the partition that it goes to. ``size_bytes`` is the partition's, 0 while it is not known (logical)."""
+    """An image and the partition that it goes to. ``size_bytes`` is the partition's, 0 while it is not known (logical).
+    ``part`` of how many files of one image this is, such as ``2/4``."""
 
     partition: str
     image: Image
     size_bytes: int
     slotted: bool
     offset_bytes: int = 0
+    part: str = ""
 
     @property
     def name(self) -> str:
         """The partition, with the place inside where that is not its beginning."""
-        return f"{self.partition}+{self.offset_bytes}" if self.offset_bytes else self.partition
+        place = f"{self.partition}+{self.offset_bytes}" if self.offset_bytes else self.partition
+        return f"{place} {self.part}".rstrip()
+
+    @property
+    def written_bytes(self) -> int:
+        """Without holes."""
+        return sum(e.size_bytes for e in self.image.extents)
 
 
 def targets(items: Sequence[Item], facts: DeviceFacts, wish: Ar1Wish, variable: Callable[[str], str]) -> list[Target]:
@@ -119,7 +129,7 @@ def targets(items: Sequence[Item], facts: DeviceFacts, wish: Ar1Wish, variable: 
                 )
             name, slotted = f"{name}_{slot}", True
         size = facts.sizes.get(name) or fastboot.parse_number(variable(f"partition-size:{name}") or "0", bare_base=16)
-        if not size and (facts.userspace or not _may_be_logical(facts, variable)):
+        if not size and (facts.userspace or not _may_be_logical(name, items, facts, variable)):
             known = ", ".join(sorted(facts.sizes)) or "it does not list them"
             raise InputWrong(f"the device has no partition {name}", hint=f"it has: {known}")
         check_size(name, item.image, size, item.offset_bytes)
@@ -134,11 +144,23 @@ def targets(items: Sequence[Item], facts: DeviceFacts, wish: Ar1Wish, variable: 
                 hint="--allow-secdata if you must",
             )
         found.append(Target(name, item.image, size, slotted or name[-2:] in ("_a", "_b"), item.offset_bytes))
-    names = [t.name for t in found]
-    twice = next((n for n in names if names.count(n) > 1), None)
-    if twice:
-        raise UsageWrong(f"{twice} would be written twice", hint="give one image for each partition")
-    return found
+    return _in_parts(found)
+
+
+def _in_parts(found: Sequence[Target]) -> list[Target]:
+    """Several images of one place are parts of one. Raises InputWrong where they write the same bytes."""
+    by_partition: dict[str, list[Target]] = {}
+    for t in found:
+        by_partition.setdefault(t.partition, []).append(t)
+    for partition, targets in by_partition.items():
+        if len(targets) > 1:
+            split.check_apart(partition, [(t.offset_bytes, t.image) for t in targets])
+    counts, numbers = Counter(t.name for t in found), Counter[str]()
+    out = []
+    for t in found:
+        numbers[t.name] += 1
+        out.append(replace(t, part=f"{numbers[t.name]}/{counts[t.name]}") if counts[t.name] > 1 else t)
+    return out
 
 
 def check_size(name: str, image: Image, size_bytes: int, offset_bytes: int = 0) -> None:
@@ -155,8 +177,26 @@ def _base(name: str) -> str:
     return name[:-2] if name[-2:] in ("_a", "_b") else name
 
 
-def _may_be_logical(facts: DeviceFacts, variable: Callable[[str], str]) -> bool:
-    return "super" in facts.sizes or bool(variable("partition-size:super"))
+def _may_be_logical(
+    name: str, items: Sequence[Item], facts: DeviceFacts, variable: Callable[[str], str]
+) -> bool:  # fmt: skip
+    """Whether fastbootd has to be asked: not where the boot loader knows better, nor where the table of logical partitions
+    is among the files and has no such name."""
+    if "super" not in facts.sizes and not variable("partition-size:super"):
+        return False
+    if variable(f"is-logical:{name}") == "no":
+        return False
+    tables = [names for i in items if i.partition == "super" and (names := _logical_names(i.image)) is not None]
+    return not tables or any(name in names for names in tables)
+
+
+def _logical_names(image: Image) -> frozenset[str] | None:
+    """Of the partitions in an image of super; None where it shows no table."""
+    try:
+        table = lp.parse(sparse.Expanded(image.sparse) if image.sparse else image.file)
+    except InputWrong:
+        return None
+    return frozenset(p.name for p in table.partitions)
 
 
 def check_device(facts: DeviceFacts) -> None:
@@ -194,11 +234,13 @@ def make(
     steps: list[Step] = []
     reasons: list[str] = list(left_out)
     questions: list[str] = []
-    if any(not t.size_bytes for t in found):
-        steps.append(Step("fastbootd", "restart into fastbootd, which knows logical partitions"))
+    unknown = ", ".join(dict.fromkeys(t.partition for t in found if not t.size_bytes))
+    if unknown:
+        text = f"restart into fastbootd and ask it for {unknown}; where it is no logical partition, nothing is written"
+        steps.append(Step("fastbootd", text))
     for t in found:
         kind = "sparse" if t.image.sparse else "raw"
-        steps.append(Step(f"flash {t.name}", f"{t.image.path.name}, {kind}", t.image.size_bytes))
+        steps.append(Step(f"flash {t.name}", f"{t.image.path.name}, {kind}", t.written_bytes))
     slots = {t.partition[-1] for t in found if t.slotted}
     if facts.slot in slots:
         questions.append(f"this writes slot {facts.slot}, which the device runs from: go on?")
@@ -213,7 +255,7 @@ def make(
         steps.append(Step("restart", "into the system"))
     total = hashlib.sha256("\n".join([device, *(f"{t.name} {t.image.fingerprint()}" for t in found)]).encode())
     return Plan(
-        device, board, "ar1", "fastboot", "", "", sum(t.image.size_bytes for t in found), total.hexdigest(), tuple(steps),
+        device, board, "ar1", "fastboot", "", "", sum(t.written_bytes for t in found), total.hexdigest(), tuple(steps),
         tuple(reasons), tuple(questions),
         {
             "preflight": f"unlocked, battery {facts.battery or '?'}, takes {facts.max_download_bytes >> 20} MiB at once",
@@ -227,14 +269,22 @@ def make(
 
 
 def parse_sources(sources: Sequence[str], suffixes: frozenset[str]) -> list[tuple[Path, str]]:
-    """``FILE[@PARTITION]`` each, or one folder whose images are named after their partitions. Raises InputWrong."""
+    """``FILE[@PARTITION]`` each, or one folder whose images are named after their partitions; also in parts (`split`).
+
+    Raises InputWrong.
+    """
     if len(sources) == 1 and Path(sources[0]).is_dir():
-        files = sorted(p for p in Path(sources[0]).iterdir() if p.suffix in suffixes and p.is_file())
+        files = [p for p in Path(sources[0]).iterdir() if Path(split.whole_name(p)).suffix in suffixes and p.is_file()]
         if not files:
             raise InputWrong(f"{sources[0]} holds no images", hint=f"files named PARTITION{min(suffixes)}")
-        return [(p, p.stem) for p in files]
-    found = []
-    for source in sources:
-        path, _, name = source.rpartition("@") if "@" in source and not Path(source).exists() else (source, "", "")
-        found.append((Path(path), name or Path(path).stem))
-    return found
+        found = [(p, "") for p in sorted(files, key=lambda p: (split.whole_name(p), len(p.name), p.name))]
+    else:
+        found = [split_target(source) for source in sources]
+    split.check_complete(path for path, _ in found)
+    return [(path, name or Path(split.whole_name(path)).stem) for path, name in found]
+
+
+def split_target(source: str) -> tuple[Path, str]:
+    """``FILE@TARGET`` in two; no target where none is named, or the file's name has an @."""
+    path, _, name = source.rpartition("@") if "@" in source and not Path(source).exists() else (source, "", "")
+    return Path(path), name

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quarkctl.errors import DeviceRefused, QuarkError, VerificationFailed
 from quarkctl.events import Event, Level
-from quarkctl.flash import fastboot, fastboot_plan, fastboot_xml
+from quarkctl.flash import fastboot, fastboot_plan, fastboot_xml, split
 from quarkctl.flash.ar1_image import Image
 from quarkctl.flash.background import Background
 from quarkctl.flash.fastboot import Client
@@ -27,8 +27,8 @@ WINDOW_BYTES = 64 << 20
 def accepts(sources: Sequence[str]) -> bool:
     """Image files, or a folder of them."""
     if len(sources) == 1 and Path(sources[0]).is_dir():
-        return any(p.suffix in _SUFFIXES for p in Path(sources[0]).iterdir())
-    return all(Path(s.rpartition("@")[0] or s).suffix in _SUFFIXES for s in sources)
+        return any(Path(split.whole_name(p)).suffix in _SUFFIXES for p in Path(sources[0]).iterdir())
+    return all(Path(split.whole_name(Path(s.rpartition("@")[0] or s))).suffix in _SUFFIXES for s in sources)
 
 
 def adapts(sources: Sequence[str]) -> bool:
@@ -169,10 +169,10 @@ class Session:
 
     def _flash(self, step: Step, target: Target) -> str:
         client, image = self._client(), target.image
-        if self._wish.erase_first and target.offset_bytes == self._first_offset(target):
+        if self._wish.erase_first and target is self._first_of(target.partition):
             client.command(f"erase:{target.partition}", fastboot.START_S + target.size_bytes / (1 << 20))
         if not self._job.wish.force and not self._wish.erase_first and self._holds(target):
-            self._skipped_bytes += image.size_bytes
+            self._skipped_bytes += target.written_bytes
             self._verified[target.name] = "digest"
             return f"{target.partition} holds it already"
         pieces = cut(image, self._piece_limit, target.offset_bytes)
@@ -186,9 +186,9 @@ class Session:
         how = self._verify(target) if self._wish.verify else "not verified, as you wish"
         return f"{image.size_bytes} bytes in {len(pieces)} pieces, {how}" if len(pieces) > 1 else how
 
-    def _first_offset(self, target: Target) -> int:
-        """Where the first image of the same partition begins: only before that one the partition is erased."""
-        return min(t.offset_bytes for t in self._targets.values() if t.partition == target.partition)
+    def _first_of(self, partition: str) -> Target:
+        """Its first image: only before that one it is erased."""
+        return next(t for t in self._targets.values() if t.partition == partition)
 
     def _all_pieces(
         self, client: Client, target: Target, pieces: Sequence[Piece], done: Sequence[str], meter: Meter

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quarkctl.errors import InputWrong
-from quarkctl.flash import edl_sources
+from quarkctl.flash import edl_sources, split
 from quarkctl.flash.edl_sources import Work, Write
 from quarkctl.flash.fastboot_plan import Item
 from quarkctl.formats import gpt
@@ -78,12 +78,11 @@ def _placed(label: str, writes: Sequence[Write]) -> list[Item]:
                 f"{write.image.path.name} begins at byte {offset} of {label}: fastboot writes whole blocks of "
                 f"{write.image.block_bytes} bytes", hint=_HINT,
             )  # fmt: skip
-        if items and offset < items[-1].offset_bytes + items[-1].image.size_bytes:
-            raise InputWrong(f"{items[-1].image.path.name} and {write.image.path.name} overlap in {label}")
         if write.sectors and write.image.size_bytes > write.sectors * write.sector_bytes:
             raise InputWrong(
                 f"{write.image.path.name} has {write.image.size_bytes} bytes, {label} holds "
                 f"{write.sectors * write.sector_bytes}"
             )
         items.append(Item(label, write.image, offset, offset + write.sectors * write.sector_bytes))
+    split.check_apart(label, [(i.offset_bytes, i.image) for i in items])
     return items

@@ -24,8 +24,6 @@ GREETING_LIMIT_S = 5.0
 _GREETING_END = "end of supported functions"
 #: After the last byte of an interrupted write, and between the packets that follow while it is not enough.
 _CLOSING_S, _CLOSING_NEXT_S = 2.0, 0.001
-#: A digest of not more than that is computed here in a few milliseconds, once the device began to speak, or did not.
-_ALONE_BYTES, _FIRST_WORDS_S = 8 << 20, 0.02
 PAYLOAD_BYTES = 1 << 20
 PAYLOAD_MIN, PAYLOAD_MAX = 4096, 16 << 20
 _LOGS_KEPT = 100
@@ -307,20 +305,17 @@ class Programmer:
         return False
 
     def digest(
-        self, attributes: Mapping[str, object], size_bytes: int, meanwhile: Callable[[], object] = lambda: None
+        self, attributes: Mapping[str, object], size_bytes: int, meanwhile: Callable[[], object] | None = None
     ) -> bytes | None:
         """SHA-256 of a range, as the device computes it; None where it cannot. ``meanwhile`` is done at the same time.
 
         It is read from at once: a programmer says first what it is going to do, and does nothing before that was heard.
-        After these words a small range is computed while nobody reads: a thread beside would take more time than it saves.
         """
         allowed = START_S + size_bytes / MEDIA_BYTES_PER_S
         self.send("getsha256digest", attributes)
-        if size_bytes <= _ALONE_BYTES:
-            self._documents.feed(self._link.read(_FIRST_WORDS_S))
-        else:
+        if meanwhile:
             self._link.listen()
-        meanwhile()
+            meanwhile()
         response = self._response("getsha256digest", allowed)
         return firehose.parse_digest(response.logs, response.attributes) if response.ok else None
 

@@ -75,6 +75,10 @@ class Journal:
             notes = {k: v for k, v in {**self._entry.notes, **facts}.items() if v is not None}
             self._store(replace(self._entry, notes=notes))
 
+    def noted(self, name: str) -> Any:
+        """What this run, or the unfinished one of the same that it goes on with, has noted; None for nothing."""
+        return self._entry.notes.get(name) if self._entry else None
+
     def count(self, done: int, total: int) -> None:
         """Remember numbers that change with every transfer. ``total`` 0: nothing is under way."""
         if self._count_fd < 0:

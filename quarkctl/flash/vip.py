@@ -15,13 +15,23 @@ from pathlib import Path
 
 from quarkctl.errors import DeviceRefused, InputWrong
 from quarkctl.flash.ar1_image import Extent, Image
-from quarkctl.flash.edl_sources import BOOT_LABELS, Work, Write, erase_attributes, nand_attributes, patch_attributes
+from quarkctl.flash.edl_sources import (
+    BOOT_LABELS,
+    Work,
+    Write,
+    check_order,
+    erase_attributes,
+    nand_attributes,
+    patch_attributes,
+)
 from quarkctl.flash.firehose import PAYLOAD_BYTES, Programmer
 from quarkctl.formats import firehose, vip
-from quarkctl.formats.rawprogram import Erase
+from quarkctl.formats.rawprogram import Erase, Patch
 from quarkctl.formats.sparse import Kind
 from quarkctl.formats.vip import Tables
 
+#: Behind every storage.
+_END = 1 << 64
 _TABLE_S = 30.0
 _TABLE_MAX = 1 << 20
 
@@ -54,21 +64,15 @@ def commands(work: Work, memory: str, payload_bytes: int = PAYLOAD_BYTES, *, res
         Command("configure", {"MemoryName": memory, "MaxPayloadSizeToTargetInBytes": payload_bytes, "Verbose": 0,
                               "ZlpAwareHost": 1, "SkipStorageInit": 0})
     ]  # fmt: skip
-    erases = list(work.erases)
-    for number, write in enumerate(work.writes):
-        out += _erases(erases, number, write.sector_bytes)
-        if write.sector_bytes and payload_bytes % write.sector_bytes:
-            raise InputWrong(
-                f"a payload of {payload_bytes} bytes is no whole number of sectors of {write.sector_bytes}"
-            )
-        if write.partition or not write.sector_bytes:
-            raise InputWrong(
-                f"{write.label} has no place and sector size of its own: digest tables need both",
-                hint="give rawprogram XML",
-            )
-        out += [_program(write, extent) for extent in _extents(write)]
-    out += _erases(erases, len(work.writes), 0)
-    out += [Command("patch", patch_attributes(p)) for p in work.patches]
+    check_order([_place(e) for e in work.entries if not isinstance(e, Patch)])
+    sector_bytes = next((w.sector_bytes for w in work.writes if w.sector_bytes), 0)
+    for entry in work.entries:
+        if isinstance(entry, Erase):
+            out.append(_erase(entry, entry.sector_bytes or sector_bytes))
+        elif isinstance(entry, Patch):
+            out.append(Command("patch", patch_attributes(entry)))
+        else:
+            out += _programs(entry, payload_bytes)
     luns = [w.lun for w in work.writes if w.label in BOOT_LABELS]
     if luns:
         out.append(Command("setbootablestoragedrive", {"value": luns[0]}))
@@ -77,16 +81,29 @@ def commands(work: Work, memory: str, payload_bytes: int = PAYLOAD_BYTES, *, res
     return out
 
 
-def _erases(left: list[Erase], number: int, sector_bytes: int) -> list[Command]:
-    """Those that come before write ``number``, taken out of ``left``. Raises InputWrong for one without a sector's size."""
-    out = []
-    while left and left[0].behind <= number:
-        erase = left.pop(0)
-        size = erase.sector_bytes or sector_bytes
-        if not size:
-            raise InputWrong(f"an <erase> of LUN {erase.lun} has no SECTOR_SIZE_IN_BYTES: digest tables need it")
-        out.append(Command("erase", erase_attributes(erase, size)))
-    return out
+def _place(entry: Write | Erase) -> tuple[int, int, int, str]:
+    """For `check_order`. Nothing tells here how large the storage is: what is counted from its end lies behind the rest."""
+    first = _END - entry.start.number if entry.start.from_end else entry.start.number
+    if isinstance(entry, Erase):
+        return entry.lun, first, first + entry.sectors if entry.sectors else _END, ""
+    return entry.lun, first, first + -(-entry.image.size_bytes // max(entry.sector_bytes, 1)), entry.label
+
+
+def _erase(erase: Erase, sector_bytes: int) -> Command:
+    if not sector_bytes:
+        raise InputWrong(f"an <erase> of LUN {erase.lun} has no SECTOR_SIZE_IN_BYTES: digest tables need it")
+    return Command("erase", erase_attributes(erase, sector_bytes))
+
+
+def _programs(write: Write, payload_bytes: int) -> list[Command]:
+    if write.sector_bytes and payload_bytes % write.sector_bytes:
+        raise InputWrong(f"a payload of {payload_bytes} bytes is no whole number of sectors of {write.sector_bytes}")
+    if write.partition or not write.sector_bytes:
+        raise InputWrong(
+            f"{write.label} has no place and sector size of its own: digest tables need both",
+            hint="give rawprogram XML",
+        )
+    return [_program(write, extent) for extent in _extents(write)]
 
 
 def _extents(write: Write) -> list[Extent]:

@@ -9,12 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from quarkctl.errors import InputWrong
 from quarkctl.formats.gpt import ENTRY, ENTRY_COUNT, HEADER, MBR_SECTORS_AT, Table
 
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
 #: Longer than any such file; bounds what is given to the XML parser.
 XML_BYTES_MAX = 16 << 20
+#: Longer than any name or expression in them. What goes to a programmer must fit one document.
+_VALUE_MAX = 1024
+_ELEMENTS_MAX = 20_000
+_SHOWN_MAX = 80
+_LUN_MAX = 255
+_SECTOR_MIN, _SECTOR_MAX = 256, 1 << 16
 _FROM_END = re.compile(r"NUM_DISK_SECTORS-(\d{1,18})\.?")
 _NUMBER = re.compile(r"\d{1,20}|0[xX][0-9a-fA-F]{1,16}")
 
@@ -42,8 +52,11 @@ class Sector:
         if symbolic:
             return Sector(int(symbolic.group(1)), from_end=True)
         if _NUMBER.fullmatch(text):
-            return Sector(int(text, 0) if text[:2].lower() == "0x" else int(text))
-        raise InputWrong(f"{text!r} is no sector", hint="a number, or NUM_DISK_SECTORS-n.")
+            number = int(text, 0) if text[:2].lower() == "0x" else int(text)
+            if number >> 63:
+                raise InputWrong(f"sector {text} is more than any storage has")
+            return Sector(number)
+        raise InputWrong(f"{shown(text)!r} is no sector", hint="a number, or NUM_DISK_SECTORS-n.")
 
 
 @dataclass(frozen=True)
@@ -68,15 +81,13 @@ class Program:
 
 @dataclass(frozen=True)
 class Erase:
-    """One ``<erase>``. 0 sectors: the whole LUN; ``sector_bytes`` 0: as the device has. ``behind``: so many programs with a
-    file stand before it."""
+    """One ``<erase>``. 0 sectors: the whole LUN; ``sector_bytes`` 0: as the device has."""
 
     lun: int
     start: Sector
     sectors: int
     sector_bytes: int = 0
     pages_per_block: int = 0
-    behind: int = 0
 
 
 @dataclass(frozen=True)
@@ -185,81 +196,101 @@ def _document(root: str, rows: list[str]) -> bytes:
 
 def parse_programs(data: bytes) -> list[Program]:
     """Every ``<program>`` of a rawprogram file. Raises InputWrong."""
-    out = []
-    for n, a in enumerate(_elements(data, "data", "program")):
-        where = f"rawprogram: program {n}"
-        out.append(
-            Program(
-                _word(a, "filename", where, ""), _word(a, "label", where, ""),
-                _number(a, "physical_partition_number", where), _sector(a, "start_sector", where),
-                _number(a, "num_partition_sectors", where), _number(a, "SECTOR_SIZE_IN_BYTES", where),
-                _word(a, "sparse", where, "false").lower() == "true", _number(a, "file_sector_offset", where, 0),
-                _word(a, "readbackverify", where, "false").lower() == "true", _number(a, "PAGES_PER_BLOCK", where, 0),
-                _number(a, "last_sector", where, 0),
-            )
-        )  # fmt: skip
+    return [e for e in parse_entries(data) if isinstance(e, Program)]
+
+
+def parse_entries(data: bytes) -> list[Program | Erase]:
+    """Every ``<program>`` and ``<erase>`` of a rawprogram file, in its order. Raises InputWrong."""
+    out: list[Program | Erase] = []
+    counts = {"program": 0, "erase": 0}
+    for name, attributes in _named(data, "data", tuple(counts)):
+        read = _program if name == "program" else _erase
+        out.append(read(attributes, f"rawprogram: {name} {counts[name]}"))
+        counts[name] += 1
     return out
 
 
-def parse_erases(data: bytes) -> list[Erase]:
-    """Every ``<erase>`` of a rawprogram file. Raises InputWrong."""
-    out: list[Erase] = []
-    behind = 0
-    for name, attributes in _named(data, "data", ("program", "erase")):
-        if name == "program":
-            behind += bool(attributes.get("filename"))
-            continue
-        where = f"rawprogram: erase {len(out)}"
-        a = {k: v for k, v in attributes.items() if v}  # some tools write empty ones for the whole LUN
-        found = Erase(
-            _number(a, "physical_partition_number", where, 0), _sector({"start_sector": "0", **a}, "start_sector", where),
-            _number(a, "num_partition_sectors", where, 0), _number(a, "SECTOR_SIZE_IN_BYTES", where, 0),
-            _number(a, "PAGES_PER_BLOCK", where, 0), behind,
-        )  # fmt: skip
-        pages = found.pages_per_block
-        if pages and (found.sectors % pages or (not found.start.from_end and found.start.number % pages)):
-            raise InputWrong(
-                f"{where}: {found.sectors} sectors from {found.start} on are no whole blocks of {pages} pages"
-            )
-        out.append(found)
-    return out
+def _program(a: dict[str, str], where: str) -> Program:
+    return Program(
+        _word(a, "filename", where, ""), _word(a, "label", where, ""), _lun(a, where), _sector(a, "start_sector", where),
+        _number(a, "num_partition_sectors", where), _sector_bytes(a, where),
+        _word(a, "sparse", where, "false").lower() == "true", _number(a, "file_sector_offset", where, 0),
+        _word(a, "readbackverify", where, "false").lower() == "true", _number(a, "PAGES_PER_BLOCK", where, 0),
+        _number(a, "last_sector", where, 0),
+    )  # fmt: skip
+
+
+def _erase(attributes: dict[str, str], where: str) -> Erase:
+    a = {k: v for k, v in attributes.items() if v}  # some tools write empty ones for the whole LUN
+    found = Erase(
+        _lun({"physical_partition_number": "0", **a}, where), _sector({"start_sector": "0", **a}, "start_sector", where),
+        _number(a, "num_partition_sectors", where, 0), _sector_bytes(a, where) if "SECTOR_SIZE_IN_BYTES" in a else 0,
+        _number(a, "PAGES_PER_BLOCK", where, 0),
+    )  # fmt: skip
+    pages = found.pages_per_block
+    if pages and (found.sectors % pages or (not found.start.from_end and found.start.number % pages)):
+        raise InputWrong(f"{where}: {found.sectors} sectors from {found.start} on are no whole blocks of {pages} pages")
+    if not found.sectors and found.start != Sector(0):
+        raise InputWrong(
+            f"{where} starts at {found.start} and does not say how many sectors",
+            hint="programmers erase the whole LUN then",
+        )
+    return found
 
 
 def parse_patches(data: bytes) -> list[Patch]:
     """Every ``<patch>`` of a patch file. Raises InputWrong."""
     out = []
-    for n, a in enumerate(_elements(data, "patches", "patch")):
+    for n, (_, a) in enumerate(_named(data, "patches", ("patch",))):
         where = f"patch file: patch {n}"
         out.append(
             Patch(
-                _sector(a, "start_sector", where), _number(a, "byte_offset", where),
-                _number(a, "physical_partition_number", where), _number(a, "size_in_bytes", where),
-                _word(a, "value", where), _word(a, "what", where, ""), _number(a, "SECTOR_SIZE_IN_BYTES", where),
-                _word(a, "filename", where),
+                _sector(a, "start_sector", where), _number(a, "byte_offset", where), _lun(a, where),
+                _number(a, "size_in_bytes", where), _word(a, "value", where), _word(a, "what", where, ""),
+                _sector_bytes(a, where), _word(a, "filename", where),
             )
         )  # fmt: skip
     return out
 
 
-def _elements(data: bytes, root: str, name: str) -> list[dict[str, str]]:
-    return [attributes for _, attributes in _named(data, root, (name,))]
+def parse_xml(data: bytes, what: str) -> Element:
+    """The root of a document that a tool exchanges, ``what`` in words. Raises InputWrong.
+
+    Such files have no document type, so there are no entities. One in UTF-16 would hide it, and has no place here either.
+    """
+    from xml.etree import ElementTree
+
+    if len(data) > XML_BYTES_MAX:
+        raise InputWrong(f"{what} XML has {len(data)} bytes, more than {XML_BYTES_MAX}")
+    if b"\0" in data:
+        raise InputWrong(f"{what} XML has a zero byte at offset {data.index(0)}: such files are UTF-8")
+    plain = data.replace(b"<!--", b"----")
+    if b"<!" in plain:
+        raise InputWrong(f"{what} XML has a document type at offset {plain.index(b'<!')}: such files have none")
+    try:
+        return ElementTree.fromstring(data)  # noqa: S314 - without a document type there are no entities to expand
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two: of an encoding that is none
+        raise InputWrong(f"{what} XML: {error}") from error
 
 
 def _named(data: bytes, root: str, names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Elements of these names with their attributes, in the order of the file. Raises InputWrong."""
-    from xml.etree import ElementTree
-
-    if len(data) > XML_BYTES_MAX:
-        raise InputWrong(f"{root} XML has {len(data)} bytes, more than {XML_BYTES_MAX}")
-    if b"<!" in data.replace(b"<!--", b""):
-        raise InputWrong(f"{root} XML has a document type at offset {data.index(b'<!')}: such files have none")
-    try:
-        tree = ElementTree.fromstring(data)  # noqa: S314 - without a document type there are no entities to expand
-    except ElementTree.ParseError as error:
-        raise InputWrong(f"{root} XML: {error}") from error
+    tree = parse_xml(data, root)
     if tree.tag != root:
-        raise InputWrong(f"XML with the root {tree.tag!r}, not {root!r}")
-    return [(e.tag, dict(e.attrib)) for e in tree.iter() if e.tag in names]
+        raise InputWrong(f"XML with the root {shown(tree.tag)!r}, not {root!r}")
+    found = [(e.tag, dict(e.attrib)) for e in tree.iter() if e.tag in names]
+    if len(found) > _ELEMENTS_MAX:
+        raise InputWrong(f"{root} XML has {len(found)} elements, more than {_ELEMENTS_MAX}")
+    for number, (name, attributes) in enumerate(found):
+        for key, value in attributes.items():
+            if len(value) > _VALUE_MAX:
+                raise InputWrong(f"{name} {number}: {shown(key)} has {len(value)} characters, more than {_VALUE_MAX}")
+    return found
+
+
+def shown(text: str) -> str:
+    """Of a file's words as much as a line for people takes."""
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
 
 
 def kind_of(data: bytes) -> str:
@@ -280,8 +311,27 @@ def _number(attributes: dict[str, str], name: str, where: str, default: int | No
         return default
     text = _word(attributes, name, where)
     if not _NUMBER.fullmatch(text):
-        raise InputWrong(f"{where}: {name} is {text!r}, not a number")
-    return int(text, 0) if text[:2].lower() == "0x" else int(text)
+        raise InputWrong(f"{where}: {name} is {shown(text)!r}, not a number")
+    value = int(text, 0) if text[:2].lower() == "0x" else int(text)
+    if value >> 63:
+        raise InputWrong(f"{where}: {name} is {text}: more than any storage has")
+    return value
+
+
+def _lun(attributes: dict[str, str], where: str) -> int:
+    name = "physical_partition_number"
+    lun = _number(attributes, name, where)
+    if lun > _LUN_MAX:
+        raise InputWrong(f"{where}: {name} is {lun}, there are at most {_LUN_MAX}")
+    return lun
+
+
+def _sector_bytes(attributes: dict[str, str], where: str) -> int:
+    name = "SECTOR_SIZE_IN_BYTES"
+    size = _number(attributes, name, where)
+    if size.bit_count() != 1 or not _SECTOR_MIN <= size <= _SECTOR_MAX:
+        raise InputWrong(f"{where}: {name} is {size}", hint="512 on eMMC, 4096 on UFS, a page on NAND")
+    return size
 
 
 def _sector(attributes: dict[str, str], name: str, where: str) -> Sector:

@@ -12,7 +12,7 @@ from quarkctl.formats import toml_text
 from quarkctl.formats.toml_text import Table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}\Z")
-_STATION_KEYS = ("serial", "port", "sim", "board", "tags", "power", "swap")
+_STATION_KEYS = ("serial", "port", "sim", "also", "board", "tags", "power", "swap")
 _RIG_KEYS = ("name", "history", "deadline_s", "attempt_s", "retries", "quarantine_after", "appear_s", "keep_days")
 
 
@@ -46,7 +46,8 @@ class Swap:
 
 @dataclass(frozen=True)
 class Station:
-    """One place of a rig with one device in it. Exactly one of ``serial``, ``port`` and ``sim`` is given."""
+    """One place of a rig with one device in it. Exactly one of ``serial``, ``port`` and ``sim`` is given. ``also``: other
+    lines of the same glasses, as ``--also`` takes them."""
 
     name: str
     serial: str = ""
@@ -56,6 +57,7 @@ class Station:
     tags: tuple[str, ...] = ()
     power: Power = field(default_factory=Power)
     swap: Swap = field(default_factory=Swap)
+    also: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
@@ -136,7 +138,7 @@ def _station(table: Table, name: str) -> Station:
     sim = table.text("sim", "")
     return Station(
         name, table.text("serial", ""), table.text("port", ""), sim, table.text("board", ""), table.texts("tags", ()),
-        _power(table, sim), _swap(table, sim),
+        _power(table, sim), _swap(table, sim), table.texts("also", ()),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from quarkctl.errors import InputWrong
 from quarkctl.formats.record import Damaged, Record, Source
-from quarkctl.formats.segments import Segment, Span, Zeros
+from quarkctl.formats.segments import Joined, Segment, Span, Zeros, whole
 
 MAGIC = 0xED26FF3A
 BLOCK_BYTES = 4096
@@ -317,8 +317,14 @@ def scan(source: Source, block_bytes: int = BLOCK_BYTES) -> Sparse:
 
     The same chunks as AOSP's img2simg. Zeros are FILL 0, never DONT_CARE: what lies on the target is not known.
     """
+    chunks: list[Chunk] = []
+    for first, fill, piece in _runs(source, block_bytes):
+        blocks = len(piece) // block_bytes
+        if chunks and _goes_on(chunks[-1], fill, blocks, block_bytes):
+            chunks[-1] = chunks[-1]._replace(blocks=chunks[-1].blocks + blocks)
+        else:
+            chunks.append(_chunk_of(first, fill, blocks, block_bytes))
     total, tail = -(-len(source) // block_bytes), -len(source) % block_bytes
-    chunks = [chunk for chunk, _ in _chunks(source, block_bytes) if chunk]
     return Sparse(source, block_bytes, total, tuple(chunks), tail)
 
 
@@ -327,46 +333,107 @@ def stream(source: Source, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int
 
     The same bytes as ``build(scan(source))``.
     """
-    at = HEADER.size  # where the next chunk goes: its header is known when it ends
-    body = at + CHUNK.size
-    count = 0
-    for chunk, piece in _chunks(source, block_bytes):
-        if piece is not None:
-            yield body, piece
-            body += len(piece)
-        if chunk is None:
-            continue
-        count += 1
-        fill = chunk.fill.to_bytes(4, "little") if chunk.kind is Kind.FILL else b""
-        yield at, _chunk_header(chunk, block_bytes) + fill
-        at += _chunk_bytes(chunk, block_bytes)
-        body = at + CHUNK.size
-    yield 0, _file_header(block_bytes, -(-len(source) // block_bytes), count)
+    return ((at, data) for _, at, data in stream_pieces(source, 0, block_bytes))
 
 
-def _chunks(source: Source, block_bytes: int) -> Iterator[tuple[Chunk | None, bytes | memoryview | None]]:
-    """Chunks when they are complete, and before that, each alone, the pieces that a RAW chunk consists of."""
-    if block_bytes < 16 or block_bytes % 16:
-        raise InputWrong(f"a sparse image of blocks of {block_bytes} bytes is not possible", hint="a multiple of 16")
-    last: Chunk | None = None
-    for first, fill, piece in _runs(source, block_bytes):
-        kind, blocks = (Kind.RAW if fill < 0 else Kind.FILL), len(piece) // block_bytes
-        if last and last.kind is kind and (
-            (last.blocks + blocks) * block_bytes <= _RAW_BYTES_MAX if kind is Kind.RAW else last.fill == fill
-        ):  # fmt: skip
-            last = last._replace(blocks=last.blocks + blocks)
-        else:
-            if last:
-                yield last, None
-            last = Chunk(kind, first, blocks, first * block_bytes if kind is Kind.RAW else 0, max(fill, 0))
-        if kind is Kind.RAW:
-            yield None, piece
-    if last:
-        yield last, None
+def stream_pieces(
+    source: Source, size_bytes_max: int, block_bytes: int = BLOCK_BYTES
+) -> Iterator[tuple[int, int, bytes | memoryview]]:
+    """The sparse files of a raw image of at most ``size_bytes_max`` bytes each (0: one file), read once: (number of the
+    file, offset in it, bytes), one file after the other.
+
+    Together they claim the same as those of `split`, but every file is filled: who reads once cannot know how long a chunk
+    gets before it decides where to cut it. Raises InputWrong when not even one block fits.
+    """
+    if size_bytes_max:
+        _room_of(size_bytes_max, block_bytes)
+    writer = _Writer(-(-len(source) // block_bytes), block_bytes, size_bytes_max)
+    for _, fill, piece in _runs(source, block_bytes):
+        yield from writer.add(fill, piece)
+    yield from writer.end()
+
+
+class _Writer:
+    """Sparse files that grow: a chunk's header is known when it ends, a file's when it is full."""
+
+    def __init__(self, total_blocks: int, block_bytes: int, size_bytes_max: int) -> None:
+        self._total, self._block_bytes = total_blocks, block_bytes
+        #: Where chunks end at the latest: one for what belongs to other files may have to follow. 0: anywhere.
+        self._end = size_bytes_max - CHUNK.size if size_bytes_max else 0
+        self._file, self._at, self._count = 0, HEADER.size, 0
+        self._chunk: Chunk | None = None  # what goes on at _at
+        self._block = 0  # the next one
+
+    def add(self, fill: int, piece: memoryview) -> Iterator[tuple[int, int, bytes | memoryview]]:
+        """The next blocks: all of the word ``fill``, or of anything (-1)."""
+        block_bytes = self._block_bytes
+        while blocks := len(piece) // block_bytes:
+            if self._chunk is None or not _goes_on(self._chunk, fill, blocks, block_bytes):
+                yield from self._end_chunk()
+                if not self._room(fill):
+                    yield from self._next_file()
+                self._chunk = _chunk_of(self._block, fill, 0, block_bytes)
+            fits = min(blocks, self._room(fill))
+            if not fits:
+                yield from self._next_file()
+                continue
+            if fill < 0:
+                yield self._file, self._at + CHUNK.size + self._chunk.blocks * block_bytes, piece[: fits * block_bytes]
+            piece = piece[fits * block_bytes :]
+            self._chunk = self._chunk._replace(blocks=self._chunk.blocks + fits)
+            self._block += fits
+
+    def end(self) -> Iterator[tuple[int, int, bytes]]:
+        """What is missing from the last file."""
+        yield from self._end_chunk()
+        yield from self._hole(self._block, self._total - self._block)
+        yield self._file, 0, _file_header(self._block_bytes, self._total, self._count)
+
+    def _room(self, fill: int) -> int:
+        """How many blocks more fit the chunk that goes on, or one that begins here."""
+        if not self._end or (fill >= 0 and self._chunk):
+            return self._total
+        room = self._end - self._at - CHUNK.size
+        if fill >= 0:
+            return self._total if room >= 4 else 0
+        return max(room // self._block_bytes - (self._chunk.blocks if self._chunk else 0), 0)
+
+    def _end_chunk(self) -> Iterator[tuple[int, int, bytes]]:
+        if self._chunk is None:
+            return
+        fill = self._chunk.fill.to_bytes(4, "little") if self._chunk.kind is Kind.FILL else b""
+        yield self._file, self._at, _chunk_header(self._chunk, self._block_bytes) + fill
+        self._at += _chunk_bytes(self._chunk, self._block_bytes)
+        self._chunk, self._count = None, self._count + 1
+
+    def _hole(self, first: int, blocks: int) -> Iterator[tuple[int, int, bytes]]:
+        if blocks:
+            self._chunk = Chunk(Kind.DONT_CARE, first, blocks)
+            yield from self._end_chunk()
+
+    def _next_file(self) -> Iterator[tuple[int, int, bytes]]:
+        yield from self.end()
+        self._file, self._at, self._count = self._file + 1, HEADER.size, 0
+        yield from self._hole(0, self._block)
+
+
+def _goes_on(chunk: Chunk, fill: int, blocks: int, block_bytes: int) -> bool:
+    """Whether blocks of one word, or of anything (-1), can be added to a chunk."""
+    if fill < 0:
+        return chunk.kind is Kind.RAW and (chunk.blocks + blocks) * block_bytes <= _RAW_BYTES_MAX
+    return chunk.kind is Kind.FILL and chunk.fill == fill
+
+
+def _chunk_of(first: int, fill: int, blocks: int, block_bytes: int) -> Chunk:
+    if fill < 0:
+        return Chunk(Kind.RAW, first, blocks, first * block_bytes)
+    return Chunk(Kind.FILL, first, blocks, 0, fill)
 
 
 def _runs(source: Source, block_bytes: int) -> Iterator[tuple[int, int, memoryview]]:
     """Neighbouring blocks of one kind: (first block, the repeated word or -1, their bytes). A part of a block is RAW."""
+    if block_bytes < 16 or block_bytes % 16:
+        raise InputWrong(f"a sparse image of blocks of {block_bytes} bytes is not possible", hint="a multiple of 16")
     step = max(_WINDOW_BYTES // block_bytes, 1) * block_bytes
     nothing = bytes(step)
     for begin in range(0, len(source), step):
@@ -474,14 +541,8 @@ def split(image: Sparse, size_bytes_max: int) -> list[Sparse]:
     does not fit is cut only if more than 1/8 of the piece is left, as libsparse does. Raises InputWrong when not even
     one block fits.
     """
-    frame = HEADER.size + 2 * CHUNK.size  # header, leading and trailing DONT_CARE
-    room_max = size_bytes_max - frame
-    if room_max < CHUNK.size + image.block_bytes:
-        raise InputWrong(
-            f"a piece of {size_bytes_max} bytes cannot hold a block",
-            hint=f"at least {frame + CHUNK.size + image.block_bytes} bytes",
-        )
     block_bytes = image.block_bytes
+    room_max = _room_of(size_bytes_max, block_bytes)
     raw, filled, head = Kind.RAW, Kind.FILL, CHUNK.size  # looked up once: there may be a hundred thousand chunks
     chunks = [c for c in image.chunks if c[0] is raw or c[0] is filled]
     # A hole before a chunk costs a DONT_CARE, but not at the beginning of a piece.
@@ -518,6 +579,28 @@ def split(image: Sparse, size_bytes_max: int) -> list[Sparse]:
                 )  # fmt: skip
         pieces.append(piece)
     return [replace(image, chunks=_framed(p, image.total_blocks), turns=()) for p in pieces or [[]]]
+
+
+def _room_of(size_bytes_max: int, block_bytes: int) -> int:
+    """What chunks may need in a piece. Raises InputWrong when not even one block fits."""
+    frame = HEADER.size + 2 * CHUNK.size  # header, leading and trailing DONT_CARE
+    if size_bytes_max - frame < CHUNK.size + block_bytes:
+        raise InputWrong(
+            f"a piece of {size_bytes_max} bytes cannot hold a block",
+            hint=f"at least {frame + CHUNK.size + block_bytes} bytes",
+        )
+    return size_bytes_max - frame
+
+
+def merged(pieces: Sequence[Sparse]) -> Sparse:
+    """The image that pieces make together: what each of them leaves alone is taken from the others."""
+    source = Joined(whole(p.source) for p in pieces)
+    chunks: list[Chunk] = []
+    at = 0
+    for p in pieces:
+        chunks += [c._replace(offset=c.offset + at) for c in p.chunks if c.kind is not Kind.DONT_CARE]
+        at += len(p.source)
+    return Sparse(source, pieces[0].block_bytes, pieces[0].total_blocks, tuple(sorted(chunks, key=itemgetter(1))))
 
 
 def _framed(chunks: Sequence[Chunk], total_blocks: int) -> tuple[Chunk, ...]:

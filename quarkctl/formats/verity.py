@@ -12,7 +12,7 @@ is read once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, TypeVar
@@ -126,14 +126,68 @@ def protect(
     seen: Seen | None = None,
     run: Run = here,
 ) -> Protected:
-    """Tree and parity of data in one pass. ``roots`` 2 to 24; only 2 is fast. See `tree`."""
-    if roots != 2:
-        made = tree(data, salt, algorithm, told, seen, run)
-        return Protected(made, fec_of(data, made.levels, roots, run))
-    return _protect_fast(data, salt, algorithm, told, seen, run)
+    """Tree and parity of data in one pass. ``roots`` 2 to 24; only 2 is fast. See `tree`. Raises InputWrong."""
+    size = _checked(data)
+    hasher, words = Blocks(salt, algorithm), _Words(size, roots, algorithm)
+    starts = range(0, words.row_bytes, _COLUMNS)
+    rows = -(-size // words.row_bytes)
+    slots: list[bytes] = [b""] * (rows * len(starts))
+    parities: list[Any] = []
+    done = 0
+    for k, (found, parity) in enumerate(run(_Column(data, hasher, words, seen), starts)):
+        slots[k :: len(starts)] = found + [b""] * (rows - len(found))
+        parities.append(parity)
+        done += len(parity) * rows
+        if told:
+            told(min(done, size))
+    made = _levels(b"".join(slots), hasher)
+    return Protected(made, words.parity(parities, made.levels))
 
 
-def _checked(data: Source) -> int:
+class InOrder:
+    """Tree and parity of data that is told piece by piece, from its beginning to its end: for whoever reads it in that
+    order anyway. ``roots`` 0: no parity. Slower than `protect`, and it holds sums of all code words: a 25th of the data for
+    two roots. Raises InputWrong."""
+
+    def __init__(self, size: int, salt: bytes, roots: int, algorithm: str = "sha256") -> None:
+        _checked(range(size))
+        self._hasher = Blocks(salt, algorithm)
+        self._words = _Words(size, roots, algorithm) if roots else None
+        row_bytes = self._words.row_bytes if self._words else size
+        self._starts = range(0, row_bytes, _COLUMNS)
+        self._row_bytes, self._size = row_bytes, size
+        self._sums = [self._words.column(min(_COLUMNS, row_bytes - at)) for at in self._starts] if self._words else []
+        self._slots: list[bytes] = []
+        self._held = bytearray()
+        self._at = 0  # where what is held begins
+
+    def __call__(self, piece: bytes | memoryview) -> None:
+        """The next bytes, however many."""
+        self._held += piece
+        while self._held:
+            row, column = divmod(self._at, self._row_bytes)
+            width = min(_COLUMNS - column % _COLUMNS, self._row_bytes - column, self._size - self._at)
+            if len(self._held) < width:
+                return
+            part = bytes(self._held[:width])
+            del self._held[:width]
+            self._at += width
+            if part == _NOTHING[:width]:
+                self._slots.append(self._hasher.nothing(width))
+                continue
+            self._slots.append(self._hasher(part))
+            if self._sums:
+                self._sums[column // _COLUMNS].add(row, part)
+
+    def done(self) -> Protected:
+        """After the last piece."""
+        made = _levels(b"".join(self._slots), self._hasher)
+        if not self._words:
+            return Protected(made, b"")
+        return Protected(made, self._words.parity([s.parity() for s in self._sums], made.levels))
+
+
+def _checked(data: Sized) -> int:
     size = len(data)
     if not size or size % BLOCK_BYTES:
         raise InputWrong(f"a hash tree needs whole blocks of {BLOCK_BYTES} bytes, the image has {size} bytes")
@@ -272,6 +326,7 @@ class _Sums:
     def __init__(self, width: int) -> None:
         import numpy as np
 
+        self._width = width
         lanes = rounded(width, 8) // 8
         self._parts = np.zeros((9, lanes), np.uint64)  # the last is S0
         self._both = np.empty(lanes, np.uint64)
@@ -305,8 +360,8 @@ class _Sums:
                 part = self._parts[bit, : len(lanes)]
                 np.bitwise_xor(part, lanes, out=part)
 
-    def done(self) -> tuple[Any, Any]:
-        """S0 and S1, in bytes."""
+    def parity(self) -> Any:
+        """Two bytes of parity for each column: an array of shape (columns, 2)."""
         import numpy as np
 
         if self._held is not None:
@@ -320,7 +375,11 @@ class _Sums:
             np.left_shift(s, np.uint64(1), out=s)
             np.bitwise_xor(s, t, out=s)
             np.bitwise_xor(s, self._parts[bit], out=s)
-        return self._parts[8].copy().view(np.uint8), s.copy().view(np.uint8)
+        s0, s1 = self._parts[8].view(np.uint8)[: self._width], s.view(np.uint8)[: self._width]
+        out = np.empty((self._width, 2), np.uint8)
+        out[:, 0] = _times(_INVERSE_OF_3)[s0 ^ _times(4)[s1]]
+        np.bitwise_xor(s0, out[:, 0], out=out[:, 1])
+        return out
 
 
 @cache
@@ -329,28 +388,85 @@ def _factor(n: int) -> int:
     return 1 if n == CODE_WORD - 3 else _multiply(_factor(n + 1), 2)
 
 
-def _parity(s0: Any, s1: Any) -> bytes:
-    """Two bytes of parity for each column, as stored."""
-    import numpy as np
+class _Division:
+    """The parity of a run of code words by polynomial division, for any number of roots. Rows come in their order."""
 
-    out = np.empty((len(s0), 2), np.uint8)
-    out[:, 0] = _times(_INVERSE_OF_3)[s0 ^ _times(4)[s1]]
-    np.bitwise_xor(s0, out[:, 0], out=out[:, 1])
-    return out.tobytes()
+    def __init__(self, width: int, roots: int) -> None:
+        import numpy as np
+
+        self._tables = [_times(g) for g in _generator(roots)]
+        self._rests = [np.zeros(width, np.uint8) for _ in self._tables]
+        self._nothing = np.zeros(width, np.uint8)
+        self._next = 0
+
+    def add(self, n: int, row: bytes | memoryview) -> None:
+        """Row ``n``; what is missing at its end is zero, as are rows that are left out."""
+        import numpy as np
+
+        for _ in range(self._next, n):
+            self._step(self._nothing)
+        lanes = np.frombuffer(row, np.uint8)
+        if len(lanes) < len(self._nothing):
+            lanes = np.concatenate((lanes, self._nothing[len(lanes) :]))
+        self._step(lanes)
+        self._next = n + 1
+
+    def _step(self, row: Any) -> None:
+        feedback = row ^ self._rests[0]
+        follow = [*self._rests[1:], self._nothing]
+        self._rests = [rest ^ times[feedback] for rest, times in zip(follow, self._tables, strict=True)]
+
+    def parity(self) -> Any:
+        """An array of shape (columns, roots)."""
+        import numpy as np
+
+        for _ in range(self._next, CODE_WORD - len(self._tables)):
+            self._step(self._nothing)
+        self._next = CODE_WORD - len(self._tables)
+        return np.stack(self._rests, axis=1)
+
+
+class _Words:
+    """The code words over data of ``size`` bytes and its tree: where they lie and how they are made. The parity of data and
+    tree is that of the data, with zeros for the tree, plus that of the tree alone; so data need not wait for its tree.
+    """
+
+    def __init__(self, size: int, roots: int, algorithm: str) -> None:
+        if not 2 <= roots <= 24:
+            raise InputWrong(f"FEC with {roots} roots", hint="2 to 24; 2 is what is made fast")
+        self._size, self._roots = size, roots
+        self._total = size + tree_bytes(size, algorithm)
+        self.row_bytes = fec_rounds(self._total, roots) * BLOCK_BYTES
+
+    def column(self, width: int) -> _Sums | _Division:
+        return _Sums(width) if self._roots == 2 else _Division(width, self._roots)
+
+    def parity(self, of_data: Sequence[Any], levels: bytes) -> bytes:
+        """As stored, from the parities of the data's columns and the tree."""
+        out = []
+        for at, parity in zip(range(0, self.row_bytes, _COLUMNS), of_data, strict=True):
+            sums = self.column(len(parity))
+            for n in range(self._size // self.row_bytes, -(-self._total // self.row_bytes)):
+                begin = n * self.row_bytes + at - self._size  # in the tree
+                row = bytes(max(-begin, 0)) + levels[max(begin, 0) : max(begin + len(parity), 0)]
+                if row:
+                    sums.add(n, row[: len(parity)])
+            out.append((parity ^ sums.parity()).tobytes())
+        return b"".join(out)
 
 
 class _Column:
-    """From a task's column on: slots of the blocks of every row, and both sums over the rows."""
+    """From a task's column on: slots of the blocks of every row, and the parity over the rows."""
 
-    def __init__(self, data: Source, hasher: Blocks, row_bytes: int, seen: Seen | None) -> None:
-        self._data, self._hasher, self._row_bytes, self._seen = data, hasher, row_bytes, seen
+    def __init__(self, data: Source, hasher: Blocks, words: _Words, seen: Seen | None) -> None:
+        self._data, self._hasher, self._words, self._seen = data, hasher, words, seen
 
-    def __call__(self, task: int, /) -> tuple[list[bytes], Any, Any]:
-        size = len(self._data)
-        width = min(_COLUMNS, self._row_bytes - task)
-        sums = _Sums(width)
+    def __call__(self, task: int, /) -> tuple[list[bytes], Any]:
+        size, row_bytes = len(self._data), self._words.row_bytes
+        width = min(_COLUMNS, row_bytes - task)
+        sums = self._words.column(width)
         slots: list[bytes] = []
-        for n, begin in enumerate(range(task, size, self._row_bytes)):
+        for n, begin in enumerate(range(task, size, row_bytes)):
             piece = bytes(self._data[begin : min(begin + width, size)])
             if piece == _NOTHING[: len(piece)]:
                 slots.append(self._hasher.nothing(len(piece)))
@@ -359,73 +475,7 @@ class _Column:
             sums.add(n, piece)
             if self._seen:
                 self._seen(begin, piece)
-        return slots, *sums.done()
-
-
-def _protect_fast(
-    data: Source, salt: bytes, algorithm: str, told: Told | None, seen: Seen | None, run: Run
-) -> Protected:
-    import numpy as np
-
-    size = _checked(data)
-    hasher = Blocks(salt, algorithm)
-    total = size + tree_bytes(size, algorithm)
-    row_bytes = fec_rounds(total, 2) * BLOCK_BYTES
-    full = -(-size // row_bytes)  # rows that hold data; the tree goes on in the last of them
-    starts = range(0, row_bytes, _COLUMNS)
-    slots: list[bytes] = [b""] * (full * len(starts))
-    done = 0
-    sums: list[tuple[Any, Any]] = []
-    for k, (found, s0, s1) in enumerate(run(_Column(data, hasher, row_bytes, seen), starts)):
-        slots[k :: len(starts)] = found + [b""] * (full - len(found))
-        sums.append((s0, s1))
-        done += len(s0) * full
-        if told:
-            told(min(done, size))
-    made = _levels(b"".join(slots), hasher)
-    levels = np.frombuffer(made.levels, np.uint8)
-    for at, (s0, s1) in zip(starts, sums, strict=True):
-        for n in range(full - 1, -(-total // row_bytes)):
-            begin = n * row_bytes + at - size  # in the tree
-            low, high = max(begin, 0), min(begin + len(s0), len(levels))
-            if low < high:
-                s0[low - begin : high - begin] ^= levels[low:high]
-                s1[low - begin : high - begin] ^= _times(_factor(n))[levels[low:high]]
-    return Protected(made, b"".join(_parity(s0, s1) for s0, s1 in sums))
-
-
-class _Division:
-    """The parity of the code words from a task's column on, by polynomial division."""
-
-    def __init__(self, data: Source, levels: bytes, roots: int, row_bytes: int) -> None:
-        self._data, self._levels, self._roots, self._row_bytes = data, levels, roots, row_bytes
-
-    def __call__(self, task: int, /) -> bytes:
-        import numpy as np
-
-        width = min(_COLUMNS, self._row_bytes - task)
-        tables = [_times(g) for g in _generator(self._roots)]
-        parity = [np.zeros(width, np.uint8) for _ in tables]
-        for n in range(CODE_WORD - self._roots):
-            row = np.frombuffer(_piece(self._data, self._levels, n * self._row_bytes + task, width), np.uint8)
-            feedback = row ^ parity[0]
-            parity = [p ^ t[feedback] for p, t in zip([*parity[1:], np.uint8(0)], tables, strict=True)]
-        return np.stack(parity, axis=1).tobytes()
-
-
-def fec_of(data: Source, levels: bytes, roots: int, run: Run = here) -> bytes:
-    """The parity over data and tree, for any number of roots from 2 to 24, by polynomial division."""
-    if not 2 <= roots <= 24:
-        raise InputWrong(f"FEC with {roots} roots", hint="2 to 24; 2 is what is made fast")
-    row_bytes = fec_rounds(len(data) + len(levels), roots) * BLOCK_BYTES
-    return b"".join(run(_Division(data, levels, roots, row_bytes), range(0, row_bytes, _COLUMNS)))
-
-
-def _piece(data: Source, levels: bytes, at: int, width: int) -> bytes:
-    size = len(data)
-    head = bytes(data[at : min(at + width, size)]) if at < size else b""
-    low = max(at + len(head) - size, 0)
-    return (head + levels[low : low + width - len(head)]).ljust(width, b"\0")
+        return slots, sums.parity()
 
 
 @cache

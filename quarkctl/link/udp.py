@@ -13,7 +13,8 @@ from quarkctl.formats.fastboot import UdpId, UdpPacket
 
 #: Times of the specification: again after half a second; a device may be silent for a minute while it writes.
 RESEND_S = 0.5
-QUERY_COUNT = 4
+#: Nobody is there. A host under load may be so late itself.
+QUERY_S = 5.0
 SILENCE_S = 60.0
 #: What we offer; the device may want less. Larger ones would be cut into fragments by most networks, and loopback takes it.
 PACKET_BYTES = 8192
@@ -42,7 +43,7 @@ class UdpLink:
 
     def _begin(self) -> None:
         try:
-            answer = self._exchange(UdpId.QUERY, b"", RESEND_S * QUERY_COUNT)
+            answer = self._exchange(UdpId.QUERY, b"", QUERY_S)
         except (LinkTimeout, LinkLost) as error:
             raise DeviceMissing(
                 f"nobody answers at {self.name}",

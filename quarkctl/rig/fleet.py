@@ -37,12 +37,10 @@ from quarkctl.rig.outcome import (
 )
 from quarkctl.rig.plan import Plan, Step, When
 from quarkctl.rig.power import Find
-from quarkctl.rig.steps import Prepared, Task
+from quarkctl.rig.steps import Beside, Prepared, Task
 from quarkctl.rig.turns import Ticket
-from quarkctl.rig.worker import Worker
+from quarkctl.rig.worker import GRACE_S, Worker
 
-#: A worker that was asked to end has so long to bring its device into a known state.
-GRACE_S = 30.0
 _TICK_S = 0.25
 _LIVE_EVERY_S = 0.25
 _LINE_MAX = 16 << 20
@@ -52,7 +50,8 @@ _LINE_MAX = 16 << 20
 class Order:
     """``prepared``: {name of a flash step: (method that its device must take, what makes a session)}. ``wait_s``: in the
     queue for a device. ``release``: called with each station after its verdict; may raise QuarkError. ``workers_find``:
-    workers look their device up themselves, with the method of the step; False where only the process of the run may."""
+    workers look their device up themselves, with the method of the step; False where only the process of the run may.
+    ``beside``: to the other chip's line of a device, where that is known."""
 
     plan: Plan
     stations: Sequence[Station]
@@ -64,6 +63,7 @@ class Order:
     wait_s: float = 3600.0
     release: Callable[[Station], None] = lambda _: None
     workers_find: bool = True
+    beside: Beside = lambda _: None
 
 
 @dataclass
@@ -341,7 +341,7 @@ class _Fleet:
         method, prepared = self.order.prepared.get(step.name, ("", None))
         found = seat.opener
         find = self.order.find if self.order.workers_find or found is None else lambda _word, _method: found
-        task = Task(seat.station, step, turn, find, self.folder.artifacts, prepared, method)
+        task = Task(seat.station, step, turn, find, self.folder.artifacts, prepared, method, self.order.beside)
         others = [s.worker.fd for s in self.seats if s.worker]
         seat.buffer, seat.step_result, seat.stop_reason = b"", None, None
         again = seat.attempt > 1

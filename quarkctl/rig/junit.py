@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from xml.sax.saxutils import escape, quoteattr
+from html import escape
 
 from quarkctl.rig.outcome import Run, StationResult, StepResult, Verdict
 
@@ -15,6 +15,7 @@ _FAILURES = (Verdict.FAILED.value, Verdict.INVALID.value)
 _SKIPPED = (Verdict.QUARANTINED.value,)
 #: XML 1.0 knows no control characters but tab, line feed and carriage return.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SPACES = {ord(c): f"&#{ord(c)};" for c in "\t\n\r"}
 
 
 def build(run: Run) -> str:
@@ -56,7 +57,8 @@ def _case(station: str, name: str, step: StepResult) -> str:
 
 
 def _quoted(text: str) -> str:
-    return quoteattr(_clean(text))
+    """An attribute: ends of lines in it stay what they are."""
+    return f'"{escape(_clean(text)).translate(_SPACES)}"'
 
 
 def _clean(text: str) -> str:

@@ -192,6 +192,20 @@ def folder_of(run_id: str) -> Path:
     return fitting[0]
 
 
+def copy_out(folder: Path, out: Path) -> None:
+    """What a run left, into a new folder. Raises InputWrong where there is one, HostUnfit."""
+    try:
+        shutil.copytree(folder, out, ignore=shutil.ignore_patterns("lock"))
+    except FileExistsError:
+        raise exists_already(out) from None
+    except OSError as error:
+        raise HostUnfit(f"cannot write {out}: {error}", hint=f"it is all in {folder}") from error
+
+
+def exists_already(out: Path) -> InputWrong:
+    return InputWrong(f"{out} exists already", hint="name a new folder")
+
+
 def live(path: Path) -> list[dict[str, Any]]:
     """The rows of a run under way; empty where nothing is known."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,20 @@ from quarkctl.errors import UsageWrong
 from quarkctl.events import Event, Level, Progress
 from quarkctl.flash.plan import Job, Session
 from quarkctl.formats.rig_file import Station
-from quarkctl.rig import plan, power
+from quarkctl.link import Opener
+from quarkctl.rig import listening, plan, power
+from quarkctl.rig.listening import Act
 from quarkctl.rig.outcome import StepResult, Verdict
 from quarkctl.rig.power import Find
 
 Prepared = Callable[[Job], Session]
+Beside = Callable[[Opener], Opener | None]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One step on one station. ``prepared`` and ``method`` belong to flash steps; ``folder`` takes artifacts."""
+    """One step on one station. ``prepared`` and ``method`` belong to flash steps; ``folder`` takes artifacts.
+    ``beside``: to the other chip's line of the same glasses, where that is known."""
 
     station: Station
     step: plan.Step
@@ -31,6 +35,7 @@ class Task:
     folder: Path
     prepared: Prepared | None = None
     method: str = ""
+    beside: Beside = lambda _: None
 
 
 def carry_out(task: Task, progress: Progress) -> StepResult:
@@ -106,11 +111,8 @@ def _measured(name: str, value: float, unit: str) -> dict[str, Any]:
 
 # --- listen and judge ---------------------------------------------------------------------------------------------------
 
-#: (seconds from the start of listening, what to do then, words for it)
-Act = tuple[float, Callable[[], None], str]
 
-
-def _swaps(station: Station, kind: plan.Swap) -> Iterable[Act]:
+def _swaps(station: Station, kind: plan.Swap) -> Iterator[Act]:
     """Each pack out and in again; the first after a settling time, so that there is a before."""
     if not station.swap:
         power.swap(station, "eject", kind.side)  # raises, with the cure
@@ -122,42 +124,13 @@ def _swaps(station: Station, kind: plan.Swap) -> Iterable[Act]:
         at += kind.out_s + kind.settle_s
 
 
-def _listen(task: Task, seconds: float, acts: Iterable[Act], result: StepResult, progress: Progress) -> Path:
-    """Record telemetry, doing what is to be done meanwhile. Returns the recording, an artifact."""
-    from quarkctl import schemas
-    from quarkctl.telemetry import live
-    from quarkctl.telemetry.recorder import Recorder
-
-    opener = task.find(task.station.word, "")
-    todo = list(acts)
+def _listen(task: Task, seconds: float, acts: Sequence[Act], result: StepResult, progress: Progress) -> Path:
+    """Record telemetry of both chips, as `quarkctl diag` listens to them. Returns the recording, an artifact."""
+    first = task.find(task.station.word, "")
+    also = [task.find(word, "") for word in task.station.also]
     path = unused(task.folder, f"{task.station.name}-{task.step.name}-{task.turn}", ".qrec")
-    link = opener.open()
-    recorder: Recorder | None = None
-    progress(Event(opener.identity, "listen", Level.START, f"{seconds:g} s"))
-    try:
-        recorder = Recorder(path, schemas.telemetry(), [opener.identity])
-        until, began = live.Until(seconds), time.monotonic()
-
-        def stop() -> bool:
-            """Asked between two reads: the moment to act."""
-            while todo and time.monotonic() - began >= todo[0][0]:
-                _, act, words = todo.pop(0)
-                act()
-                progress(Event(opener.identity, "swap", Level.NOTE, words))
-            return until()
-
-        for chunk in live.chunks(link, stop):
-            recorder.write(chunk)
-            progress(Event(opener.identity, "listen", Level.PROGRESS, "", eta_s=until.left_s))
-    finally:
-        link.close()
-        for _, act, words in todo:  # however it ended: no pack stays out
-            if words.endswith(" in"):
-                act()
-        if recorder:
-            recorder.close()
-            result.artifacts.append(artifact(path, "recording", task.folder))
-    progress(Event(opener.identity, "listen", Level.DONE, f"{recorder.wire_bytes / 1000:.1f} kB"))
+    listening.record([first, *also], None if also else task.beside(first), path, seconds, acts, progress)
+    result.artifacts.append(artifact(path, "recording", task.folder))
     return path
 
 

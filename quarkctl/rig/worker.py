@@ -6,6 +6,7 @@ device is brought into a known state first. It gets the same signal when the pro
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import ctypes
 import json
@@ -25,6 +26,10 @@ from quarkctl.rig import steps
 from quarkctl.rig.outcome import INTERRUPTED, StepResult, Verdict, verdict_of
 from quarkctl.rig.steps import Task
 
+#: A worker that was told to end has so long to bring its device into a known state; then whoever started it kills it.
+GRACE_S = 30.0
+#: Where nobody is there to do that, it does it itself.
+GONE_S = GRACE_S + 5.0
 #: Progress of one step is told that often at most.
 _PROGRESS_EVERY_S = 0.25
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -122,9 +127,16 @@ def die_with_parent() -> None:
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:
-    """Once: what is done after the first must not be disturbed by a second."""
+    """Once: what is done after the first must not be disturbed by a second. Whatever the step waits for, and whoever catches
+    the interrupt on its way (Python drops what is raised in a destructor), this process is gone after GONE_S."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _thread.start_new_thread(_vanish, ())  # no lock is taken: this may have interrupted whoever has it
     raise KeyboardInterrupt
+
+
+def _vanish() -> None:
+    time.sleep(GONE_S)
+    os.killpg(os.getpid(), signal.SIGKILL)  # with what it has started
 
 
 class _Teller:

@@ -166,6 +166,18 @@ def _tell(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     return dict(answer["ok"])
 
 
+def host_waits(identity: str, since_ns: int) -> list[tuple[int, float, bool]]:
+    """(wall clock in ns, ms, whether the AR1 is real) of each second in which processes of these glasses waited for their
+    host; none for real ones."""
+    if not identity.startswith("sim:"):
+        return []
+    try:
+        rows = request(identity.removeprefix("sim:").removesuffix("/ar1"), command="host", since_ns=since_ns)
+    except QuarkError:  # stopped meanwhile
+        return []
+    return [(int(at), float(ms), bool(ar1)) for at, ms, ar1 in rows["waits"]]
+
+
 def stop(name: str) -> None:
     """Stop and forget, also those of another version; returns when everything is gone."""
     kill = ""

@@ -35,10 +35,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edl_device, "HELLO_S", 0.4)
     monkeypatch.setattr(firehose, "GREETING_S", 0.05)
     monkeypatch.setattr(firehose, "_CLOSING_S", 0.1)
-    monkeypatch.setattr(fastboot, "QUICK_S", 1.0)
     monkeypatch.setattr(fastboot, "START_S", 5.0)
     monkeypatch.setattr(udp, "RESEND_S", 0.02)
-    monkeypatch.setattr(udp, "SILENCE_S", 1.0)
 
 
 WAYS = {
@@ -70,7 +68,12 @@ def test_the_second_try_succeeds_wherever_the_first_was_cut(ar1: Maker, way: str
         b.ar1.points.arm(n, b.ar1.unplug if cut == "cable" else b.ar1.power_cut)
         with pytest.MonkeyPatch.context() as patch:
             if "UDP" in way:  # nothing tells that nobody is there but silence
-                for module, name in ((udp, "SILENCE_S"), (fastboot, "QUICK_S"), (fastboot, "START_S")):
+                for module, name in (
+                    (udp, "SILENCE_S"),
+                    (udp, "QUERY_S"),
+                    (fastboot, "QUICK_S"),
+                    (fastboot, "START_S"),
+                ):
                     patch.setattr(module, name, 0.1)
             try:
                 flash(b)

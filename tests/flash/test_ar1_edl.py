@@ -183,6 +183,79 @@ def test_a_programmer_that_we_left_running_is_used_again(ar1: Maker) -> None:
     assert b.edl(boot_xml(b), restart=False, force=True).outcome == "done"
 
 
+# --- erasing ----------------------------------------------------------------------------------------------------------
+
+
+def erase(b: Bench, attributes: str, name: str = "rawprogram_erase.xml") -> Path:
+    return file(b.folder, name, f"<data><erase {attributes}/></data>".encode())
+
+
+def commands(b: Bench, monkeypatch: pytest.MonkeyPatch, *names: str) -> list[tuple[str, str]]:
+    """What its programmer will be told: command and sectors."""
+    told: list[tuple[str, str]] = []
+    for name in names:
+        original = getattr(Programmer, f"_do_{name}")
+
+        def do(self: Programmer, a: dict[str, str], name: str = name, original: object = original) -> None:
+            told.append((name, f"{a.get('start_sector', '')}+{a.get('num_partition_sectors', '')}"))
+            original(self, a)  # type: ignore[operator]
+
+        monkeypatch.setattr(Programmer, f"_do_{name}", do)
+    return told
+
+
+def test_what_the_files_erase_and_write_happens_in_their_order(ar1: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    b = ar1("edl")
+    told = commands(b, monkeypatch, "erase", "program")
+    place = 'num_partition_sectors="2" start_sector'
+    sources = [
+        erase(b, f'{place}="6"', "one.xml"), boot_xml(b), erase(b, f'{place}="900"', "two.xml"),
+        f"{file(b.folder, 'x.img', noise(4096))}@0:1000", erase(b, f'{place}="NUM_DISK_SECTORS-9."', "three.xml"),
+    ]  # fmt: skip
+    plan = b.plan(edl, *sources, programmer=str(b.programmer))
+    assert plan.step_names == (
+        "erase 0:6+2", "program boot_a", "erase 0:900+2", "program 0:1000", "erase 0:NUM_DISK_SECTORS-9.+2", "restart",
+    )  # fmt: skip
+    b.edl(*sources)
+    assert written(b)
+    assert told == [("erase", "6+2"), ("program", "6+123"), ("erase", "900+2"), ("program", "1000+1"),
+                    ("erase", "NUM_DISK_SECTORS-9.+2")]  # fmt: skip
+
+
+@pytest.mark.parametrize("attributes", ["", 'num_partition_sectors="1" start_sector="128"'])
+def test_an_erase_that_destroys_what_was_written_before_it_is_refused(ar1: Maker, attributes: str) -> None:
+    b = ar1("edl")
+    error = refused(
+        b, InputWrong, "would destroy boot_a, which is written before it", boot_xml(b), erase(b, attributes)
+    )
+    assert "before that <program>" in error.hint
+
+
+def test_a_flash_that_begins_with_an_erase_goes_on_without_losing_what_it_wrote(
+    ar1: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = ar1("edl")
+    for name in ("a.img", "b.img"):
+        file(b.folder, name, noise(2 * MIB))
+    rows = [{"filename": "a.img", "label": "a", "start_sector": 1000, "num_partition_sectors": 512},
+            {"filename": "b.img", "label": "b", "start_sector": 2000, "num_partition_sectors": 512}]  # fmt: skip
+    sources = [erase(b, 'physical_partition_number="0"'), rawprogram(b.folder, rows)]
+    b.ar1.storage.bad.add((0, 2400))
+    with pytest.raises(DeviceRefused, match="write error"):
+        b.edl(*sources)
+    b.ar1.storage.bad.clear()
+    b.ar1.storage.write(0, 50 * 4096, b"somebody else was here")
+    told = commands(b, monkeypatch, "erase")
+    result = b.edl(*sources)
+    assert told == [("erase", "0+1000"), ("erase", "1512+488"), ("erase", "2512+13872")]
+    assert result.facts["skipped_bytes"] == 2 * MIB and b.ar1.storage.read(0, 50 * 4096, 4096) == bytes(4096)
+    assert b.ar1.storage.read(0, 1000 * 4096, 2 * MIB) == b.ar1.storage.read(0, 2000 * 4096, 2 * MIB) == noise(2 * MIB)
+    told.clear()
+    b.ar1.enter("edl")
+    b.edl(*sources)
+    assert told == [("erase", "+")]  # a flash of its own does what the files say
+
+
 # --- refusals before the first byte -----------------------------------------------------------------------------------
 
 

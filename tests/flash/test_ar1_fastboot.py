@@ -17,6 +17,7 @@ from quarkctl.errors import (
     VerificationFailed,
 )
 from quarkctl.flash import fastboot, fastboot_session
+from quarkctl.formats import lp, segments
 from quarkctl.link import udp
 from tests.ar1 import Bench, Maker, file, noise
 
@@ -103,6 +104,31 @@ def refused(b: Bench, kind: type[QuarkError], words: str, *sources: str | Path, 
 def test_a_partition_that_does_not_exist_is_refused(ar1: Maker) -> None:
     b = ar1("fastbootd")
     refused(b, InputWrong, "no partition nonesuch", boot(b, "nonesuch.img"))
+
+
+def super_image(*names: str) -> bytes:
+    """What lpmake writes for a super partition of 8 MiB with empty logical partitions."""
+    partitions = tuple(lp.Partition(name, 0, ()) for name in names)
+    made = lp.Metadata(0, partitions, (lp.Group("default"),), (lp.Device("super", 8 << 20, first_sector=2048),))
+    return segments.joined(lp.build([made] * 2, [lp.Content(name, ()) for name in names]))
+
+
+def test_an_unknown_partition_is_refused_before_fastbootd_is_asked_where_that_is_known(ar1: Maker) -> None:
+    b = ar1("fastboot")
+    image = file(b.folder, "super.img", super_image("odm_a"))
+    refused(b, InputWrong, "no partition nonesuch", image, boot(b, "nonesuch.img"), wire="tcp")
+    assert b.ar1.mode == "fastboot"
+    plan = b.plan(fastboot_session, boot(b, "nonesuch.img"), wire="tcp")
+    assert plan.step_names[0] == "fastbootd" and "ask it for nonesuch" in plan.steps[0].text
+    b.plan(fastboot_session, image, boot(b, "odm_a.img"), wire="tcp")
+
+
+def test_a_partition_that_fastbootd_does_not_know_either_is_refused_there(ar1: Maker) -> None:
+    b = ar1("fastboot")
+    before = b.ar1.storage.written_bytes
+    with pytest.raises(InputWrong, match="no partition nonesuch") as caught:
+        b.fastboot(boot(b, "nonesuch.img"))
+    assert "the device is in fastbootd now" in caught.value.hint and b.ar1.storage.written_bytes == before
 
 
 def test_an_image_larger_than_its_partition_is_refused(ar1: Maker) -> None:

@@ -83,7 +83,7 @@ def erase_and_program(b: Bench) -> Path:
     return file(b.folder, "rawprogram_nand.xml", (
         f'<?xml version="1.0" ?><data><erase {place} num_partition_sectors="128" start_sector="256"/>'
         f'<program {place} filename="boot.img" label="boot" num_partition_sectors="128" start_sector="256" '
-        f'last_sector="383" sparse="false"/><erase {place} num_partition_sectors="" start_sector=""/></data>'
+        f'last_sector="383" sparse="false"/><erase {place} num_partition_sectors="64" start_sector="896"/></data>'
     ).encode())  # fmt: skip
 
 
@@ -96,12 +96,33 @@ def test_erasing_and_the_attributes_of_nand_stand_in_tables_where_qdl_sends_them
         head + b'<program SECTOR_SIZE_IN_BYTES="4096" num_partition_sectors="2" physical_partition_number="0" '
         b'start_sector="256" filename="boot.img" PAGES_PER_BLOCK="64" last_sector="383"/></data>\n',
         b"\x55" * 5000 + bytes(3192),
-        head + b'<erase SECTOR_SIZE_IN_BYTES="4096" physical_partition_number="0" PAGES_PER_BLOCK="64"/></data>\n',
+        head + b'<erase SECTOR_SIZE_IN_BYTES="4096" physical_partition_number="0" num_partition_sectors="64" '
+        b'start_sector="896" PAGES_PER_BLOCK="64"/></data>\n',
     ]
     work = edl_sources.read([str(erase_and_program(b))])
     found = vip.digests(vip.commands(work, "nand", restart=False))
     assert found[1:] == [hashlib.sha256(p).digest() for p in expected]
     work.close()
+
+
+def test_tables_are_for_the_order_of_the_documents(ar1: Maker) -> None:
+    b = ar1("edl")
+    file(b.folder, "one.img", b"1")
+    first = rawprogram(b.folder, [{"filename": "one.img"}])
+    place = b'SECTOR_SIZE_IN_BYTES="4096" physical_partition_number="1" start_sector="9"'
+    patch = file(b.folder, "patch0.xml", b'<patches><patch ' + place + b' byte_offset="0" filename="DISK" '
+                 b'size_in_bytes="4" value="1"/></patches>')  # fmt: skip
+    second = file(b.folder, "rawprogram1.xml", b"<data><erase " + place + b' num_partition_sectors="1"/></data>')
+    for sources, order in (
+        ([first, patch, second], "program patch erase"),
+        ([second, first, patch], "erase program patch"),
+    ):
+        work = edl_sources.read([str(s) for s in sources])
+        assert [c.tag for c in vip.commands(work, "ufs", restart=False)][1:] == order.split()
+        work.close()
+    whole = file(b.folder, "erase.xml", b'<data><erase physical_partition_number="0"/></data>')
+    with pytest.raises(InputWrong, match=r"would destroy one\.img"):
+        ar1_commands.vip_tables([str(first), str(whole)], b.folder / "vip", "", MIB, restart=True)
 
 
 def test_a_device_that_takes_only_listed_packets_is_erased(ar1: Maker) -> None:
@@ -110,7 +131,7 @@ def test_a_device_that_takes_only_listed_packets_is_erased(ar1: Maker) -> None:
     b.ar1.storage.write(0, 256 * 4096, noise(128 * 4096))
     b.ar1.storage.write(0, 900 * 4096, noise(4096))
     b.flash(edl, path, programmer=str(b.programmer), vip_tables=str(made(b, path, memory="nand")), memory="nand")
-    assert b.ar1.storage.read(0, 256 * 4096, 128 * 4096) == bytes(128 * 4096)  # all of it, at the end
+    assert b.ar1.storage.read(0, 256 * 4096, 128 * 4096) == b"\x55" * 5000 + bytes(128 * 4096 - 5000)
     assert b.ar1.storage.read(0, 900 * 4096, 4096) == bytes(4096)
 
 

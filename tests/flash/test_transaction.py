@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -457,6 +458,52 @@ def test_ctrl_c_takes_both_chips_back(release: Path, monkeypatch: pytest.MonkeyP
         run.carry_out(one, plan, journal, events.append)
     one.close()
     assert w.runs() == {"rtos": Version(1, 0, 0), "ar1": Version(1, 0, 0)}
+    assert any("ran before" in e.text for e in events if e.step == "interrupt")
+
+
+class SilentLink:
+    name = "silent"
+
+    def read(self, timeout_s: float) -> bytes:
+        threading.Event().wait(timeout_s)
+        return b""
+
+    def close(self) -> None:
+        return
+
+
+def test_ctrl_c_while_one_chip_is_written_does_not_wait_for_the_other(release: Path) -> None:
+    """The microcontroller hangs: its upload would wait for answers much longer."""
+    w, events, listening = world(), list[Event](), threading.Event()
+
+    @dataclass
+    class Hanging(Scripted):
+        opener: Any = None
+
+        def write(self, component: Component, pieces: Pieces) -> None:
+            link = self.opener.open()
+            listening.set()
+            link.read(3600.0)
+
+    class Stopped(Scripted):
+        def write(self, component: Component, pieces: Pieces) -> None:
+            listening.wait()
+            raise KeyboardInterrupt
+
+    class Silent(Opener):
+        def open(self) -> SilentLink:
+            return SilentLink()
+
+    journal = Journal("script")
+    job = Job(Silent(), journal, events.append)
+    one = Session(
+        job,
+        Incoming(str(release)),
+        lambda job, *_: {"rtos": Hanging(w, "rtos", opener=job.opener), "ar1": Stopped(w, "ar1")},
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run.carry_out(one, run.preflight(one, journal, lambda e: None), journal, events.append)
+    one.close()
     assert any("ran before" in e.text for e in events if e.step == "interrupt")
 
 

@@ -64,11 +64,21 @@ def test_pieces_fit_and_make_the_same_image_in_any_order(runs: list[tuple[str, i
         assert len(built) <= limit and piece.total_blocks == len(raw) // 4096
         held = expand(sparse.parse(built), held)
     assert held == raw
+    files: dict[int, bytearray] = {}
+    for n, at, data in sparse.stream_pieces(raw, limit):
+        assert n in (len(files) - 1, len(files))  # one after the other
+        file = files.setdefault(n, bytearray())
+        file.extend(bytes(max(at + len(data) - len(file), 0)))
+        file[at : at + len(data)] = data
+    assert all(len(file) <= limit for file in files.values()) and len(files) <= len(pieces)
+    assert sparse.Expanded(sparse.merged([sparse.parse(bytes(f)) for f in files.values()]))[:] == raw
 
 
 def test_a_piece_too_small_for_one_block_is_refused() -> None:
     with pytest.raises(InputWrong, match="cannot hold a block"):
         sparse.split(sparse.scan(raw_image()), 4096)
+    with pytest.raises(InputWrong, match="cannot hold a block"):
+        next(sparse.stream_pieces(raw_image(), 4096))
 
 
 def test_holes_become_dont_care_only_when_asked() -> None:

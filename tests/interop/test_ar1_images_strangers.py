@@ -35,6 +35,7 @@ avb = {{ footer = "hashtree", partition_size = "4 MiB" }}
 [image.product]
 kind = "raw"
 file = "product.raw"
+output = true
 avb = {{ footer = "hashtree" }}
 
 [image.super]

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from quarkctl.rig import fleet, runs
+from quarkctl.events import Event, Level
+from quarkctl.formats.rig_file import Station
+from quarkctl.rig import fleet, plan, runs, steps, worker
 from quarkctl.rig.outcome import Run
 from tests.conftest import ROOT, Outcome, Quarkctl
 from tests.rig.conftest import processes_of
@@ -222,6 +224,26 @@ def test_the_last_worker_of_a_killed_run_gives_it_its_verdict(tmp_path: Path, mo
     found = runs.load(folder.path / "run.json")
     assert found.verdict == "lost" and found.stations[0].error == "the process of the run was gone in flash"
     assert runs.load(runs.outbox() / "r1.json") == found
+
+
+def test_a_worker_that_does_not_hear_that_it_shall_end_is_gone_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deaf(task: steps.Task, progress: Callable[[Event], None]) -> None:
+        with suppress(KeyboardInterrupt):
+            progress(Event("a", "flash", Level.START))
+            signal.pause()
+        signal.pause()
+
+    monkeypatch.setattr(steps, "carry_out", deaf)
+    monkeypatch.setattr(worker, "GONE_S", 0.0)
+    task = steps.Task(Station("a"), plan.Step("flash", plan.PowerCycle()), 1, pytest.fail, tmp_path)
+    its = worker.start(task, log=tmp_path / "log", foreign_fds=(), cycle_first=False, abandoned=pytest.fail)
+    assert os.read(its.fd, 4096)  # it is in its step
+    its.stop()
+    while os.read(its.fd, 4096):
+        pass
+    assert its.reap() == signal.SIGKILL
 
 
 def test_a_killed_run_takes_its_workers_along_and_is_lost_in_history(

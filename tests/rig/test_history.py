@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,10 @@ from sqlalchemy import Connection, func, select, text
 from quarkctl.cli import main
 from quarkctl.errors import HostUnfit, InputWrong, UsageWrong
 from quarkctl.rig import runs
-from quarkctl.rig.history import database, query, tables
+from quarkctl.rig.history import database, listing, query, tables
 from quarkctl.rig.history.ages import since_of
 from quarkctl.rig.history.deliver import add, deliver
-from quarkctl.rig.history.query import Filter
+from quarkctl.rig.history.listing import Filter
 from quarkctl.rig.outcome import Run, StationResult, StepResult
 from tests.conftest import Quarkctl
 from tests.rig.postgres import Postgres
@@ -72,7 +74,7 @@ def record(number: int, **stations: Any) -> Run:
 def test_what_is_put_in_comes_out(history: Connection) -> None:
     add(history, record(1, a=("passed", 4.0), b=("failed", 9.0)))
     add(history, record(1, a=("passed", 4.0), b=("failed", 9.0)))  # again is nothing
-    (row,) = query.runs(history, Filter())
+    (row,) = listing.runs(database.asked(history), Filter())
     assert (row["id"], row["verdict"], row["passed_count"], row["station_count"]) == ("r0001", "failed", 1, 2)
     a, b = query.results(history, "r0001")
     assert (a["station"], b["verdict"], a["firmware"]) == ("a", "failed", "d1")
@@ -105,8 +107,20 @@ def test_runs_are_filtered(history: Connection, wanted: Filter, ids: list[str]) 
     add(history, record(1, a=("passed", 4.0), b=("failed", 9.0)))
     add(history, record(2, c=("passed", 4.0)))
     add(history, record(3, a=("passed", 4.0), b=("passed", 5.0)))
-    assert [r["id"] for r in query.runs(history, wanted)] == ids
-    assert [r["id"] for r in query.runs(history, wanted, limit=1)] == ids[:1]
+    assert [r["id"] for r in listing.runs(database.asked(history), wanted)] == ids
+    assert [r["id"] for r in listing.runs(database.asked(history), wanted, limit=1)] == ids[:1]
+
+
+def test_runs_are_listed_before_sqlalchemy_could_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUARKCTL_STATE_DIR", str(tmp_path))
+    with database.connect() as connection:
+        add(connection, record(1, a=("passed", 4.0)))
+    code = (
+        "import sys; from quarkctl.cli.main import run; run(['rig', 'history', '--firmware', '1.1.0']); "
+        "sys.exit('sqlalchemy' in sys.modules or 'urllib.request' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "r0001" in done.stdout, done.stderr
 
 
 def test_trends_are_mean_spread_and_cpk_of_each_station(history: Connection) -> None:
@@ -167,7 +181,7 @@ def test_records_wait_until_they_can_be_delivered_and_then_come_once(url: str, t
     assert deliver(url).delivered == 2
     assert deliver(url).delivered == 0
     with database.connect(url) as connection:
-        assert [r["id"] for r in query.runs(connection, Filter())] == ["r0002", "r0001"]
+        assert [r["id"] for r in listing.runs(database.asked(connection), Filter())] == ["r0002", "r0001"]
 
 
 def test_a_damaged_record_is_set_aside_and_holds_up_nobody(url: str) -> None:

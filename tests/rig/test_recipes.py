@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -24,13 +25,13 @@ def test_the_commands_of_a_recipe_leave_what_it_collects(name: str, three: Termi
     if name.endswith(".yml"):
         assert isinstance(yaml.safe_load(text), dict)
     (quarkctl.folder / "nightly.toml").write_text('[[step]]\ndo = "flash"\nwhat = "new.bin"\n')
-    commands = re.findall(r"quarkctl (rig (?:run|artifacts) [^'\"\n]+)", text)
-    assert len(commands) == 2
-    for command in commands:
-        done = quarkctl(*shlex.split(command))
-        assert done.code == 0, f"{command}: {done.err}"
+    (command,) = re.findall(r"quarkctl (rig (?:run|artifacts) [^'\"\n]+)", text)
+    done = quarkctl(*shlex.split(command))
+    assert done.code == 0, done.err
     assert ET.parse(quarkctl.folder / "junit.xml").getroot().get("tests") == "3"
-    assert (quarkctl.folder / "rig-run" / "run.json").exists()
+    assert json.loads((quarkctl.folder / "rig-run" / "run.json").read_text())["verdict"] == "passed"
+    again = quarkctl(*shlex.split(command))  # and no station was touched
+    assert again.code == 6 and "rig-run exists already" in again.err and three.devices[0].restarts == 1
 
 
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:

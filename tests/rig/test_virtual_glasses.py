@@ -12,6 +12,7 @@ from quarkctl.build import rtos
 from quarkctl.cli.choose import choose
 from quarkctl.telemetry.store import Recording
 from tests.conftest import Glasses, Quarkctl
+from tests.telemetry.test_live import agent, uart
 
 pytestmark = pytest.mark.qemu
 
@@ -56,6 +57,24 @@ def test_a_station_by_serial_number_means_the_chip_that_the_step_is_about(
         assert found == {"": pair.device, "smp": pair.device, "fastboot": f"{pair.device}/ar1"}, word
     checks = {c["name"]: c for c in quarkctl("rig", "doctor", "--json").json["checks"]}
     assert checks["a"]["ok"], checks["a"]
+
+
+def test_both_lines_of_glasses_are_judged_and_the_builds_of_both_chips_named(
+    glasses: Callable[..., Glasses], quarkctl: Quarkctl
+) -> None:
+    with uart() as (end, port):
+        ar1 = agent(end)
+        (quarkctl.folder / "rig.toml").write_text(
+            f'[station.a]\nsim = "{glasses(name="rig-two").name}"\nalso = ["{port}"]\n'
+        )
+        done = quarkctl("rig", "diag", "battery", "--all", "--seconds", "3", "--json")
+        ar1.communicate(timeout=30)
+    (step,) = done.json["stations"][0]["steps"]
+    assert step["facts"]["ar1"] == "1.2.3" and step["facts"]["ar1_build_id"] != "not reported", done.out
+    recording = Recording(Path(done.json["folder"]) / step["artifacts"][0]["path"])
+    assert recording.lines == ["sim:rig-two", port]
+    (kept,) = quarkctl("rig", "history", "last", "--json").json["stations"]
+    assert kept["firmware"] == f"{step['facts']['rtos_build_id']}+{step['facts']['ar1_build_id']}"
 
 
 def test_two_names_for_one_device_are_noticed(glasses: Callable[..., Glasses], quarkctl: Quarkctl) -> None:

@@ -1,23 +1,22 @@
-"""Every kind of image: its content as segments, and what protects it."""
+"""Every kind of image: what its content depends on, and the content as segments."""
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from uuid import uuid5
 
 from quarkctl.build.ar1 import agent, filesystem, manifest
 from quarkctl.build.ar1.compress import compress
-from quarkctl.build.ar1.inputs import LARGE_BYTES, Inputs
+from quarkctl.build.ar1.inputs import Inputs
 from quarkctl.build.ar1.kernel import Kernel
 from quarkctl.build.ar1.spec import NAMESPACE, Fragment, Image, Protection, Ramdisk, Spec
 from quarkctl.errors import InputWrong
 from quarkctl.files import File
-from quarkctl.formats import avb, bootimg, cpio, dtbo, verity
-from quarkctl.formats.record import rounded
-from quarkctl.formats.segments import Joined, Segment, Span, Zeros, digest, size, whole
+from quarkctl.formats import bootimg, cpio, dtbo
+from quarkctl.formats.segments import Segment, whole
 
 #: A kernel or device tree is read whole; larger ones are a mistake.
 PART_BYTES_MAX = 512 << 20
@@ -80,12 +79,13 @@ def content_id(image: Image, s: Sources, inputs: Inputs) -> list[str]:
         if image.manifest:
             inputs.file(image.manifest)
     if image.file:
-        p = image.protection
-        if p and p.footer == "hashtree" and image.file.stat().st_size >= LARGE_BYTES:
-            out.append(inputs.large(image.file, p.salt, p.hash_algorithm))
-        else:
-            out.append(inputs.file(image.file))
+        out.append(inputs.image(image.file, read_as(image.protection)))
     return out
+
+
+def read_as(p: Protection | None) -> str:
+    """How an image names its content once it has been read: by what protects it, or SHA-256 of all of it."""
+    return f"{p.footer}:{p.hash_algorithm}:{p.salt.hex()}:" if p else "sha256:"
 
 
 def _ramdisk_id(r: Ramdisk, s: Sources, inputs: Inputs) -> list[str]:
@@ -194,81 +194,3 @@ CONTENTS: dict[str, Callable[[Image, Sources], list[Segment]]] = {
     "boot": boot, "vendor_boot": vendor_boot, "dtbo": device_trees,
     "raw": lambda image, _: [whole(File(image.file))] if image.file else [],
 }  # fmt: skip
-
-
-# --- protection
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A content with what binds it. ``tail`` follows the content at once: padding, tree and codes."""
-
-    descriptor: avb.Hash | avb.Hashtree
-    tail: tuple[Segment, ...]
-    size_bytes: int
-    partition_bytes: int
-
-
-def bind(
-    segments: Sequence[Segment],
-    p: Protection,
-    told: Callable[[int], None] | None = None,
-    seen: verity.Seen | None = None,
-    run: verity.Run = verity.here,
-) -> Bound:
-    """Hash, or hash tree and codes, of a content; ``seen`` and ``run`` are those of `verity.tree`.
-
-    Raises InputWrong when it does not fit its partition.
-    """
-    length = size(segments)
-    if p.footer == "hash":
-        check_fit(p, length, 0, 0)
-        found = avb.Hash(p.partition, length, digest(segments, p.hash_algorithm, p.salt), p.salt, p.hash_algorithm)
-        return Bound(found, (), length, p.partition_bytes)
-    padding = -length % verity.BLOCK_BYTES
-    padded: list[Segment] = [*segments, *([bytes(padding)] if padding else [])]
-    length += padding
-    tree_bytes = verity.tree_bytes(length, p.hash_algorithm)
-    fec_bytes = verity.fec_bytes(length + tree_bytes, p.fec_roots) if p.fec_roots else 0
-    check_fit(p, length, tree_bytes, fec_bytes)
-    data = padded[0].source if len(padded) == 1 and isinstance(padded[0], Span) and padded[0].size == len(
-        padded[0].source
-    ) else Joined(padded)  # fmt: skip
-    if p.fec_roots:
-        made = verity.protect(data, p.salt, p.fec_roots, p.hash_algorithm, told, seen, run)
-        tree, fec = made.tree, made.fec
-    else:
-        tree, fec = verity.tree(data, p.salt, p.hash_algorithm, told, seen, run), b""
-    descriptor = avb.Hashtree(
-        p.partition, length, length, len(tree.levels), tree.root, p.salt, p.hash_algorithm, p.fec_roots,
-        length + len(tree.levels) if fec else 0, len(fec),
-    )  # fmt: skip
-    tail = (*([bytes(padding)] if padding else []), tree.levels, fec)
-    end = length + len(tree.levels) + len(fec)
-    partition = p.partition_bytes or rounded(end, 4096) + avb.VBMETA_BYTES_MAX + avb.BLOCK_BYTES
-    return Bound(descriptor, tuple(t for t in tail if len(t)), end, partition)
-
-
-def check_fit(p: Protection, length: int, tree_bytes: int, fec_bytes: int) -> None:
-    """The linter's avb-size. Raises InputWrong with every part of the sum."""
-    total = rounded(length, 4096) + tree_bytes + fec_bytes + avb.VBMETA_BYTES_MAX + avb.BLOCK_BYTES
-    if p.partition_bytes and total > p.partition_bytes:
-        parts = f"image {length}" + (f" + tree {tree_bytes} + codes {fec_bytes}" if tree_bytes else "")
-        raise InputWrong(
-            f"avb-size: {p.partition}: {parts} + vbmeta {avb.VBMETA_BYTES_MAX} + footer {avb.BLOCK_BYTES} is {total} bytes, "
-            f"the partition has {p.partition_bytes}",
-            hint=f'partition_size = "{-(-total // (1 << 20))} MiB" or a smaller image',
-        )
-
-
-def footed(bound: Bound, content_bytes: int, vbmeta: bytes) -> list[Segment]:
-    """What follows content and tail: vbmeta structure at the next block, zeros, and the footer in the last block."""
-    at = rounded(bound.size_bytes, avb.BLOCK_BYTES)
-    if len(vbmeta) > avb.VBMETA_BYTES_MAX:
-        raise InputWrong(
-            f"avb-size: the vbmeta structure has {len(vbmeta)} bytes, there is room for {avb.VBMETA_BYTES_MAX}"
-        )
-    footer = avb.build_footer(avb.Footer(content_bytes, at, len(vbmeta)))
-    gap = bound.partition_bytes - at - len(vbmeta) - len(footer)
-    out: list[Segment] = [Zeros(at - bound.size_bytes), vbmeta, Zeros(gap), footer]
-    return [s for s in out if len(s)]

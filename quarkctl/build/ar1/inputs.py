@@ -13,19 +13,13 @@ from quarkctl.build.ar1.manifest import Owned
 from quarkctl.build.ar1.untouched import Signature, folder_signature, signature
 from quarkctl.errors import InputWrong
 from quarkctl.files import File
-from quarkctl.formats import verity
-from quarkctl.formats.segments import Joined, whole
-
-#: Images from this size on are not hashed before they are built: their hash tree names them.
-LARGE_BYTES = 64 << 20
 
 
 class Inputs:
     """Content ids of files, kept between builds with the signatures of the files."""
 
-    def __init__(self, known: dict[str, tuple[Signature, str]], run: verity.Run) -> None:
+    def __init__(self, known: dict[str, tuple[Signature, str]]) -> None:
         self._known = known
-        self._run = run
         self.used: dict[str, tuple[Signature, str]] = {}
         self.folders: dict[str, str] = {}
 
@@ -46,33 +40,28 @@ class Inputs:
         return out
 
     def _has(self, key: str, sig: Signature) -> bool:
-        return key in self._known and self._known[key][0] == sig and not self._known[key][1].startswith("tree:")
+        return key in self._known and self._known[key][0] == sig and ":" not in self._known[key][1]
 
-    def large(self, path: Path, salt: bytes, algorithm: str) -> str:
-        """Id of a large image by its hash tree; empty when it was never built, since building will name it."""
+    def image(self, path: Path, read_as: str) -> str:
+        """Id of an image that is read only to be built, as `learn` got it; empty when it looks changed or new."""
         key, sig = str(path.absolute()), signature(path)
-        old = self._known.get(key)
-        prefix = f"tree:{algorithm}:{salt.hex()}:"
-        if old is None or not old[1].startswith(prefix):
-            return ""
-        if old[0] != sig:
-            with File(path) as data:
-                padding = bytes(-len(data) % verity.BLOCK_BYTES)
-                made = verity.tree(Joined([whole(data), padding]), salt, algorithm, run=self._run)
-            found = prefix + made.root.hex()
-            if found != old[1]:
-                return ""
-            self._known[key] = (sig, found)
-        self.used[key] = self._known[key]
-        return self._known[key][1]
+        for known in (self.used, self._known):
+            old, ids = known.get(key, (None, ""))
+            found = next((i for i in ids.split() if old == sig and i.startswith(read_as)), "")
+            if found:
+                self._use(key, sig, found)
+                return found
+        return ""
 
-    def learn(self, path: Path, sig: Signature, salt: bytes, algorithm: str, root: bytes) -> str:
-        """Remember what building a large image told of it. Raises InputWrong when it changed meanwhile."""
+    def learn(self, path: Path, sig: Signature, name: str) -> None:
+        """Remember what building an image told of its file. Raises InputWrong when it changed meanwhile."""
         if signature(path) != sig:
             raise InputWrong(f"{path} was changed while it was read", hint="build again")
-        key = str(path.absolute())
-        self._known[key] = self.used[key] = (sig, f"tree:{algorithm}:{salt.hex()}:{root.hex()}")
-        return self._known[key][1]
+        self._use(str(path.absolute()), sig, name)
+
+    def _use(self, key: str, sig: Signature, name: str) -> None:
+        old, ids = self.used.get(key, (sig, ""))
+        self.used[key] = (sig, " ".join(sorted({name, *(ids.split() if old == sig else ())})))
 
     def folder(self, folder: Path, files: list[Owned]) -> str:
         """One digest over names, modes, owners and contents of what goes into an image."""

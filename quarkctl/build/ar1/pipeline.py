@@ -5,26 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from quarkctl import files
 from quarkctl.build import processors, sign
 from quarkctl.build.alone import only_one
-from quarkctl.build.ar1 import cache, images, kernel, lint, spec, stamp, storage, verify
+from quarkctl.build.ar1 import cache, images, kernel, lint, protect, spec, stamp, storage, verify
 from quarkctl.build.ar1.inputs import Inputs, sha256_of
 from quarkctl.build.ar1.request import Built, Request
 from quarkctl.build.ar1.spec import Image, Protection, Spec
 from quarkctl.build.ar1.storage import Written
-from quarkctl.build.ar1.untouched import intact, signature
+from quarkctl.build.ar1.untouched import Signature, intact, signature
 from quarkctl.errors import InputWrong
 from quarkctl.events import Event, Level, Progress
 from quarkctl.files import File
-from quarkctl.formats import avb, gpt, lp, sparse, toml_places
-from quarkctl.formats.segments import Joined, Segment, Span, size
+from quarkctl.formats import avb, gpt, lp, sparse, toml_places, verity
+from quarkctl.formats.record import Source
+from quarkctl.formats.segments import Joined, Segment, Span, size, whole
 
 _DIGEST_BYTES_MAX = 64 << 20
 _DEVELOPMENT = "development"
@@ -42,6 +44,34 @@ class Made:
     @property
     def size_bytes(self) -> int:
         return size(self.segments)
+
+
+@dataclass
+class Begun:
+    """An image whose bytes are to be written: they can be read once, and then its content has a name.
+
+    ``ids``: of what it is made of, an empty text for its ``file``. ``made_file``: of a file system that a program made.
+    """
+
+    image: Image
+    ids: list[str]
+    owner: str
+    segments: list[Segment] = field(default_factory=list)
+    content_bytes: int = 0
+    protected: protect.Protected | None = None
+    hashed: Any = None
+    file_before: Signature | None = None
+    made_file: Path | None = None
+    also: Path | None = None
+
+    @property
+    def vbmeta(self) -> bytes:
+        return self.protected.vbmeta if self.protected else b""
+
+    def content_id(self) -> str:
+        """Of the file, after it was read."""
+        found = self.protected.root if self.protected else self.hashed.digest()
+        return images.read_as(self.image.protection) + found.hex()
 
 
 def build(request: Request, asked: dict[str, str], record: dict[str, Any], progress: Progress) -> Built:
@@ -69,7 +99,6 @@ class _Build:
                 for r in (*self.kept.builds.values(), record)
                 for k, v in r.get("cache", {}).get("inputs", {}).items()
             },
-            self.processors.map,
         )
         self.tool = stamp.tool_id()
         self.work = request.out / cache.WORK
@@ -80,7 +109,12 @@ class _Build:
         self.fresh: list[str] = []
         self.sources: images.Sources
         self._open: list[File | files.Into] = []
-        self.members = {m.image for i in self.spec.images.values() for m in i.members if m.image}
+        members = [m.image for i in self.spec.images.values() for m in i.members if m.image]
+        self.members = set(members)
+        #: Those that are written right into their super image.
+        self.inside = {m for m in members if members.count(m) == 1}
+        self.begun: dict[str, Begun] = {}
+        self.digests: dict[str, str | None] = {}
 
     def run(self) -> Built:
         try:
@@ -202,21 +236,71 @@ class _Build:
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def image(self, image: Image) -> None:
+        """Build an image, or find it. What only super holds is begun here and written there."""
         ids = images.content_id(image, self.sources, self.inputs)
         p = image.protection
         owner = self.signer(p.key).public_key.id.hex() if p and p.key else ""
         if all(ids) and self.reuse(image, self.key(image, ids, owner)):
             return
         self.tell(image.name, Level.START, image.kind)
-        before = signature(image.file) if image.file else None
-        make = self._filesystem if image.kind in ("ext4", "erofs") else self._content
-        made = make(image)
-        if not all(ids) and image.file and p and before is not None:
-            root = made[1].descriptor
-            if isinstance(root, avb.Hashtree):
-                ids = [self.inputs.learn(image.file, before, p.salt, p.hash_algorithm, root.root_digest)]
-        self.keep(image, self.key(image, ids, owner), made[0], made[2], made[3])
+        begun = Begun(image, ids, owner)
+        with self._named(image):
+            self._begin(begun)
+        if image.name in self.inside:
+            self.begun[image.name] = begun
+            self.made[image.name] = Made("", tuple(begun.segments), b"", begun.content_bytes)
+            return
+        target = self.stage(self.place(image.name))
+        if begun.made_file and not image.sparse:
+            if begun.protected:
+                begun.protected.finish(begun.made_file)
+            begun.made_file.replace(target)
+            where = [target]
+        else:
+            where = self._write(image, target, begun.segments)
+            if begun.made_file:
+                begun.made_file.unlink()
+        key = self._named_key(begun)
+        if found := self.find(image, key):
+            for path in where:  # it only looked changed
+                path.unlink()
+            self.take(image, *found)
+        else:
+            self.keep(image, key, where, [whole_of(self.open(w)) for w in where], begun.vbmeta, begun.content_bytes)
         self.tell(image.name, Level.DONE, f"{self.made[image.name].size_bytes} bytes")
+
+    def _begin(self, begun: Begun) -> None:
+        """Content and what is to protect it. Raises InputWrong when it does not fit."""
+        image, p = begun.image, begun.image.protection
+        begun.file_before = signature(image.file) if image.file else None
+        if image.kind in ("ext4", "erofs"):
+            begun.made_file = self.work / f"{image.name}.img"
+            images.make_filesystem(image, self.sources, begun.made_file)
+            content: list[Segment] = [whole_of(self.open(begun.made_file))]
+        else:
+            content = images.CONTENTS[image.kind](image, self.sources)
+            self._open += [s.source for s in content if isinstance(s, Span) and isinstance(s.source, File)]
+        begun.content_bytes = size(content)
+        if image.name in self.inside and image.output:
+            begun.also = self.stage(self.place(image.name))
+        told = self.told(image.name, begun.content_bytes)
+        if p:
+            begun.protected = protect.Protected(
+                content, p, lambda d: self._own_vbmeta(image.name, p, d), self.processors.map, told, begun.also
+            )
+            begun.segments = begun.protected.segments()
+        else:
+            begun.hashed = hashlib.sha256() if image.file else None
+            hear = begun.hashed.update if begun.hashed else None
+            begun.segments = [whole(protect.Content(content, hear, told, begun.also))]
+
+    def _named_key(self, begun: Begun) -> str:
+        """The key of an image that was read."""
+        ids = begun.ids
+        if begun.image.file and begun.file_before:
+            ids = [begun.content_id()]
+            self.inputs.learn(begun.image.file, begun.file_before, ids[0])
+        return self.key(begun.image, ids, begun.owner)
 
     @contextmanager
     def _named(self, image: Image) -> Iterator[None]:
@@ -224,68 +308,11 @@ class _Build:
         try:
             yield
         except InputWrong as error:
+            if error.message.startswith("avb-size"):
+                raise
             line, column = toml_places.place(self.spec.text, ("image", image.name))
             where = f"{self.spec.file}:{line}:{column}: image.{image.name}"
             raise InputWrong(f"{where}: {error.message}", error.hint) from error
-
-    def _content(self, image: Image) -> tuple[list[Path], Any, bytes, int]:
-        """Build from segments. Returns the files that hold the image, and more."""
-        with self._named(image):
-            segments = images.CONTENTS[image.kind](image, self.sources)
-        self._open += [s.source for s in segments if isinstance(s, Span) and isinstance(s.source, File)]
-        length = size(segments)
-        # Of a file that only super wants just the tail is written.
-        stays = image.file if image.name in self.members and not image.output else None
-        target = self.stage(self.place(image.name))
-        if image.protection and image.protection.footer == "hashtree" and not stays and not image.sparse:
-            made = self._copied(image, image.protection, segments, target)
-            return [target], *made, length
-        bound, vbmeta, rest = None, b"", []
-        if image.protection:
-            bound = self.bind(image, image.protection, segments)
-            vbmeta = self._own_vbmeta(image.name, image.protection, bound.descriptor)
-            rest = [*bound.tail, *images.footed(bound, length, vbmeta)]
-        if stays:
-            tail = target.with_suffix(".tail")
-            files.write(tail, rest)
-            return [stays, tail], bound, vbmeta, length
-        return self._write(image, target, [*segments, *rest]), bound, vbmeta, length
-
-    def _copied(self, image: Image, p: Protection, segments: list[Segment], target: Path) -> tuple[images.Bound, bytes]:
-        """Protect a content and write it on the way, so that it is read once; zeros stay holes."""
-        length = size(segments)
-        with target.open("xb", buffering=0) as file:
-            into = files.Into(target)
-            self._open.append(into)
-            bound = self.bind(image, p, segments, into)
-            vbmeta = self._own_vbmeta(image.name, p, bound.descriptor)
-            end = files.append(file.fileno(), length, [*bound.tail, *images.footed(bound, length, vbmeta)])
-            file.truncate(end)
-        return bound, vbmeta
-
-    def _filesystem(self, image: Image) -> tuple[list[Path], Any, bytes, int]:
-        raw, target = self.work / f"{image.name}.img", self.stage(self.place(image.name))
-        with self._named(image):
-            images.make_filesystem(image, self.sources, raw)
-        content = self.open(raw)
-        length, bound, vbmeta = len(content), None, b""
-        if image.protection:
-            bound = self.bind(image, image.protection, [Span(content, 0, length)])
-            vbmeta = self._own_vbmeta(image.name, image.protection, bound.descriptor)
-            with raw.open("r+b") as file:
-                end = files.append(file.fileno(), length, [*bound.tail, *images.footed(bound, length, vbmeta)])
-                file.truncate(end)
-        if image.sparse:
-            made = self._write(image, target, [whole_of(self.open(raw))])
-            raw.unlink()
-            return made, bound, vbmeta, length
-        raw.replace(target)
-        return [target], bound, vbmeta, length
-
-    def bind(
-        self, image: Image, p: Protection, segments: Sequence[Segment], seen: files.Into | None = None
-    ) -> images.Bound:
-        return images.bind(segments, p, self.told(image.name, size(segments)), seen, self.processors.map)
 
     def _own_vbmeta(self, name: str, p: Protection, descriptor: avb.Hash | avb.Hashtree) -> bytes:
         properties = [avb.Property(k, v.encode()) for k, v in p.properties.items()]
@@ -297,7 +324,7 @@ class _Build:
     def _write(self, image: Image, target: Path, segments: list[Segment]) -> list[Path]:
         """Write an image as its specification wants it. Returns the files."""
         if not image.sparse:
-            files.write(target, segments)
+            protect.write(target, segments)
             return [target]
         source = Joined(segments)
         if len(source) % sparse.BLOCK_BYTES:
@@ -307,46 +334,55 @@ class _Build:
         if not image.piece_bytes:
             files.write_at(target, sparse.stream(source))
             return [target]
-        pieces = sparse.split(sparse.scan(source), image.piece_bytes)
-        where = [target.with_name(f"{target.name}.{n}") for n in range(len(pieces))]
-        for path, piece in zip(where, pieces, strict=True):
-            files.write(path, sparse.build(piece))
+        where = []
+        for n, parts in groupby(sparse.stream_pieces(source, image.piece_bytes), lambda part: part[0]):
+            where.append(target.with_name(f"{target.name}.{n}"))
+            files.write_at(where[-1], ((at, data) for _, at, data in parts))
         return where
 
-    def reuse(self, image: Image, key: str) -> bool:
-        """Take an image of an earlier build, when it is the same and nobody touched its files."""
+    def find(self, image: Image, key: str) -> tuple[str, dict[str, Any]] | None:
+        """The same image of an earlier build, when nobody touched its files: its folder, and its steps there."""
         for folder, steps in self.old:
-            old = steps.get(image.name)
-            if old and old["key"] == key and all(intact(Path(folder, f), sig) for f, sig in old["files"]):
-                break
-        else:
-            return False
-        where = [Path(folder, f) for f, _ in old["files"]]
-        if folder != str(self.request.out):
-            for f, _ in old["files"]:
-                if not Path(f).is_absolute():
-                    cache.link(str(Path(folder, f)), str(self.stage(f)))
-        segments = tuple(whole_of(self.open(p)) for p in where)
-        self.made[image.name] = Made(key, segments, bytes.fromhex(old["vbmeta"]), old["content_bytes"])
-        self.steps[image.name] = old
-        return True
+            if _has(folder, steps, image.name, key):
+                return folder, steps
+        return None
 
-    def keep(self, image: Image, key: str, where: list[Path], vbmeta: bytes, content_bytes: int) -> None:
-        segments = tuple(whole_of(self.open(path)) for path in where)
-        self.made[image.name] = Made(key, segments, vbmeta, content_bytes)
-        names = [str(p.relative_to(self.staged)) if p.is_relative_to(self.staged) else str(p.absolute()) for p in where]
-        self.steps[image.name] = {
-            "key": key, "vbmeta": vbmeta.hex(), "content_bytes": content_bytes,
-            "files": [[name, signature(path)] for name, path in zip(names, where, strict=True)],
-        }  # fmt: skip
+    def reuse(self, image: Image, key: str) -> bool:
+        if found := self.find(image, key):
+            self.take(image, *found)
+        return bool(found)
+
+    def take(self, image: Image, folder: str, steps: dict[str, Any]) -> None:
+        """Take an image of an earlier build. What lies in its super image stays there until that is built or taken."""
+        old = steps[image.name]
+        where = [Path(folder, f) for f, _ in old["files"]]
+        segments: tuple[Segment, ...]
+        if "span" in old:
+            offset, length = old["span"]
+            held = _Later(lambda: _super_content(old, [self.open(p) for p in where]), offset + length)
+            segments = (Span(held, offset, length),)
+        else:
+            for (f, _), path in zip(old["files"], where, strict=True):
+                if folder != str(self.request.out) and not (self.staged / f).exists():
+                    cache.link(str(path), str(self.stage(f)))
+            segments = tuple(whole_of(self.open(p)) for p in where)
+            self.steps[image.name] = old
+        self.made[image.name] = Made(old["key"], segments, bytes.fromhex(old["vbmeta"]), old["content_bytes"])
+
+    def keep(
+        self, image: Image, key: str, where: list[Path], segments: list[Span], vbmeta: bytes, content_bytes: int
+    ) -> None:
+        """Remember an image that was written."""
+        self.made[image.name] = Made(key, tuple(segments), vbmeta, content_bytes)
+        self.steps[image.name] = _step(self.staged, self.made[image.name], where)
         self.fresh.append(image.name)
 
     # --- super
 
     def super(self, image: Image) -> None:
-        parts = [self.made[m.image].key for m in image.members if m.image]
-        key = self.key(image, parts)
-        if self.reuse(image, key):
+        """Build a super image, and with it what lies only in it: each of its bytes is written once."""
+        begun = [self.begun[m.image] for m in image.members if m.image in self.begun]
+        if not begun and self._take_super(image, self._super_key(image)):
             return
         self.tell(image.name, Level.START, "super")
         slots = ("_a", "_b") if image.slot_count > 1 else ("",)
@@ -364,9 +400,53 @@ class _Build:
             segments = lp.build([metadata] * image.slot_count, contents)
         except InputWrong as error:
             raise InputWrong(f"super-fit: {error.message.removeprefix('super: ')}", error.hint) from error
-        target = self.stage(self.place(image.name))
-        self.keep(image, key, self._write(image, target, segments), b"", size(segments))
+        where = self._write(image, self.stage(self.place(image.name)), segments)
+        for b in begun:
+            self.made[b.image.name] = replace(self.made[b.image.name], key=self._named_key(b), vbmeta=b.vbmeta)
+            if b.made_file:
+                b.made_file.unlink()
+            self.tell(b.image.name, Level.DONE, f"{self.made[b.image.name].size_bytes} bytes")
+        key = self._super_key(image)
+        written = [p for p in [*where, *(b.also for b in begun)] if p]
+        if begun and self._take_super(image, key, written):
+            return
+        self.keep(image, key, where, [whole_of(self.open(w)) for w in where], b"", size(segments))
+        places = {p.name: p.extents[0].start * lp.SECTOR_BYTES for p in metadata.partitions if p.extents}
+        for m in image.members:
+            if m.image in self.inside and m.image not in self.steps:
+                self._keep_inside(m.image, image, where, places[m.name + slots[0]])
         self.tell(image.name, Level.DONE, f"{self.made[image.name].size_bytes} bytes")
+
+    def _super_key(self, image: Image) -> str:
+        return self.key(image, [self.made[m.image].key for m in image.members if m.image])
+
+    def _take_super(self, image: Image, key: str, written: list[Path] | None = None) -> bool:
+        """Take the super image of an earlier build, and what lies only in it; ``written`` is not needed then."""
+        found = self.find(image, key)
+        # Those that were taken with files of their own stay: links to these have been made, which changes their times.
+        inside = [m.image for m in image.members if m.image in self.inside and m.image not in self.steps]
+        if not found or not all(_has(*found, name, self.made[name].key) for name in inside):
+            return False
+        for path in written or ():
+            path.unlink()
+        for name in inside:
+            self.take(self.spec.images[name], *found)
+            self.steps[name] = found[1][name]
+        self.take(image, *found)
+        return True
+
+    def _keep_inside(self, name: str, holder: Image, where: list[Path], at: int) -> None:
+        """Remember an image that was written into a super image; the file of its own, where it has one, is as good."""
+        image, made = self.spec.images[name], self.made[name]
+        begun = self.begun.get(name)
+        if begun and begun.also:
+            self.keep(image, made.key, [begun.also], [whole_of(self.open(begun.also))], made.vbmeta, made.content_bytes)
+            return
+        self.steps[name] = {
+            **_step(self.staged, made, where), "span": [at, made.size_bytes], "sparse": holder.sparse,
+        }  # fmt: skip
+        if begun:
+            self.fresh.append(name)
 
     # --- vbmeta
 
@@ -423,6 +503,7 @@ class _Build:
 
     def stage_small(self, name: str, data: bytes) -> None:
         """Stage an output unless the very same file is there already."""
+        self.digests[name] = hashlib.sha256(data).hexdigest()
         target = self.request.out / name
         if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
             return
@@ -434,7 +515,7 @@ class _Build:
         out = {}
         for name, made in self.made.items():
             image = self.spec.images[name]
-            if image.output or name not in self.members:
+            if image.output:
                 plain = image.sparse and not made.vbmeta
                 length = made.content_bytes if plain else self._expanded_bytes(name)
                 out[name] = Written(tuple(self.outputs(name)), length, image.sparse)
@@ -472,12 +553,8 @@ class _Build:
         for image in self.spec.images.values():
             if image.kind == "super":
                 self._verify_super(image, keys, bound, changed=image.name in fresh)
-            elif image.protection and image.name not in self.members and image.name in fresh:
-                with self._reader(image) as source:
-                    told = self.told("verify", len(source))
-                    bound[image.name] = verify.partition(
-                        image.name, source, self._modulus(image, keys), told, self.processors.map
-                    )
+            elif image.protection and image.output and image.name in fresh:
+                bound[image.name] = self._verify_partition(image, self._read_back(image), keys)
         for image in self.spec.images.values():
             if image.kind == "vbmeta":
                 data = self.now(f"{image.name}.img").read_bytes()
@@ -494,32 +571,37 @@ class _Build:
         p = image.protection
         return int(keys[p.key].native.public_numbers().n) if p and p.key else None
 
-    @contextmanager
-    def _reader(self, image: Image) -> Iterator[Any]:
-        paths = [self.now(f) for f in self.outputs(image.name)]
-        source = verify.Expanded(image.name, paths) if image.sparse else File(paths[0])
-        try:
-            yield source
-        finally:
-            source.close()
+    def _read_back(self, image: Image) -> Source:
+        """An image that was written: what is small is read once and for all, and gets its digest."""
+        read: list[Source] = []
+        for place in self.outputs(image.name):
+            path = self.now(place)
+            if path.stat().st_size > _DIGEST_BYTES_MAX:
+                read.append(self.open(path))
+            else:
+                data = path.read_bytes()
+                self.digests[place] = hashlib.sha256(data).hexdigest()
+                read.append(data)
+        return verify.Expanded(image.name, read) if image.sparse else read[0]
+
+    def _verify_partition(self, image: Image, source: Source, keys: Mapping[str, Any]) -> bytes:
+        told = self.told("verify", len(source))
+        # what is in memory is small: sending it to others would take longer than reading it here
+        run = self.processors.map if len(source) > _DIGEST_BYTES_MAX else verity.here
+        return verify.partition(image.name, source, self._modulus(image, keys), told, run)
 
     def _verify_super(self, image: Image, keys: Mapping[str, Any], bound: dict[str, bytes], *, changed: bool) -> None:
         if not changed:
             return
         suffix = "_a" if image.slot_count > 1 else ""
-        with self._reader(image) as source:
-            wanted = {m.name + suffix: (self.made[m.image].size_bytes, None) for m in image.members if m.image}
-            places = verify.super_image(image.name, source, dict(wanted))
-            for m in image.members:
-                if not m.image:
-                    continue
+        source = self._read_back(image)
+        wanted = {m.name + suffix: (self.made[m.image].size_bytes, None) for m in image.members if m.image}
+        places = verify.super_image(image.name, source, dict(wanted))
+        for m in image.members:
+            if m.image and self.spec.images[m.image].protection:
                 offset, _ = places[m.name + suffix]
                 part = Joined([Span(source, offset, self.made[m.image].size_bytes)])
-                if self.spec.images[m.image].protection:
-                    told = self.told("verify", len(part))
-                    bound[m.image] = verify.partition(
-                        m.image, part, self._modulus(self.spec.images[m.image], keys), told, self.processors.map
-                    )
+                bound[m.image] = self._verify_partition(self.spec.images[m.image], part, keys)
 
     def _verify_included(
         self, image: Image, found: list[tuple[int, bytes]], bound: Mapping[str, bytes], keys: Mapping[str, Any]
@@ -538,17 +620,21 @@ class _Build:
     def publish(self) -> Built:
         """Move everything staged into its place, then write the record: without it nothing counts as built."""
         out = self.request.out
-        published = [n for n, i in self.spec.images.items() if i.output or n not in self.members]
+        published = [n for n, i in self.spec.images.items() if i.output]
         names = [f for n in published for f in self.outputs(n)]
         names += [f"{kind}{lun.number}{end}" for lun in self.spec.luns for kind, end in
                   (("gpt_main", ".bin"), ("gpt_backup", ".bin"), ("rawprogram", ".xml"), ("patch", ".xml"))]  # fmt: skip
+        for step in self.steps.values():
+            step["sha256"] = {f: self.digests[f] if f in self.digests else step.get("sha256", {}).get(f) or
+                              _digest(self.now(f)) for f, _ in step["files"]}  # fmt: skip
+            self.digests |= step["sha256"]
         where = {n: self.now(n) for n in names} | {
             f: self.now(f) for step in self.steps.values() for f, _ in step["files"]
         }
         record: dict[str, Any] = {
             "schema": stamp.SCHEMA, "product": self.spec.product, "version": self.spec.version,
             "development_key": self.development,
-            "files": {n: {"bytes": where[n].stat().st_size, "sha256": _digest(where[n])} for n in names},
+            "files": {n: {"bytes": where[n].stat().st_size, "sha256": self.digests[n]} for n in names},
             "partitions": self._partitions(),
             "signatures": [r.as_dict() for s in self.signers.values() for r in s.log],
             "kernel": self._kernel_told(), "kept": {},
@@ -587,8 +673,45 @@ class _Build:
         return out
 
 
+def _has(folder: str, steps: dict[str, Any], name: str, key: str) -> bool:
+    """Whether an earlier build has the same image, and nobody touched its files."""
+    old = steps.get(name)
+    return old is not None and old["key"] == key and all(intact(Path(folder, f), sig) for f, sig in old["files"])
+
+
+def _step(staged: Path, made: Made, where: list[Path]) -> dict[str, Any]:
+    """What the record tells of an image, so that another build can take it."""
+    return {
+        "key": made.key, "vbmeta": made.vbmeta.hex(), "content_bytes": made.content_bytes,
+        "files": [[str(path.relative_to(staged)), signature(path)] for path in where],
+    }  # fmt: skip
+
+
 def whole_of(file: File) -> Span:
     return Span(file, 0, len(file))
+
+
+class _Later:
+    """A source that is opened when it is read first."""
+
+    def __init__(self, opened: Callable[[], Source], size_bytes: int) -> None:
+        self._opened, self._size = opened, size_bytes
+        self._source: Source | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, at: slice, /) -> bytes | memoryview:
+        if self._source is None:
+            self._source = self._opened()
+        return self._source[at]
+
+
+def _super_content(step: dict[str, Any], opened: list[File]) -> Source:
+    """The bytes of the super image that a step's files hold."""
+    if step["sparse"]:
+        return sparse.Expanded(sparse.merged([sparse.parse(f) for f in opened]))
+    return opened[0]
 
 
 def _digest(path: Path) -> str | None:

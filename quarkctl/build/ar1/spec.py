@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ class Member:
 
 @dataclass(frozen=True)
 class Image:
-    """One image to build. Which fields are used depends on ``kind``. ``output``: a file of its own, also inside a super.
+    """One image to build. Which fields are used depends on ``kind``. ``output``: it gets a file of its own; what lies in a
+    super image only where that is asked for.
     ``piece_bytes``: sparse files have at most so many; 0 for one of any size."""
 
     name: str
@@ -192,7 +193,9 @@ def load(file: Path, *, version: str = "", key: str = "") -> Spec:
     libavb_minor = avb_table.integer("libavb_minor", 3, high=3)
     avb_table.done()
     keys = reader.keys(key)
-    images = {name: reader.image(name, t) for name, t in d.named("image")}
+    tables = d.named("image")
+    reader.find_members(tables)
+    images = {name: reader.image(name, t) for name, t in tables}
     sector_bytes, luns = reader.storage(images)
     last = d.table("last_release", {})
     last_release = {k: last.integer(k) for k in last.keys()}  # noqa: SIM118 - a Table is no dict
@@ -257,6 +260,13 @@ def _near(name: str, known: Mapping[str, object]) -> str:
 class _Reader:
     def __init__(self, d: Document, folder: Path, product: str, version: str) -> None:
         self.d, self.folder, self.product, self.version = d, folder, product, version
+        self.members: set[str] = set()
+
+    def find_members(self, images: Sequence[tuple[str, Table]]) -> None:
+        """The names of what is to lie in super images."""
+        for _, t in images:
+            if t.says("kind", "super"):
+                self.members |= {p.text("image", "") for p in t.tables("partition")}
 
     def guid(self, *what: object) -> UUID:
         return uuid5(NAMESPACE, "/".join(str(w) for w in (self.product, *what)))
@@ -296,7 +306,11 @@ class _Reader:
         fields: dict[str, Any] = _KINDS[kind](self, name, t)
         protection = self.protection(name, t) if "avb" in t and kind not in ("vbmeta", "super") else None
         sparse, piece_bytes = self._sparse(t, kind)
-        output = t.flag("output", True)
+        output = t.flag("output", name not in self.members)
+        if not output and name not in self.members:
+            raise t.wrong(
+                "output", "is for images that lie in a super image: this one lies nowhere else", "leave it out"
+            )
         t.done()
         return Image(name, kind, protection, sparse, output, piece_bytes, **fields)
 

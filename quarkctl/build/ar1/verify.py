@@ -11,7 +11,6 @@ import hashlib
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 from quarkctl.errors import VerificationFailed
 from quarkctl.files import File
@@ -338,25 +337,22 @@ def _super_tables(head: bytes, tables: bytes) -> dict[str, tuple[int, int]]:
 class Expanded:
     """A sparse image in one or more files as a source of what it expands to: walked once, read at will."""
 
-    def __init__(self, what: str, paths: Sequence[Path]) -> None:
-        self._files: list[File] = []
-        self._runs: list[tuple[int, int, File, int, bytes]] = []  # begin, end, file, offset in it, pattern
-        sizes = {self._walk(what, path) for path in paths}
+    def __init__(self, what: str, files: Sequence[Source]) -> None:
+        self._runs: list[tuple[int, int, Source, int, bytes]] = []  # begin, end, file, offset in it, pattern
+        sizes = {self._walk(what, file) for file in files}
         self._size = max(sizes)
         _need(len(sizes) == 1, what, "its pieces are of images of different sizes")
         self._runs.sort(key=lambda r: r[0])
         edges = [0, *(r[1] for r in self._runs)]
         _need([*(r[0] for r in self._runs), self._size] == edges, what, "chunks overlap or leave something open")
 
-    def _walk(self, what: str, path: Path) -> int:
-        file = File(path)
-        self._files.append(file)
-        head = file[0:28]
+    def _walk(self, what: str, file: Source) -> int:
+        head = bytes(file[0:28])
         _need(head[:4] == b"\x3a\xff\x26\xed", what, "no sparse image")
         block, total, count = _le(head, 12, 4), _le(head, 16, 4), _le(head, 20, 4)
         at, begin = 28, 0
         for _ in range(count):
-            chunk = file[at : at + 16]
+            chunk = bytes(file[at : at + 16])
             kind, blocks, length = _le(chunk, 0, 2), _le(chunk, 4, 4), _le(chunk, 8, 4)
             end = begin + blocks * block
             if kind != 0xCAC3:
@@ -381,11 +377,7 @@ class Expanded:
                     shift = (start - begin) % 4
                     out.append(((pattern * ((high - start) // 4 + 2))[shift:])[: high - start])
                 else:
-                    out.append(file[offset + start - begin : offset + high - begin])
+                    out.append(bytes(file[offset + start - begin : offset + high - begin]))
                 start = high
             n += 1
         return b"".join(out)
-
-    def close(self) -> None:
-        for file in self._files:
-            file.close()

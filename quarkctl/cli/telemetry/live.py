@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,8 +125,9 @@ def record(
     """
     from quarkctl import schemas
     from quarkctl.cli.choose import choose
-    from quarkctl.cli.host import Noting
+    from quarkctl.sim.control import host_waits
     from quarkctl.telemetry import live
+    from quarkctl.telemetry.host import Noting
     from quarkctl.telemetry.recorder import Recorder, Rotation
 
     openers = [choose(d) for d in (device, *(also or ()))]
@@ -138,7 +140,7 @@ def record(
             stack.callback(links[-1].close)
         stack.enter_context(until_signal(until))
         recorder = Recorder(file, schemas.telemetry(), [o.identity for o in openers], rotation)
-        watch, host = _Watch(recorder, len(links)), Noting(recorder, openers[0].identity)
+        watch, host = _Watch(recorder, len(links)), Noting(recorder, partial(host_waits, openers[0].identity))
         try:
             with show.Reporter(events, quiet=as_json, line_s=_LINE_S) as progress:
                 name, due = openers[0].identity, 0.0

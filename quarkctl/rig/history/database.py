@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quarkctl import state
 from quarkctl.errors import HostUnfit, InputWrong
+from quarkctl.rig.history.listing import Ask
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -48,12 +50,59 @@ def connect(given: str = "") -> Iterator[Connection]:
             yield connection
     except DBAPIError as error:
         words = str(error.orig).strip().splitlines()
-        raise HostUnfit(
-            f"history {engine.url.render_as_string(hide_password=True)} does not work: {words[0] if words else error}",
-            hint="records wait in the state folder until it does; QUARKCTL_HISTORY or [rig] history names another",
-        ) from error
+        raise _broken(engine.url.render_as_string(hide_password=True), words[0] if words else str(error)) from error
     finally:
         engine.dispose()
+
+
+@contextmanager
+def reading(given: str = "") -> Iterator[Ask]:
+    """For questions in plain SQL. Raises like `connect`.
+
+    A file of SQLite that is up to date is asked by itself: to import SQLAlchemy takes much longer than to answer.
+    """
+    file = _ready_file(url_of(given))
+    if file is None:
+        with connect(given) as connection:
+            yield asked(connection)
+        return
+    try:
+        with closing(sqlite3.connect(file, timeout=_CONNECT_TIMEOUT_S)) as plain:
+            plain.row_factory = sqlite3.Row
+            yield lambda sql, values: [dict(row) for row in plain.execute(sql, values)]
+    except sqlite3.Error as error:
+        raise _broken(f"sqlite:///{file}", str(error)) from error
+
+
+def asked(connection: Connection) -> Ask:
+    """The same of a connection."""
+    from sqlalchemy import text
+
+    def ask(sql: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [dict(row) for row in connection.execute(text(sql), values).mappings()]
+
+    return ask
+
+
+def _ready_file(url: str) -> Path | None:
+    """The file of SQLite behind a URL, if it is there and needs no migration."""
+    name = url.removeprefix("sqlite:///")
+    if name == url or set(name) & set("?%:") or not Path(name).is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(name, timeout=_CONNECT_TIMEOUT_S)) as plain:
+            return (
+                Path(name) if plain.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,) else None
+            )
+    except sqlite3.Error:
+        return None
+
+
+def _broken(shown: str, why: str) -> HostUnfit:
+    return HostUnfit(
+        f"history {shown} does not work: {why}",
+        hint="records wait in the state folder until it does; QUARKCTL_HISTORY or [rig] history names another",
+    )
 
 
 def _engine(url: str) -> Engine:

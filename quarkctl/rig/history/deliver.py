@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
 
 
+#: How the evidence says that a chip did not say (`quarkctl.diag.evidence`).
+_UNKNOWN = "not reported"
+
+
 @dataclass(frozen=True)
 class Delivery:
     """``waiting`` records could not be delivered, and ``why``."""
@@ -87,7 +91,7 @@ def _add_result(connection: Connection, record: Run, s: StationResult) -> None:
     facts: dict[str, Any] = {}
     for step in s.steps:
         facts |= {k: v for k, v in step.facts.items() if v}
-    digest = str(facts.get("digest", ""))[:128]
+    digest, version = _firmware(facts)
     if s.device:
         _keep(
             connection, t.device, "identity", s.device[:200],
@@ -95,7 +99,7 @@ def _add_result(connection: Connection, record: Run, s: StationResult) -> None:
             {"last_seen": started},
         )  # fmt: skip
     if digest:
-        body = {"board": s.board, "chip": str(facts.get("chip", "")), "version": str(facts.get("new_version", ""))}
+        body = {"board": s.board, "chip": str(facts.get("chip", "")), "version": version}
         _keep(connection, t.firmware, "digest", digest, body, {})
     result_id = _insert(connection, t.result, {
         "run_id": record.id, "station": s.station, "device": s.device[:200], "board": s.board, "firmware": digest,
@@ -128,6 +132,22 @@ def _add_result(connection: Connection, record: Run, s: StationResult) -> None:
         for table, bodies in rows.items():
             if bodies:
                 connection.execute(insert(table), [_clean({"step_id": step_id, **b}) for b in bodies])
+
+
+def _firmware(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """What was flashed: its digest and version. Where nothing was: the builds that the glasses say they run."""
+    if facts.get("digest"):
+        return str(facts["digest"])[:128], str(facts.get("new_version", ""))
+    told = {
+        n: (facts[n], facts.get(f"{n}_build_id", _UNKNOWN))
+        for n in ("rtos", "ar1")
+        if facts.get(n, _UNKNOWN) != _UNKNOWN
+    }
+    builds = "+".join(str(build) for _, build in told.values() if build != _UNKNOWN)
+    versions = [str(v) for v, _ in told.values()]
+    return builds[:128], ", ".join(f"{n} {v}" for n, v in zip(told, versions, strict=True)) if len(
+        told
+    ) > 1 else "".join(versions)
 
 
 def _insert(connection: Connection, table: Table, body: Mapping[str, Any]) -> int:

@@ -1,16 +1,16 @@
-"""Questions to history. All are bounded; times are seconds since 1970."""
+"""Questions to history besides the list of runs (`listing`). All are bounded; times are seconds since 1970."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
 from quarkctl.rig.history import tables as t
+from quarkctl.rig.history.listing import Filter
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
@@ -18,53 +18,25 @@ if TYPE_CHECKING:
 ROWS_MAX = 100_000
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Empty means any. ``firmware``: version or the beginning of a digest."""
-
-    station: str = ""
-    device: str = ""
-    board: str = ""
-    verdict: str = ""
-    plan: str = ""
-    firmware: str = ""
-    since: float = 0.0
-
-    def of_results(self) -> list[ColumnElement[bool]]:
-        """Conditions on `result`."""
-        r = t.result.c
-        out: list[ColumnElement[bool]] = [
-            c == v
-            for c, v in (
-                (r.station, self.station),
-                (r.device, self.device),
-                (r.board, self.board),
-                (r.verdict, self.verdict),
-            )
-            if v
-        ]
-        if self.since:
-            out.append(r.started >= self.since)
-        if self.firmware:
-            digests = select(t.firmware.c.digest).where(t.firmware.c.version == self.firmware)
-            out.append(r.firmware.in_(digests) | r.firmware.startswith(self.firmware, autoescape=True))
-        return out
-
-
-def runs(connection: Connection, wanted: Filter, limit: int = 20) -> list[dict[str, Any]]:
-    """Newest first. With a condition on stations: the runs in which one fits."""
-    run = t.run.c
-    query = select(t.run).order_by(run.started.desc(), run.id.desc()).limit(limit)
-    if wanted.plan:
-        query = query.where(run.plan == wanted.plan)
+def _of_results(wanted: Filter) -> list[ColumnElement[bool]]:
+    """Conditions on `result`."""
+    r = t.result.c
+    out: list[ColumnElement[bool]] = [
+        c == v
+        for c, v in (
+            (r.station, wanted.station),
+            (r.device, wanted.device),
+            (r.board, wanted.board),
+            (r.verdict, wanted.verdict),
+        )
+        if v
+    ]
     if wanted.since:
-        query = query.where(run.started >= wanted.since)
-    conditions = Filter(**{**vars(wanted), "plan": "", "since": 0.0}).of_results()
-    if wanted.since:
-        conditions = [*conditions, t.result.c.started >= wanted.since] if conditions else []
-    if conditions:  # asked once, and not again for each run
-        query = query.where(run.id.in_(select(t.result.c.run_id).where(*conditions)))
-    return [dict(row) for row in connection.execute(query).mappings()]
+        out.append(r.started >= wanted.since)
+    if wanted.firmware:
+        digests = select(t.firmware.c.digest).where(t.firmware.c.version == wanted.firmware)
+        out.append(r.firmware.in_(digests) | r.firmware.startswith(wanted.firmware, autoescape=True))
+    return out
 
 
 def results(connection: Connection, run_id: str) -> list[dict[str, Any]]:
@@ -94,7 +66,7 @@ def yields(connection: Connection, wanted: Filter) -> list[dict[str, Any]]:
             _count(r.verdict.in_(("error", "timeout", "missing", "lost"))).label("faults"),
             func.sum(r.attempts).label("attempts"), func.avg(r.seconds).label("seconds_mean"),
         )
-        .where(r.verdict.not_in(("quarantined", "busy", "interrupted")), *wanted.of_results())
+        .where(r.verdict.not_in(("quarantined", "busy", "interrupted")), *_of_results(wanted))
         .group_by(r.station)
     )  # fmt: skip
     rows = [dict(row) for row in connection.execute(query).mappings()]
@@ -162,7 +134,7 @@ def _of_measurements(wanted: Filter) -> list[ColumnElement[bool]]:
         out.append(m.station == wanted.station)
     if wanted.since:
         out.append(m.started >= wanted.since)
-    rest = Filter(**{**vars(wanted), "station": "", "since": 0.0, "plan": ""}).of_results()
+    rest = _of_results(Filter(**{**vars(wanted), "station": "", "since": 0.0, "plan": ""}))
     if rest:
         steps = select(t.step.c.id).join(t.result, t.result.c.id == t.step.c.result_id).where(*rest)
         out.append(m.step_id.in_(steps))
@@ -189,7 +161,7 @@ def flaky(connection: Connection, wanted: Filter, least: int = 3) -> list[dict[s
     query = (
         select(r.station, r.device, r.firmware, s.name, s.verdict, s.attempts)
         .join_from(t.step, t.result, r.id == s.result_id)
-        .where(r.verdict.not_in(("interrupted", "busy", "quarantined")), *wanted.of_results())
+        .where(r.verdict.not_in(("interrupted", "busy", "quarantined")), *_of_results(wanted))
         .order_by(r.started.desc(), s.id.desc()).limit(ROWS_MAX)
     )  # fmt: skip
     groups: dict[tuple[str, ...], list[tuple[bool, int]]] = {}

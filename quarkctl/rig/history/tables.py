@@ -36,7 +36,7 @@ firmware = Table(
     Column("chip", Text, nullable=False), Column("version", Text, nullable=False),
 )  # fmt: skip
 
-#: One station in one run. ``firmware``: digest of what was flashed, empty where nothing was.
+#: One station in one run. ``firmware``: digest of what was flashed; where nothing was, the build ids that the chips gave.
 result = Table(
     "result", metadata,
     Column("id", Integer, primary_key=True), Column("run_id", ForeignKey("run.id"), nullable=False, index=True),

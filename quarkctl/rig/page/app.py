@@ -187,15 +187,15 @@ class _Pages:
         return JSONResponse({"runs": await run_in_threadpool(self._runs, dict(request.query_params))})
 
     def _runs(self, wanted: dict[str, str]) -> list[dict[str, Any]]:
-        from quarkctl.rig.history import database, query
+        from quarkctl.rig.history import database, listing
         from quarkctl.rig.history.ages import since_of
         from quarkctl.rig.history.deliver import catch_up
 
         keys = ("station", "device", "board", "verdict", "plan", "firmware")
-        chosen = query.Filter(**{k: wanted.get(k, "") for k in keys}, since=since_of(wanted.get("since", "")))
+        chosen = listing.Filter(**{k: wanted.get(k, "") for k in keys}, since=since_of(wanted.get("since", "")))
         catch_up(self._history)
-        with database.connect(self._history) as connection:
-            return query.runs(connection, chosen, _RUNS_SHOWN)
+        with database.reading(self._history) as ask:
+            return listing.runs(ask, chosen, _RUNS_SHOWN)
 
     async def run(self, request: Request) -> Response:
         """A run under way is seen with the stations."""
@@ -228,10 +228,10 @@ class _Pages:
     def _trends(self, name: str) -> str:
         from sqlalchemy import select
 
-        from quarkctl.rig.history import database, query, tables
+        from quarkctl.rig.history import database, listing, query, tables
         from quarkctl.rig.history.deliver import catch_up
 
-        everything = query.Filter()
+        everything = listing.Filter()
         catch_up(self._history)
         with database.connect(self._history) as connection:
             column = tables.measurement.c.name

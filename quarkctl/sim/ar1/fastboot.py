@@ -61,8 +61,25 @@ class Buffers:
     """Memory of one start of the boot loader: what was downloaded, and what is staged to be taken: a download, until a
     command stages something else. It outlives the connections, whatever they are made over."""
 
-    download: mmap.mmap | None = None
-    staged: bytes | mmap.mmap = b""
+    download: memoryview | None = None
+    staged: bytes | memoryview = b""
+    _memory: mmap.mmap | None = None
+
+    def take(self, size_bytes: int) -> mmap.mmap:
+        """Room for a download: that of the one before, as in a boot loader, whose memory is always there. New pages would
+        take longer than the bytes that come. Nobody else gets it, and nothing is there to be flashed, until it is `put`."""
+        memory, self._memory = self._memory, None
+        self.download, self.staged = None, b""
+        return memory if memory is not None and len(memory) >= size_bytes else mmap.mmap(-1, size_bytes)
+
+    def put(self, memory: mmap.mmap, size_bytes: int) -> None:
+        """The download is whole."""
+        self._memory = memory
+        self.download = self.staged = memoryview(memory)[:size_bytes]
+
+    def forget(self) -> None:
+        """A restart of the boot loader: what was downloaded is no longer offered."""
+        self.download, self.staged = None, b""
 
 
 class Fastboot:
@@ -236,12 +253,11 @@ class Fastboot:
         if len(argument) != 8 or not 0 < size <= self._settings.max_download_bytes:
             raise Refused("data size not acceptable")
         self._require_unlocked("download")
-        self._buffers.download, self._buffers.staged = None, b""  # a download that breaks leaves nothing to be flashed
-        room = mmap.mmap(-1, size)
+        memory = self._buffers.take(size)
         announced = size - 1 if "wrong_data_size" in self._settings.quirks else size
         self._reply(Kind.DATA, size_bytes=announced)
         got = 0
-        with memoryview(room) as view:
+        with memoryview(memory)[:size] as view:
             while got < size:
                 got += self._wire.receive_into(view[got:])
                 if "reboots_away" in self._settings.quirks:
@@ -249,7 +265,7 @@ class Fastboot:
                     raise ConnectionResetError
         if "early_nak" in self._settings.quirks:
             raise Refused("the data was refused in the middle of it")
-        self._buffers.download = self._buffers.staged = room
+        self._buffers.put(memory, size)
         return ""
 
     def _require_unlocked(self, what: str) -> None:
@@ -260,7 +276,7 @@ class Fastboot:
         if not self._buffers.staged:
             raise Refused("nothing is staged")
         data, self._buffers.staged = self._buffers.staged, b""
-        self._send_data(data[:])
+        self._send_data(bytes(data))
         return ""
 
     def _send_data(self, data: bytes) -> None:
@@ -320,7 +336,7 @@ class Fastboot:
             raise Refused("no image was downloaded")
         write = self._writable(name)
         self._info(f"writing {name}")
-        with memoryview(self._buffers.download) as view:
+        with self._buffers.download[:] as view:
             if self._settings.discard:
                 return ""
             if bytes(view[:4]) == b"\x3a\xff\x26\xed":
@@ -487,7 +503,7 @@ class Fastboot:
 
     def _boot(self) -> str:
         self._require_unlocked("boot")
-        if self._buffers.download is None or self._buffers.download[:8] != b"ANDROID!":
+        if self._buffers.download is None or bytes(self._buffers.download[:8]) != b"ANDROID!":
             raise Refused("the downloaded image is no boot image")
         self._info("starting the downloaded image")
         self._device.boot_once = bytes(self._buffers.download)

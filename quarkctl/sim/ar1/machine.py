@@ -26,6 +26,7 @@ from quarkctl.sim.usb_host import Port
 
 #: What can be on the port: nothing, the boot loader, fastbootd, emergency download, a memory dump, the running system.
 MODES = ("off", "fastboot", "fastbootd", "edl", "dump", "system", "recovery")
+FASTBOOT_MODES = ("fastboot", "fastbootd")
 _DUMP_USB_ID = (EDL_USB_ID[0], 0x900E)
 _FASTBOOT_USB_ID = (0x18D1, 0x4EE0)
 _SLOW_BYTES_PER_S = 1 << 20
@@ -125,6 +126,8 @@ class VirtualAr1:
                 raise ValueError(mode)
             off = self.mode == "off"
             self._stop()
+            if mode not in FASTBOOT_MODES:
+                self._buffers = Buffers()  # gives the memory back
             self.reset_reason = reason or (self.reset_reason if off else "software")
             self.boot_failure = failure
             starts = mode == "system" and self._launch is not None
@@ -146,13 +149,13 @@ class VirtualAr1:
         self._tcp.detach()
         self._udp.detach()
         self._programmer = None
-        self._buffers = Buffers()
+        self._buffers.forget()
         self._hello_said = False
         self.port.plug(None)
 
     def _show(self, mode: str) -> None:
         self.mode = mode
-        if mode in ("fastboot", "fastbootd"):
+        if mode in FASTBOOT_MODES:
             self._tcp.attach(self._serve_network)
             self._udp.attach(self._serve_network)
         device = self._device()
@@ -244,7 +247,7 @@ class VirtualAr1:
     def replug(self) -> None:
         """The cable is back, in whatever mode the device is."""
         with self._state:
-            if self.mode in ("fastboot", "fastbootd"):
+            if self.mode in FASTBOOT_MODES:
                 self._tcp.attach(self._serve_network)
                 self._udp.attach(self._serve_network)
             device = self._device()
@@ -261,7 +264,7 @@ class VirtualAr1:
 
     def _device(self) -> UsbDevice | None:
         s = self.settings
-        if self.mode in ("fastboot", "fastbootd"):
+        if self.mode in FASTBOOT_MODES:
             about = Descriptor(
                 *_FASTBOOT_USB_ID, (0xFF, 0x42, 0x03), "Quark", "Virtual AR1", s.serial, s.packet_bytes
             )  # fmt: skip
