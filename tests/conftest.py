@@ -54,6 +54,10 @@ def _remove(state: Path, *, failed: bool) -> None:
     assert not left, f"tests left virtual glasses running: {left}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     session.config.stash[_FAILED] = exitstatus == pytest.ExitCode.TESTS_FAILED
 
