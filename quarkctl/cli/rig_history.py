@@ -124,9 +124,10 @@ def _one(connection: Connection, run: str, *, as_json: bool) -> None:
         return
     show.out.print(f"{head['id']}  {head['plan']}  {head['verdict']}  {head['command']}", soft_wrap=True)
     show.table(
-        ("station", "device", "verdict", "steps", "took", "tries", ""),
+        ("station", "device", "firmware", "verdict", "steps", "took", "tries", ""),
         (
-            (r["station"], r["device"] or "-", _verdict(r["verdict"]), " ".join(s["name"] for s in r["steps"]) or "-",
+            (r["station"], r["device"] or "-", r["firmware_version"] or r["firmware"][:12] or "-", _verdict(r["verdict"]),
+             " ".join(s["name"] for s in r["steps"]) or "-",
              f"{r['seconds']:.1f} s", r["attempts"], r["error"])
             for r in rows
         ),
@@ -143,11 +144,16 @@ def _trends(connection: Connection, wanted: Filter, name: str, *, as_json: bool)
     show.table(
         ("measurement", "station", "n", "mean", "sd", "min", "max", "last", "limits", "Cpk"),
         (
-            (r["name"], r["station"], r["n"], f"{r['mean']:.4g} {r['unit']}", _number(r["sd"]), _number(r["min"]),
+            (r["name"], r["station"], r["n"], _mean(r), _number(r["sd"]), _number(r["min"]),
              _number(r["max"]), _number(r["last"]), _limits(r), _number(r["cpk"], 3))
             for r in rows
         ),
     )  # fmt: skip
+
+
+def _mean(row: dict[str, Any]) -> str:
+    """A count has the unit 1, which nobody writes."""
+    return f"{row['mean']:.4g} {row['unit']}" if row["unit"] != "1" else f"{row['mean']:.4g}"
 
 
 def _limits(row: dict[str, Any]) -> str:

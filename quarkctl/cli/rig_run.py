@@ -310,6 +310,9 @@ def _print(record: Run, folder: Path) -> None:
             for s in record.stations
         ),
     )
+    for hint in dict.fromkeys(s.hint for s in record.stations if s.hint):
+        names = ", ".join(s.station for s in record.stations if s.hint == hint)
+        show.out.print(f"hint for {names}: {hint}", soft_wrap=True)
     counts = ", ".join(f"{n} {v}" for v, n in record.counts().items())
     show.out.print(f"{counts}   run {record.id}   {folder}", soft_wrap=True)
 

@@ -121,7 +121,10 @@ def _add_result(connection: Connection, record: Run, s: StationResult) -> None:
                 for m in step.measurements
             ],
             t.finding: [
-                {"code": str(f["code"])[:40], "check_name": f["check"], "verdict": f["verdict"], "note": f.get("note") or ""}
+                {
+                    "code": str(f["code"])[:40], "check_name": f"{f['check']} {f.get('subject') or ''}".rstrip(),
+                    "verdict": f["verdict"], "note": f.get("note") or "",
+                }
                 for f in step.findings
             ],
             t.artifact: [

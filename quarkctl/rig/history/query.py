@@ -40,13 +40,13 @@ def _of_results(wanted: Filter) -> list[ColumnElement[bool]]:
 
 
 def results(connection: Connection, run_id: str) -> list[dict[str, Any]]:
-    """The stations of a run with their steps and findings that were not passed."""
-    rows = [
-        dict(r)
-        for r in connection.execute(
-            select(t.result).where(t.result.c.run_id == run_id).order_by(t.result.c.id)
-        ).mappings()
-    ]
+    """The stations of a run with their firmware's version, their steps, and of these all that is known."""
+    found = (
+        select(t.result, func.coalesce(t.firmware.c.version, "").label("firmware_version"))
+        .join_from(t.result, t.firmware, t.firmware.c.digest == t.result.c.firmware, isouter=True)
+        .where(t.result.c.run_id == run_id).order_by(t.result.c.id)
+    )  # fmt: skip
+    rows = [dict(r) for r in connection.execute(found).mappings()]
     for row in rows:
         steps = select(t.step).where(t.step.c.result_id == row["id"]).order_by(t.step.c.id)
         row["steps"] = [dict(s) for s in connection.execute(steps).mappings()]

@@ -60,6 +60,7 @@ def make(rig_file: Path | None, history: str, find: Find, host: str = "127.0.0.1
         routes=[
             Route("/", pages.stations),
             Route("/events", pages.events),
+            Route("/favicon.ico", _no_icon),
             Route("/runs", pages.runs),
             Route("/runs/{run}", pages.run),
             Route("/trends", pages.trends),
@@ -98,6 +99,9 @@ class _Guard:
                 ]  # fmt: skip
             await send(message)
 
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:  # no file, no run and no text of a database has it
+            await JSONResponse({"error": "there is a NUL in the address"}, 400)(scope, receive, with_headers)
+            return
         if self._token and not is_token(Request(scope), self._token, basic=True):
             refusal = JSONResponse(
                 {"error": "the token is missing or wrong"}, 401, {"WWW-Authenticate": 'Basic realm="rig"'}
@@ -115,6 +119,10 @@ def is_token(request: Request, token: str, *, basic: bool = False) -> bool:
             given = base64.b64decode(given, validate=True).decode().partition(":")[2]
             scheme = "bearer"
     return scheme.lower() == "bearer" and secrets.compare_digest(given.encode(), token.encode())
+
+
+async def _no_icon(_: Request) -> Response:
+    return Response(status_code=204)
 
 
 async def _error(_: Request, error: Exception) -> Response:
@@ -181,7 +189,7 @@ class _Pages:
 
     async def runs(self, request: Request) -> Response:
         wanted = dict(request.query_params)
-        return HTMLResponse(html.runs(await run_in_threadpool(self._runs, wanted), wanted))
+        return HTMLResponse(html.runs(await run_in_threadpool(self._runs, wanted), wanted, _RUNS_SHOWN))
 
     async def api_runs(self, request: Request) -> Response:
         return JSONResponse({"runs": await run_in_threadpool(self._runs, dict(request.query_params))})
@@ -245,10 +253,13 @@ class _Pages:
 
     async def file(self, request: Request) -> Response:
         """A file of a run, to be saved and not to be run by the browser."""
-        folder = (runs.root() / request.path_params["run"]).resolve()
-        path = (folder / request.path_params["path"]).resolve()
-        inside = folder.parent == runs.root().resolve() and folder in path.parents
-        if not inside or not path.is_file():
+        try:
+            folder = (runs.root() / request.path_params["run"]).resolve()
+            path = (folder / request.path_params["path"]).resolve()
+            there = folder.parent == runs.root().resolve() and folder in path.parents and path.is_file()
+        except OSError:  # no name that a file could have
+            there = False
+        if not there:
             raise HTTPException(404, "there is no such file")
         return FileResponse(path, media_type="application/octet-stream", filename=path.name)
 

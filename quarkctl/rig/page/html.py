@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 from quarkctl.rig.page import plot
 
 Row = dict[str, Any]
+_FLAKY_SHOWN = 50
 
 
 def page(title: str, body: str, here: str = "") -> str:
@@ -36,14 +37,15 @@ def stations(now: Row) -> str:
             )
             for s in now["stations"]
         ),
-        "stations",
+        name="stations", words=True,
     )  # fmt: skip
     title = f"Stations of {now['rig']}" if now["rig"] else "Stations"
     status = '<p id="status" class="quiet" role="status">connecting</p>'
     return page(title, f'{status}{table}<script src="/static/page.js"></script>', "/")
 
 
-def runs(rows: Sequence[Row], wanted: dict[str, str]) -> str:
+def runs(rows: Sequence[Row], wanted: dict[str, str], shown: int) -> str:
+    """``shown``: rows that are asked for at most."""
     form = "".join(
         f'<label>{name} <input name="{name}" value="{escape(wanted.get(name, ""), quote=True)}"></label>'
         for name in ("station", "verdict", "plan", "firmware", "since")
@@ -57,8 +59,10 @@ def runs(rows: Sequence[Row], wanted: dict[str, str]) -> str:
             )
             for r in rows
         ),
+        words=True,
     )  # fmt: skip
-    body = f'<form method="get" action="/runs">{form}<button>show</button></form>{table}'
+    more = f'<p class="quiet">the newest {len(rows)} that fit</p>' if len(rows) == shown else ""
+    body = f'<form method="get" action="/runs">{form}<button>show</button></form>{table}{more}'
     return page("Runs", body + ("" if rows else '<p class="quiet">no run fits</p>'), "/runs")
 
 
@@ -72,7 +76,7 @@ def run(head: Row, stations: Sequence[Row], files: Sequence[str]) -> str:
         tries = "1 attempt" if s["attempts"] == 1 else f"{s['attempts']} attempts"
         parts.append(
             f'<section><h2 id="{quote(s["station"])}">{escape(s["station"])} {_state(s["verdict"])}</h2>'
-            f'<p class="quiet">{escape(s["device"] or "no device")}, {s["seconds"]:.1f} s, {tries}'
+            f'<p class="quiet">{escape(s["device"] or "no device")}, {escape(_firmware(s))}{s["seconds"]:.1f} s, {tries}'
             f"{', waited ' + format(s['waited_s'], '.0f') + ' s' if s['waited_s'] > 1 else ''}</p>"
         )
         if s["error"]:
@@ -84,12 +88,13 @@ def run(head: Row, stations: Sequence[Row], files: Sequence[str]) -> str:
                     ("code", "check", "verdict", "note"),
                     ((escape(f["code"]), escape(f["check_name"]), _state(f["verdict"]), escape(f["note"]))
                      for f in step["findings"]),
+                    words=True,
                 ))  # fmt: skip
             if step["measurements"]:
                 parts.append(_table(
                     ("measurement", "value", "limits"),
                     ((f'<a href="/trends?{urlencode({"name": m["name"]})}">{escape(m["name"])}</a>',
-                      f"{m['value']:.5g} {escape(m['unit'])}", _limits(m)) for m in step["measurements"]),
+                      _with_unit(f"{m['value']:.5g}", m["unit"]), _limits(m)) for m in step["measurements"]),
                 ))  # fmt: skip
         parts.append("</section>")
     if files:
@@ -110,25 +115,32 @@ def trends(names: Sequence[str], name: str, rows: Sequence[Row], points: Sequenc
     )
     parts.append(f'<h2>Measurements</h2><p class="choices">{options}</p>')
     if name:
-        unit = points[-1]["unit"] if points else ""
+        unit = _with_unit("", points[-1]["unit"]) if points else ""
         parts += [f"<h3>{escape(name)}</h3>", plot.svg(points, unit), _table(
             ("station", "n", "mean", "sd", "min", "max", "limits", "Cpk"),
-            ((escape(r["station"]), r["n"], f"{r['mean']:.4g} {escape(r['unit'])}", _number(r["sd"]), _number(r["min"]),
+            ((escape(r["station"]), r["n"], _with_unit(f"{r['mean']:.4g}", r["unit"]), _number(r["sd"]), _number(r["min"]),
               _number(r["max"]), _limits(r), _number(r["cpk"])) for r in rows),
         )]  # fmt: skip
     parts.append("<h2>Flaky</h2>")
     parts.append(_table(
         ("station", "step", "device", "firmware", "n", "flips", "retried"),
         ((escape(f["station"]), escape(f["step"]), escape(f["device"]), escape(f["firmware"][:12]), f["n"], f["flips"],
-          f["retried"]) for f in flaky),
+          f["retried"]) for f in flaky[:_FLAKY_SHOWN]),
     ) if flaky else '<p class="quiet">no step came out differently on the same device and firmware</p>')  # fmt: skip
+    if len(flaky) > _FLAKY_SHOWN:
+        parts.append(
+            f'<p class="quiet">and {len(flaky) - _FLAKY_SHOWN} more: <code>quarkctl rig history --flaky</code></p>'
+        )
     return page("Trends", "".join(parts), "/trends")
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], name: str = "") -> str:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name: str = "", words: bool = False) -> str:
+    """``words``: its rows may become paragraphs on a small screen; other tables are of numbers, and keep their columns."""
     head = "".join(f"<th>{c}</th>" for c in columns)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table{f' id={name}' if name else ''}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    begin = f"<table{f' id={name}' if name else ''}{' class=rows' if words else ''}>"
+    table = f"{begin}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return table if words else f'<div class="scroll">{table}</div>'
 
 
 def _state(word: str) -> str:
@@ -141,6 +153,17 @@ def _run_link(run_id: str) -> str:
 
 def _when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _with_unit(value: str, unit: str) -> str:
+    """A count has the unit 1, which nobody writes."""
+    return f"{value} {escape(unit)}".strip() if unit != "1" else value
+
+
+def _firmware(s: Row) -> str:
+    """As far as it is known: version, and the beginning of the digest or of the build ids."""
+    short = "+".join(part[:8] for part in s["firmware"].split("+"))
+    return f"{s['firmware_version']} ({short}), ".lstrip() if s["firmware"] else ""
 
 
 def _limits(row: Row) -> str:

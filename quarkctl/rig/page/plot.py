@@ -10,7 +10,7 @@ from typing import Any
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 720, 220, 70, 28, 12, 12
 #: Okabe and Ito, "Color Universal Design" (2008): told apart by everybody.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999933")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "currentColor", "#999933")
 
 
 def svg(points: Sequence[dict[str, Any]], unit: str) -> str:
@@ -31,7 +31,7 @@ def svg(points: Sequence[dict[str, Any]], unit: str) -> str:
     def y(value: float) -> float:
         return _TOP + (high - value) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" class="plot">']
+    parts = [f'<div class="scroll"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" class="plot">']
     for value in _ticks(low, high):
         parts.append(
             f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" class="grid"/>'
@@ -53,7 +53,7 @@ def svg(points: Sequence[dict[str, Any]], unit: str) -> str:
     for t, anchor in ((first, "start"), (last, "end")):
         words = time.strftime("%Y-%m-%d %H:%M", time.localtime(t))
         parts.append(f'<text x="{x(t):.1f}" y="{_HEIGHT - 8}" text-anchor="{anchor}">{words}</text>')
-    parts.append(f'<text x="6" y="{_TOP + 4}">{escape(unit)}</text></svg>')
+    parts.append(f'<text x="6" y="{_TOP + 4}">{escape(unit)}</text></svg></div>')
     keys = "".join(
         '<span><svg class="key" viewBox="0 0 10 10"><circle cx="5" cy="5" r="5" '
         f'fill="{_COLOURS[i % len(_COLOURS)]}"/></svg>{escape(s)}</span>'
