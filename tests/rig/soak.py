@@ -24,7 +24,7 @@ from pathlib import Path
 
 from quarkctl.errors import QuarkError
 from quarkctl.link.lock import holder_of
-from quarkctl.rig import runs
+from quarkctl.rig import runs, worker
 from quarkctl.rig.outcome import Run
 from quarkctl.sim import control, folder
 from tests import scratch
@@ -184,8 +184,8 @@ class Soak:
             self._consistent(where, name, number)
 
     def _no_process_left(self, where: str) -> None:
-        """Workers of a killed run need a moment to leave their devices in order: an AR1 starts its old system again."""
-        until = time.monotonic() + pairs.PATIENCE_S
+        """Workers of a killed run have GONE_S to leave their devices in order; a busy computer takes a little longer."""
+        until = time.monotonic() + worker.GONE_S + 15
         while left := [p for p in _processes() if "rig run plan.toml" in _command(p) or "rig\0run" in _command(p)]:
             assert time.monotonic() < until, f"{where}: processes {left} are left"
             time.sleep(0.1)
