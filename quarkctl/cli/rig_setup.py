@@ -127,6 +127,9 @@ def _stations(rig: Rig) -> Iterator[Check]:
             yield Check(s.name, not strangers, f"{d.identity} at {d.port or '-'}{held}"
                         + (f", opened by {', '.join(map(str, strangers))}" if strangers else ""),
                         "end that program: it takes bytes away from quarkctl")  # fmt: skip
+        for word in s.also:
+            if not any(d.is_called(word) for d in found) and not (word.startswith("/") and Path(word).exists()):
+                yield Check(f"{s.name} also", False, f"{word} is not connected", "plug it in, or correct rig.toml")
         record = out.get(s.name)
         if record and record.out_of_use:
             yield Check(f"{s.name} quarantine", False, f"since {record.since}: {record.reason}",

@@ -213,6 +213,10 @@ class Session(EdlSession):
         device = self._open()
         info, total = device.info(0), device.sectors(erase.lun)
         first = total - erase.start.number if erase.start.from_end else erase.start.number
+        if erase.start.from_end and not total:
+            raise InputWrong(
+                f"an <erase> starts at {erase.start}, and the device does not tell the size of LUN {erase.lun}"
+            )
         if (info and info.lun_count and erase.lun >= info.lun_count) or first < 0 or (
             total and first + erase.sectors > total
         ):  # fmt: skip

@@ -78,11 +78,11 @@ def hold(identity: str, wait_s: float = 0.0) -> Lock:
                 hint="wait for it" + (f", or end it: kill {who.pid}" if who else "") + "; or choose another device",
             )
         time.sleep(_POLL_S)
-    file.seek(0)
-    file.truncate(0)
-    json.dump({"pid": os.getpid(), "command": _own_command(), "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-               "identity": identity}, file)  # fmt: skip
-    file.flush()
+    said = {"pid": os.getpid(), "command": _own_command(), "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "identity": identity}  # fmt: skip
+    with contextlib.suppress(OSError):  # a full disk costs the name of the holder, and not the lock
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), json.dumps(said).encode())
     _held[identity] = (file, 1)
     return Lock(identity)
 

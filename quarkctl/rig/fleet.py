@@ -418,7 +418,9 @@ class _Fleet:
         seat.result.steps.append(result)
         seat.result.board = str(result.facts.get("board", "")) or seat.result.board
         if interrupted:
-            self._close(seat, Verdict.INTERRUPTED, INTERRUPTED, f"interrupted in {step.name}: {result.error}")
+            words = f"after {step.name}, which passed" if result.passed else f"in {step.name}"
+            why = f": {result.error}" if result.error not in ("", "interrupted") else ""
+            self._close(seat, Verdict.INTERRUPTED, INTERRUPTED, f"interrupted {words}{why}")
         else:
             self._next(seat)
 

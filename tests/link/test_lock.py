@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -92,3 +93,15 @@ def test_an_unwritable_state_folder_is_told(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("QUARKCTL_STATE_DIR", str(tmp_path / "file"))
     with pytest.raises(HostUnfit, match="cannot make"):
         lock.hold("usb:x")
+
+
+def test_a_full_disk_costs_the_name_of_the_holder_and_not_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    held = lock.hold("usb:QS1-0042")
+    monkeypatch.undo()
+    assert lock.holder_of("usb:QS1-0042")
+    held.release()
+    assert lock.holder_of("usb:QS1-0042") is None

@@ -16,7 +16,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
@@ -25,9 +24,10 @@ from pathlib import Path
 
 from quarkctl.errors import QuarkError
 from quarkctl.link.lock import holder_of
-from quarkctl.rig import runs
+from quarkctl.rig import runs, worker
 from quarkctl.rig.outcome import Run
 from quarkctl.sim import control, folder
+from tests import scratch
 from tests.conftest import Quarkctl
 from tests.rig import pairs
 
@@ -184,8 +184,8 @@ class Soak:
             self._consistent(where, name, number)
 
     def _no_process_left(self, where: str) -> None:
-        """Workers of a killed run need a moment to leave their devices in order: an AR1 starts its old system again."""
-        until = time.monotonic() + pairs.PATIENCE_S
+        """Workers of a killed run have GONE_S to leave their devices in order; a busy computer takes a little longer."""
+        until = time.monotonic() + worker.GONE_S + 15
         while left := [p for p in _processes() if "rig run plan.toml" in _command(p) or "rig\0run" in _command(p)]:
             assert time.monotonic() < until, f"{where}: processes {left} are left"
             time.sleep(0.1)
@@ -228,7 +228,7 @@ def _command(pid: int) -> str:
 def run(cycles: int, station_count: int, seed: int, kernels: int = 0) -> Counter[str]:
     """So many flash+diag cycles over all stations, ``kernels`` of them with the AR1's real system; returns how often each
     fault struck and each verdict was given."""
-    with tempfile.TemporaryDirectory(prefix="qks-", dir="/tmp") as work:
+    with scratch.folder("qks-") as work:
         before = os.environ.get("QUARKCTL_STATE_DIR")
         os.environ["QUARKCTL_STATE_DIR"] = work
         soak = Soak(Path(work), station_count, seed, pairs.build(Path(work)), kernels)

@@ -15,7 +15,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, Engine, event, func, select, text
 
 from quarkctl.cli import main
 from quarkctl.errors import HostUnfit, InputWrong, UsageWrong
@@ -109,6 +109,24 @@ def test_runs_are_filtered(history: Connection, wanted: Filter, ids: list[str]) 
     add(history, record(3, a=("passed", 4.0), b=("passed", 5.0)))
     assert [r["id"] for r in listing.runs(database.asked(history), wanted)] == ids
     assert [r["id"] for r in listing.runs(database.asked(history), wanted, limit=1)] == ids[:1]
+
+
+def test_a_disk_that_fills_up_while_the_tables_are_made_leaves_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUARKCTL_STATE_DIR", str(tmp_path))
+
+    def small(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA max_page_count = 8")
+
+    event.listen(Engine, "connect", small)
+    try:
+        with pytest.raises(HostUnfit, match="full"), database.connect() as connection:
+            add(connection, record(1, a=("passed", 4.0)))
+    finally:
+        event.remove(Engine, "connect", small)
+    with database.connect() as connection:
+        add(connection, record(1, a=("passed", 4.0)))
 
 
 def test_runs_are_listed_before_sqlalchemy_could_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

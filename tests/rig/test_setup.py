@@ -45,12 +45,13 @@ def test_discover_without_devices_and_over_an_existing_file_is_refused(
 
 def test_doctor_names_missing_stations_programs_and_runs_that_wait(three: Terminals, quarkctl: Quarkctl) -> None:
     with (quarkctl.folder / "rig.toml").open("a") as file:
-        file.write('[station.gone]\nserial = "X"\npower = { command = ["no-such-relay", "{action}"] }\n')
+        file.write('[station.gone]\nserial = "X"\nalso = ["Y"]\npower = { command = ["no-such-relay", "{action}"] }\n')
     quarkctl("rig", "quarantine", "p1", "--reason", "bent pin")
     done = quarkctl("rig", "doctor", "--json")
     checks = {c["name"]: c for c in done.json["checks"]}
     assert done.code == 3
     assert checks["p0"]["ok"] and not checks["gone"]["ok"]
+    assert checks["gone also"]["text"] == "Y is not connected"
     assert "no-such-relay" in checks["gone power"]["text"]
     assert "bent pin" in checks["p1 quarantine"]["text"] and "--release p1" in checks["p1 quarantine"]["cure"]
     assert "p0, p1, p2" in checks["power"]["text"] and not checks["power"]["needed"]

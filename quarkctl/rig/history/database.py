@@ -167,4 +167,6 @@ def _one_at_a_time(connection: Connection) -> Iterator[None]:
         return
     with (state.folder("rig") / "history.lock").open("a") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
+        # Python's driver begins no transaction before CREATE TABLE: a full disk would leave half of the tables for good.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield
