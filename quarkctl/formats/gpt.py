@@ -118,10 +118,11 @@ def check(table: Table) -> None:
                 f"{table.last_usable}",
                 hint="make the disk larger or the partition smaller",
             )
-        for what in (p.name, p.guid):
-            if what in seen:
-                raise InputWrong(f"GPT: {p.name} and {seen[what]} both have {what}")
-            seen[what] = p.name
+        if p.name in seen:
+            raise InputWrong(f"GPT: two partitions are called {p.name}", hint="another name for one of them")
+        if p.guid in seen:
+            raise InputWrong(f"GPT: {p.name} and {seen[p.guid]} both have the GUID {p.guid}")
+        seen[p.name] = seen[p.guid] = p.name
     for _, problem in overlaps(table.partitions):
         raise InputWrong(f"GPT: {problem}")
 

@@ -19,16 +19,18 @@ from quarkctl.formats.signature import PublicKey
 def check(spec: Spec, keys: Mapping[str, PublicKey], *, development: bool) -> None:
     """Raises InputWrong for the first rule that is broken."""
     for image in spec.images.values():
-        _boot_header(spec, image)
-        if image.kind == "vbmeta":
-            _vbmeta(spec, image, development=development)
-        if image.kind == "super":
-            _super(spec, image)
+        with spec.placed("image", image.name):
+            _boot_header(spec, image)
+            if image.kind == "vbmeta":
+                _vbmeta(spec, image, development=development)
+            if image.kind == "super":
+                _super(spec, image)
     _keys(spec, keys)
     _rollback(spec)
     _partitions(spec)
-    for lun in spec.luns:
-        storage.check_slots(lun)
+    for n, lun in enumerate(spec.luns):
+        with spec.placed("storage", "lun", n):
+            storage.check_slots(lun)
 
 
 def _boot_header(spec: Spec, image: Image) -> None:
@@ -66,33 +68,41 @@ def _keys(spec: Spec, keys: Mapping[str, PublicKey]) -> None:
     for name, key in keys.items():
         wanted = spec.keys[name].algorithm.partition("_")[2].lower()
         if key.kind != wanted:
-            raise InputWrong(
-                f"avb-weak: the key {name} is {key.kind}, its algorithm is {spec.keys[name].algorithm}",
-                hint="openssl genrsa -out key.pem 4096",
-            )
+            with spec.placed("keys", name):
+                raise InputWrong(
+                    f"avb-weak: the key {name} is {key.kind}, its algorithm is {spec.keys[name].algorithm}",
+                    hint=f'algorithm = "SHA256_{key.kind.upper()}"'
+                    if key.kind.startswith("rsa")
+                    else "openssl genrsa -out key.pem 4096",
+                )
 
 
 def _rollback(spec: Spec) -> None:
     used: dict[int, str] = {}
     for image in spec.images.values():
-        chained = image.protection.rollback_index_location if image.protection and image.protection.key else None
-        if image.kind == "vbmeta" and image.rollback_index_location:
-            chained = image.rollback_index_location
-        if chained:
-            if chained in used:
-                raise InputWrong(
-                    f"avb-rollback: {used[chained]} and {image.name} both use the location {chained}",
-                    hint="one for each",
-                )
-            used[chained] = image.name
-        own = image.protection.rollback_index if image.protection else 0
-        index = image.rollback_index if image.kind == "vbmeta" else own
-        last = spec.last_release.get(image.name, 0)
-        if index < last:
+        with spec.placed("image", image.name):
+            _rollback_of(spec, image, used)
+
+
+def _rollback_of(spec: Spec, image: Image, used: dict[int, str]) -> None:
+    chained = image.protection.rollback_index_location if image.protection and image.protection.key else None
+    if image.kind == "vbmeta" and image.rollback_index_location:
+        chained = image.rollback_index_location
+    if chained:
+        if chained in used:
             raise InputWrong(
-                f"avb-rollback: {image.name} has rollback index {index}, the last release had {last}: devices would refuse",
-                hint=f"rollback_index = {last} or more",
+                f"avb-rollback: {used[chained]} and {image.name} both use the location {chained}",
+                hint="one for each",
             )
+        used[chained] = image.name
+    own = image.protection.rollback_index if image.protection else 0
+    index = image.rollback_index if image.kind == "vbmeta" else own
+    last = spec.last_release.get(image.name, 0)
+    if index < last:
+        raise InputWrong(
+            f"avb-rollback: {image.name} has rollback index {index}, the last release had {last}: devices would refuse",
+            hint=f"rollback_index = {last} or more",
+        )
 
 
 def _super(spec: Spec, image: Image) -> None:
@@ -112,21 +122,23 @@ def _partitions(spec: Spec) -> None:
     """A partition that verified boot names must be there, once, and large enough for what protects it."""
     names: dict[str, int] = {}
     inside = {m.image for i in spec.images.values() for m in i.members if m.image}
-    for lun in spec.luns:
+    for n, lun in enumerate(spec.luns):
         for p in lun.partitions:
-            if p.name in names:
-                raise InputWrong(f"gpt-overlap: {p.name} is on LUN {names[p.name]} and on LUN {lun.number}")
-            names[p.name] = lun.number
-            if p.image in inside and not spec.images[p.image].output:
-                raise InputWrong(
-                    f"xml-files: {p.name} on LUN {lun.number} names {p.image}, which is only a part of super",
-                    hint=f"output = true for [image.{p.image}]",
-                )
+            with spec.placed("storage", "lun", n):
+                if p.name in names:
+                    raise InputWrong(f"gpt-overlap: {p.name} is on LUN {names[p.name]} and on LUN {lun.number}")
+                names[p.name] = lun.number
+                if p.image in inside and not spec.images[p.image].output:
+                    raise InputWrong(
+                        f"xml-files: {p.name} on LUN {lun.number} names {p.image}, which is only a part of super",
+                        hint=f"output = true for [image.{p.image}]",
+                    )
     logical = {m.name.removesuffix("_a") for i in spec.images.values() for m in i.members}
     for image in spec.images.values():
         bound = image.protection.partition if image.protection else ""
         if bound and spec.luns and not {bound, f"{bound}_a"} & set(names) and bound not in logical:
-            raise InputWrong(
-                f"xml-files: {image.name} protects the partition {bound}, which no LUN and no super image has",
-                hint="partition = the name without slot",
-            )
+            with spec.placed("image", image.name):
+                raise InputWrong(
+                    f"xml-files: {image.name} protects the partition {bound}, which no LUN and no super image has",
+                    hint="partition = the name without slot",
+                )

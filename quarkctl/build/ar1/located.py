@@ -160,6 +160,9 @@ class Document(Table):
         except tomllib.TOMLDecodeError as error:
             place = re.search(r"\(at (?:line (\d+), column (\d+)|end of document)\)", str(error))
             told = str(error).partition(" (at ")[0]
+            if twice := re.fullmatch(r"Cannot declare \((.*)\) twice", told):
+                name = ".".join(re.findall(r"'([^']*)'", twice.group(1)))
+                told = f"[{name}] stands here for the second time"
             line, column = (
                 (place.group(1), place.group(2)) if place and place.group(1) else (self.text_of_file.count("\n") + 1, 1)
             )

@@ -24,7 +24,7 @@ from quarkctl.build.ar1.untouched import Signature, intact, signature
 from quarkctl.errors import InputWrong
 from quarkctl.events import Event, Level, Progress
 from quarkctl.files import File
-from quarkctl.formats import avb, gpt, lp, sparse, toml_places, verity
+from quarkctl.formats import avb, gpt, lp, sparse, verity
 from quarkctl.formats.record import Source
 from quarkctl.formats.segments import Joined, Segment, Span, size, whole
 
@@ -308,14 +308,13 @@ class _Build:
     @contextmanager
     def _named(self, image: Image) -> Iterator[None]:
         """What is wrong with a content is told with its place in the specification."""
-        try:
-            yield
-        except InputWrong as error:
-            if error.message.startswith("avb-size"):
-                raise
-            line, column = toml_places.place(self.spec.text, ("image", image.name))
-            where = f"{self.spec.file}:{line}:{column}: image.{image.name}"
-            raise InputWrong(f"{where}: {error.message}", error.hint) from error
+        with self.spec.placed("image", image.name):
+            try:
+                yield
+            except InputWrong as error:
+                if error.message.startswith("avb-size"):
+                    raise
+                raise InputWrong(f"image.{image.name}: {error.message}", error.hint) from error
 
     def _own_vbmeta(self, name: str, p: Protection, descriptor: avb.Hash | avb.Hashtree) -> bytes:
         properties = [avb.Property(k, v.encode()) for k, v in p.properties.items()]
@@ -402,7 +401,8 @@ class _Build:
             )  # fmt: skip
             segments = lp.build([metadata] * image.slot_count, contents)
         except InputWrong as error:
-            raise InputWrong(f"super-fit: {error.message.removeprefix('super: ')}", error.hint) from error
+            with self.spec.placed("image", image.name):
+                raise InputWrong(f"super-fit: {error.message.removeprefix('super: ')}", error.hint) from error
         where = self._write(image, self.stage(self.place(image.name)), segments)
         for b in begun:
             self.made[b.image.name] = replace(self.made[b.image.name], key=self._named_key(b), vbmeta=b.vbmeta)

@@ -8,15 +8,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
 from quarkctl.build.ar1.located import Document, Table
-from quarkctl.errors import UsageWrong
-from quarkctl.formats import avb, gpt
+from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.formats import avb, gpt, toml_places
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.formats.toml_places import Path as Keys
 
@@ -174,6 +175,17 @@ class Spec:
     @property
     def folder(self) -> Path:
         return self.file.parent
+
+    @contextmanager
+    def placed(self, *path: str | int) -> Iterator[None]:
+        """What is wrong with a part of it is told with its line and column."""
+        try:
+            yield
+        except InputWrong as error:
+            if error.message.startswith(f"{self.file}:"):
+                raise
+            line, column = toml_places.place(self.text, path)
+            raise InputWrong(f"{self.file}:{line}:{column}: {error.message}", error.hint) from error
 
 
 def load(file: Path, *, version: str = "", key: str = "") -> Spec:

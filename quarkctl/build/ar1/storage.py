@@ -26,7 +26,11 @@ class Written:
 
 def tables(spec: Spec) -> dict[int, gpt.Table]:
     """The table of every LUN. Raises InputWrong naming what does not fit."""
-    return {lun.number: _table(lun, spec) for lun in spec.luns}
+    out = {}
+    for n, lun in enumerate(spec.luns):
+        with spec.placed("storage", "lun", n):
+            out[lun.number] = _table(lun, spec)
+    return out
 
 
 def _table(lun: Lun, spec: Spec) -> gpt.Table:
@@ -74,7 +78,7 @@ def check_slots(lun: Lun) -> None:
 def outputs(spec: Spec, luns: Mapping[int, gpt.Table], images: Mapping[str, Written]) -> dict[str, bytes]:
     """{file name: content} of tables, rawprogram and patch files. Raises InputWrong for an image too large."""
     out: dict[str, bytes] = {}
-    for lun in spec.luns:
+    for order, lun in enumerate(spec.luns):
         table, n = luns[lun.number], lun.number
         main, backup = gpt.build(table)
         array = table.array_sectors
@@ -85,7 +89,8 @@ def outputs(spec: Spec, luns: Mapping[int, gpt.Table], images: Mapping[str, Writ
             place = table.partition(p.name)
             written = images.get(p.image) if p.image else None
             if written:
-                _check_fit(p.name, written, place.sectors * table.sector_bytes)
+                with spec.placed("storage", "lun", order):
+                    _check_fit(p.name, written, place.sectors * table.sector_bytes)
             sectors = 0 if not p.size_bytes and not lun.size_bytes else place.sectors
             programs += [
                 Program(
