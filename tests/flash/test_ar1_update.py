@@ -312,7 +312,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ar1_chip, "APPEAR_S", 0.5)
     monkeypatch.setattr(ar1_chip, "_REPORT_S", 0.5)
     monkeypatch.setattr(ar1_chip, "_POLL_S", 0.01)
-    monkeypatch.setattr(fastboot, "QUICK_S", 1.0)
     # A look through all processes of the computer at each opening of a port: half of the time, and nothing to see here.
     monkeypatch.setattr(serial_port, "openers_of", lambda path: [])
 
@@ -347,6 +346,7 @@ def at_each(
         while batch := list(itertools.islice(left, len(pairs))):
             with pytest.MonkeyPatch.context() as hurry:  # what the update that is cut gives up does not matter
                 hurry.setattr(ar1_chip, "START_S", 2.0)
+                hurry.setattr(fastboot, "QUICK_S", 1.0)
                 list(pool.map(cut, pairs, batch))
             with pytest.MonkeyPatch.context() as patient:
                 for name in ("START_S", "HEALTH_S", "APPEAR_S"):
