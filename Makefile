@@ -19,7 +19,7 @@ demo: kernel
 	@./demo.sh $(QUARKCTL)
 
 test: test-tools
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 2 --dist worksteal
 
 # The virtual AR1 behind a real Linux USB stack, in QEMU. The kernel (70 MB) is fetched once.
 test-vm: test-tools

@@ -127,6 +127,15 @@ fi
 # environment FOLDER REQUIREMENT: made anew or brought up to date when pyproject.toml changed
 environment() {
 	stamp=$1/.$purpose
+	# One that was copied or moved with its clone still leads into the clone that it was made in.
+	made_in=$(sed -n 's/^command = .* -m venv //p' "$1/pyvenv.cfg" 2>/dev/null || true)
+	case $made_in in
+	"" | *"$(pwd -P)/$1") ;;
+	*)
+		say "$1 was made in another place ($made_in): making it anew"
+		rm -rf "$1"
+		;;
+	esac
 	if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
 		[ -x "$1/bin/python" ] || { mkdir -p build && "$python" -m venv "$1"; }
 		say "installing Python packages into $1"

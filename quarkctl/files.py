@@ -98,7 +98,10 @@ class File:
         return st.st_dev, st.st_ino, st.st_size
 
     def close(self) -> None:
-        os.close(self.fd)
+        """Also twice: its number may belong to somebody else by then."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __enter__(self) -> File:
         return self

@@ -5,13 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,53 +18,73 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from quarkctl.build import rtos
+from quarkctl.build.alone import in_turn
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.sim import control, folder
 from tests import ar1 as ar1_bench
+from tests import scratch
 
 ROOT = Path(__file__).parents[1]
 RTOS = ROOT / "firmware" / "rtos"
 #: Everything that tests build; kept between runs, since make and ninja know what is stale.
 BUILD = ROOT / "build" / "tests"
 
+_FAILED = pytest.StashKey[bool]()
+
 settings.register_profile("quarkctl", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100)
 settings.load_profile("quarkctl")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """A state folder of our own: tests never see or stop a developer's glasses, and socket paths stay short."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started behind an `&`: what tests start would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    state = tempfile.mkdtemp(prefix="qk-", dir="/tmp")
-    os.environ["QUARKCTL_STATE_DIR"] = state
+    state = scratch.make("qk-", scratch.fast())
+    if config.option.basetemp is None:  # workers are told theirs
+        config.option.basetemp = str(state / "tmp")
+    os.environ["QUARKCTL_STATE_DIR"] = str(state)
     os.environ.pop("QUARKCTL_DEVICE", None)
     os.environ["PATH"] += ":/usr/sbin:/sbin"  # where file system tools are, for those who are not root
-    config.add_cleanup(lambda: _remove(Path(state)))
+    config.add_cleanup(lambda: _remove(state, failed=config.stash.get(_FAILED, False)))
 
 
-def _remove(state: Path) -> None:
-    os.environ["QUARKCTL_STATE_DIR"] = str(state)
-    left = [i.name for i in folder.running()]
-    for name in left:
-        control.stop(name)
-    shutil.rmtree(state, ignore_errors=True)
+def _remove(state: Path, *, failed: bool) -> None:
+    left = scratch.remove(state, look=failed)
     assert not left, f"tests left virtual glasses running: {left}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_FAILED] = exitstatus == pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(exitstatus: int, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if exitstatus == pytest.ExitCode.TESTS_FAILED:
+        terminalreporter.write_line(f"until the next run, folders of failed tests are in {config.option.basetemp}")
 
 
 @pytest.fixture(scope="session")
 def firmware() -> Callable[..., rtos.Built]:
-    """``firmware("1.1.0", sabotage="hang")`` builds an image once for all workers."""
+    """``firmware("1.1.0", sabotage="hang")`` builds an image once for a worker; for the next one there is little to do."""
 
+    @cache
     def build(version: str, board: str = "s1-virtual", **options: Any) -> rtos.Built:
-        BUILD.mkdir(parents=True, exist_ok=True)
-        with (BUILD / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            out = BUILD / board
-            if options.get("key"):
-                out = BUILD / f"{board}-{options['key'].stem}"
-            return rtos.build(rtos.Request(board, Version.parse(version), out=out, **options))
+        out = BUILD / (f"{board}-{options['key'].stem}" if options.get("key") else board)
+        return rtos.build(rtos.Request(board, Version.parse(version), out=out, **options))
 
     return build
+
+
+def target_program(name: str, board: str = "s1-virtual") -> bytes:
+    """The ELF file of a test program for the microcontroller, where `firmware` was built."""
+    work = BUILD / board / f".work-{board}"
+    with in_turn(str(work), lambda: None):
+        subprocess.run(["ninja", "-C", work, name], check=True, capture_output=True)
+        return (work / name).read_bytes()
 
 
 @pytest.fixture(scope="session")

@@ -6,17 +6,19 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from quarkctl import boards
 from quarkctl.build import monocypher, sign, source, stack, tools
+from quarkctl.build.alone import LOCK, in_turn
 from quarkctl.errors import InputWrong, UsageWrong
 from quarkctl.events import Event, Level, Progress, silent
 from quarkctl.formats import elf, mcuboot_image
 from quarkctl.formats.mcuboot_image import Version
 
+#: What the tools said, in the folder where the firmware is compiled.
+LOG = "build.log"
 #: Faults that can be built into a test image (firmware/rtos/app/sabotage.c).
 SABOTAGE = ("hang", "masked", "stalled", "fault", "stack", "selftest")
 
@@ -90,45 +92,70 @@ def build(request: Request, progress: Progress = silent) -> Built:
     # Our bootloader verifies Ed25519. An image with another signature is for MCUboot, and needs no bootloader of ours.
     trusted = public_key if public_key.kind == "ed25519" else sign.load(source.development_key()).public_key
     out = request.out or Path("build") / board.name
-    work = out / f".work-{request.version}{f'-{request.sabotage}' if request.sabotage else ''}"
+    work = out / f".work-{board.name}"
     work.mkdir(parents=True, exist_ok=True)
-    log = work / "build.log"
-    log.unlink(missing_ok=True)
 
     def tell(step: str, level: Level, text: str = "") -> None:
         progress(Event(board.name, step, level, text))
 
     tell("configure", Level.START)
-    library = monocypher.folder(rtos / "monocypher.txt")
-    v = request.version
-    tools.run(
-        [
-            "cmake", "-G", "Ninja", "-S", rtos, "-B", work,
-            f"-DCMAKE_TOOLCHAIN_FILE={rtos / 'toolchain-arm-none-eabi.cmake'}",
-            f"-DQK_BOARD={board.name}", f"-DQK_VERSION={v.major}.{v.minor}.{v.revision}.{v.build}",
-            f"-DQK_PUBLIC_KEY_HEX={trusted.raw.hex()}", f"-DQK_MONOCYPHER_DIR={library}",
-            f"-DQK_SABOTAGE={request.sabotage.upper()}",
-        ],
-        log,
-    )  # fmt: skip
-    tell("configure", Level.DONE)
-    tell("compile", Level.START)
-    tools.run(["ninja", "-C", work], log)
-    tell("compile", Level.DONE)
-    tell("sign", Level.START)
-    payload = (work / "app.payload").read_bytes()
-    image = mcuboot_image.build(
-        payload, version=v, load_address=board.need("rtos.load_address"),
-        header_bytes=board.need("rtos.header_bytes"), board=board.name,
-        security_counter=request.security_counter, ar1_min=request.ar1_min, public_key=public_key,
-        sign=lambda message: signer.sign(message, f"rtos-{request.version}"),
-    )  # fmt: skip
-    signer.finish()
-    if len(image) > board.need("rtos.slot_bytes"):
-        raise InputWrong(f"the image has {len(image)} bytes, a slot of {board.name} {board.need('rtos.slot_bytes')}")
-    built = _finish(request, out, work, image, bootable=trusted == public_key)
+    with in_turn(str(work), lambda: tell("configure", Level.NOTE, f"another build uses {work}: waiting for it")):
+        if _configure(request, board.name, rtos, work, trusted.raw.hex()):
+            tell("configure", Level.NOTE, f"{work} was made elsewhere or by other tools: made anew")
+        tell("configure", Level.DONE)
+        tell("compile", Level.START)
+        tools.run(["ninja", "-C", work], work / LOG)
+        tell("compile", Level.DONE)
+        tell("sign", Level.START)
+        payload = (work / "app.payload").read_bytes()
+        image = mcuboot_image.build(
+            payload, version=request.version, load_address=board.need("rtos.load_address"),
+            header_bytes=board.need("rtos.header_bytes"), board=board.name,
+            security_counter=request.security_counter, ar1_min=request.ar1_min, public_key=public_key,
+            sign=lambda message: signer.sign(message, f"rtos-{request.version}"),
+        )  # fmt: skip
+        signer.finish()
+        if len(image) > board.need("rtos.slot_bytes"):
+            raise InputWrong(
+                f"the image has {len(image)} bytes, a slot of {board.name} {board.need('rtos.slot_bytes')}"
+            )
+        built = _finish(request, out, work, image, bootable=trusted == public_key)
     tell("sign", Level.DONE, built.sha256[:12])
     return built
+
+
+def _configure(request: Request, board: str, rtos: Path, work: Path, trusted_hex: str) -> bool:
+    """Let CMake prepare ``work``. True: what lay there had to go first. CMake refuses a folder that was copied or moved from
+    another clone, and one whose compiler or generator is gone; nothing in it is worth an error."""
+    log = work / LOG
+    log.unlink(missing_ok=True)
+    v = request.version
+    command: list[str | Path] = [
+        "cmake", "-G", "Ninja", "-S", rtos, "-B", work,
+        f"-DCMAKE_TOOLCHAIN_FILE={rtos / 'toolchain-arm-none-eabi.cmake'}",
+        f"-DQK_BOARD={board}", f"-DQK_VERSION={v.major}.{v.minor}.{v.revision}.{v.build}",
+        f"-DQK_PUBLIC_KEY_HEX={trusted_hex}", f"-DQK_MONOCYPHER_DIR={monocypher.folder(rtos / 'monocypher.txt')}",
+        f"-DQK_SABOTAGE={request.sabotage.upper()}",
+    ]  # fmt: skip
+    used = (work / "CMakeCache.txt").exists()
+    try:
+        tools.run(command, log)
+    except tools.BuildFailed:
+        if not used:
+            raise
+        _empty(work)
+        tools.run(command, log)
+        return True
+    return False
+
+
+def _empty(work: Path) -> None:
+    """The lock stays: it is held."""
+    for entry in work.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
 
 
 def boot_name(key_hash: bytes) -> str:
@@ -171,16 +198,9 @@ def _publish(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
-def _tool_output(*command: str | Path) -> str:
-    program = shutil.which(str(command[0]))
-    if program is None:
-        return ""
-    return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True).stdout
-
-
 def _sizes(elf: Path) -> Sizes:
     """text + data is what flash holds, data + bss what RAM holds."""
-    text, data, bss = (int(n) for n in _tool_output("arm-none-eabi-size", elf).splitlines()[1].split()[:3])
+    text, data, bss = (int(n) for n in tools.output("arm-none-eabi-size", elf).splitlines()[1].split()[:3])
     return Sizes(text + data, data + bss)
 
 

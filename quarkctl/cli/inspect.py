@@ -13,6 +13,7 @@ from quarkctl.cli import show
 from quarkctl.cli.options import Json, examples
 from quarkctl.errors import InputWrong, UsageWrong
 from quarkctl.formats import archive, mcuboot_image, recording
+from quarkctl.formats.record import Damaged
 from quarkctl.formats.signature import PublicKey
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ _SMALL_BYTES_MAX = 256 << 20
 
 def _small(file: File) -> bytes:
     if len(file) > _SMALL_BYTES_MAX:
-        raise InputWrong(f"{len(file)} bytes are more than such a file can have")
+        raise Damaged("file", "end", len(file), f"is too far: such a file has at most {_SMALL_BYTES_MAX} bytes")
     return file[: len(file)]
 
 
@@ -133,7 +134,11 @@ def _of_the_application_processor(file: File) -> dict[str, Any] | None:
     if how == "none":
         with Processors() as processors:
             return explain(file, processors.map)
-    inner = explain(expand(_small(file), _SMALL_BYTES_MAX))
+    content = expand(_small(file), _SMALL_BYTES_MAX)
+    try:
+        inner = explain(content)
+    except InputWrong as error:
+        raise InputWrong(f"expanded: {error.message}", error.hint) from error
     return {"kind": f"{how} file", "bytes": len(file), "content": inner or "of no known kind"}
 
 

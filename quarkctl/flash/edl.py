@@ -37,8 +37,6 @@ _GAPS_MAX = 256
 _ASK_COUNT = 256
 #: Images of not more than that are hashed while the programmer starts, which lasts longer, and so many bytes of them.
 _EARLY_BYTES, _EARLY_TOTAL_BYTES = 8 << 20, 64 << 20
-#: No sector is larger: an extent of a multiple of it is not padded, whatever the device has.
-_SECTOR_MAX = 4096
 
 
 def accepts(sources: Sequence[str]) -> bool:
@@ -164,7 +162,7 @@ class Session(EdlSession):
         for image in (w.image for w in self._work.writes):
             extents = image.extents
             size = sum(e.size_bytes for e in extents)
-            if size > min(left, _EARLY_BYTES) or any(e.size_bytes % _SECTOR_MAX for e in extents):
+            if size > min(left, _EARLY_BYTES):
                 continue
             left -= size
             found[id(image)] = {e: image.digest(e.offset, e.size_bytes) for e in extents}
@@ -213,6 +211,10 @@ class Session(EdlSession):
         device = self._open()
         info, total = device.info(0), device.sectors(erase.lun)
         first = total - erase.start.number if erase.start.from_end else erase.start.number
+        if erase.start.from_end and not total:
+            raise InputWrong(
+                f"an <erase> starts at {erase.start}, and the device does not tell the size of LUN {erase.lun}"
+            )
         if (info and info.lun_count and erase.lun >= info.lun_count) or first < 0 or (
             total and first + erase.sectors > total
         ):  # fmt: skip
@@ -432,7 +434,9 @@ class Session(EdlSession):
         return -(-size_bytes // sector) * sector
 
     def _expected(self, placed: Placed) -> Expected:
-        return Expected(placed.write.image, self._padded, self._early.get(id(placed.write.image), {}))
+        early = self._early.get(id(placed.write.image), {})
+        whole = {e: found for e, found in early.items() if self._padded(e.size_bytes) == e.size_bytes}
+        return Expected(placed.write.image, self._padded, whole)
 
     def _attributes(self, placed: Placed, window: Extent) -> dict[str, object]:
         device = self._open()

@@ -102,7 +102,9 @@ def read(sources: Sequence[str]) -> Work:
         return edl_bundle.read(paths[0])
     beside = tuple(p for p in paths if p.is_dir())
     split.check_complete(split_target(source)[0] for source in sources)
-    return _joined(_one(source, beside) for source, path in zip(sources, paths, strict=True) if path not in beside)
+    work = _joined(_one(source, beside) for source, path in zip(sources, paths, strict=True) if path not in beside)
+    described = next((p.parent for p in paths if p.suffix in (".xml", ".json")), None)
+    return work if work.programmers or not described else replace(work, programmers=_programmer_beside(described))
 
 
 def _one(source: str, beside: tuple[Path, ...]) -> Work:

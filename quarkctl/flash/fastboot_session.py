@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,7 +152,11 @@ class Session:
             fastboot_plan.check_device(self._facts)
             found = fastboot_plan.targets(self._items, self._facts, self._wish, self._variable)
         except QuarkError as error:
-            error.hint = f"{error.hint}; nothing was written, and the device is in fastbootd now".removeprefix("; ")
+            where = "stays in fastbootd"
+            with suppress(QuarkError):
+                self._client().command("reboot-bootloader")
+                where = "goes back to its boot loader"
+            error.hint = f"{error.hint}; nothing was written, and the device {where}".removeprefix("; ")
             raise
         self._targets = {t.name: t for t in found}
         return f"{len(self._facts.logical)} logical partitions"

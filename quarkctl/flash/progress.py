@@ -8,6 +8,8 @@ from quarkctl.events import Event, Level, Progress
 from quarkctl.flash.plan import Step
 
 _EVERY_S = 0.1
+#: The first bytes tell of the device's start, not of how fast it goes on: no guess before this part of all.
+_GUESS_FROM = 100
 
 
 class Meter:
@@ -39,7 +41,8 @@ class Meter:
             return
         self._told = now
         moved = done_bytes - self._skipped
-        eta = (now - self._began) / moved * (self.total_bytes - done_bytes) if moved > 0 else None
+        guess = moved > 0 and moved * _GUESS_FROM >= self.total_bytes - self._skipped
+        eta = (now - self._began) / moved * (self.total_bytes - done_bytes) if guess else None
         self._progress(
             Event(self._device, self._step.name, Level.PROGRESS, self._text, done_bytes, self.total_bytes, eta)
         )

@@ -6,6 +6,7 @@ Offsets in errors count from the start of the vbmeta structure.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -321,6 +322,8 @@ class Vbmeta:
     signature: bytes
     unknown_tags: tuple[int, ...] = ()
     key_metadata: bytes = b""
+    #: Where the descriptors stand.
+    offsets: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
     def trust(self) -> str:
         """Why the signature does not hold, or an empty text when it does. An unsigned structure says so."""
@@ -379,12 +382,15 @@ def parse(data: Source, at: int = 0) -> Vbmeta:
     area = part(aux, "descriptors")
     base = at + HEADER.size + h.auth_size + h.descriptors_offset
     where = 0
+    offsets = []
     while where < len(area):
+        offset = base + where
         d, tag, where = _parse_descriptor(area, where, base)
         if d is None:
             unknown.append(tag)
         else:
             descriptors.append(d)
+            offsets.append(offset)
     if h.algorithm:
         algorithm = ALGORITHMS[h.algorithm]
         for name, size in (("hash", 32 if algorithm.hash_name == "sha256" else 64),
@@ -394,7 +400,7 @@ def parse(data: Source, at: int = 0) -> Vbmeta:
     return Vbmeta(
         h.algorithm, tuple(descriptors), part(aux, "public_key"), h.rollback_index, h.rollback_index_location, h.flags,
         text(h.release), h.required_minor, total, raw[: HEADER.size] + aux, part(auth, "hash"), part(auth, "signature"),
-        tuple(unknown), part(aux, "key_metadata"),
+        tuple(unknown), part(aux, "key_metadata"), tuple(offsets),
     )  # fmt: skip
 
 
@@ -492,6 +498,20 @@ def parse_footer(data: Source) -> Footer | None:
             "original_size", at, f"is {f.original_size}, behind the vbmeta structure at {f.vbmeta_offset}"
         )
     return Footer(f.original_size, f.vbmeta_offset, f.vbmeta_size)
+
+
+def check_inside(d: Hash | Hashtree, at: int, image_bytes: int) -> None:
+    """Raises Damaged when a descriptor, which stands at ``at``, binds what its image does not have."""
+    if d.image_size > image_bytes:
+        record = _HASH if isinstance(d, Hash) else _HASHTREE
+        raise record.wrong("image_size", at, f"is {d.image_size}, the image has {image_bytes} bytes")
+    if isinstance(d, Hashtree):
+        for name in ("tree", "fec"):
+            begin, size = int(getattr(d, f"{name}_offset")), int(getattr(d, f"{name}_size"))
+            if begin + size > image_bytes:
+                field = f"{name}_offset" if begin > image_bytes else f"{name}_size"
+                told = f"is {getattr(d, field)}: they end at {begin + size}, the image has {image_bytes} bytes"
+                raise _HASHTREE.wrong(field, at, told)
 
 
 def build_footer(footer: Footer) -> bytes:

@@ -52,7 +52,10 @@ def _sparse(data: Source, run: verity.Run) -> Tree:
         "kind": "Android sparse image", "block_bytes": image.block_bytes, "expanded_bytes": image.size_bytes,
         "chunks": len(image.chunks), "blocks": {k: n for k, n in counts.items() if n},
     }  # fmt: skip
-    inner = explain(sparse.Expanded(image), run)
+    try:
+        inner = explain(sparse.Expanded(image), run)
+    except InputWrong as error:
+        raise InputWrong(f"expanded: {error.message}", error.hint) from error
     return {**tree, "content": inner} if inner else tree
 
 
@@ -149,17 +152,22 @@ def _footer(data: Source, run: verity.Run) -> Tree:
         return {}
     footer, meta = found
     tree = _vbmeta_tree(meta)
-    for d in meta.descriptors:
-        if isinstance(d, avb.Hash):
-            tree["content_check"] = _check_hash(data, d)
-        elif isinstance(d, avb.Hashtree):
-            tree["content_check"] = _check_tree(data, d, run)
+    problems = []
+    for d, at in zip(meta.descriptors, meta.offsets, strict=True):
+        if not isinstance(d, avb.Hash | avb.Hashtree):
+            continue
+        try:
+            avb.check_inside(d, at, len(data))
+        except InputWrong as error:
+            problems.append(error.message)
+            tree["content_check"] = "not checked: the descriptor binds more than there is"
+        else:
+            tree["content_check"] = _check_hash(data, d) if isinstance(d, avb.Hash) else _check_tree(data, d, run)
+    tree["problems"] = problems or None
     return {"verified_boot": {"original_bytes": footer.original_size, "vbmeta_offset": footer.vbmeta_offset, **tree}}
 
 
 def _check_hash(data: Source, d: avb.Hash) -> str:
-    if d.image_size > len(data):
-        return f"the descriptor is for {d.image_size} bytes, the image has {len(data)}"
     if d.image_size > _CHECKED_BYTES_MAX:
         return f"not checked: more than {_CHECKED_BYTES_MAX >> 30} GiB"
     try:
@@ -173,8 +181,6 @@ def _check_hash(data: Source, d: avb.Hash) -> str:
 
 def _check_tree(data: Source, d: avb.Hashtree, run: verity.Run) -> str:
     end = max(d.image_size, d.tree_offset + d.tree_size, d.fec_offset + d.fec_size)
-    if end > len(data):
-        return f"tree and codes end at {end}, the image has {len(data)} bytes"
     if end > _CHECKED_BYTES_MAX:
         return f"not checked: more than {_CHECKED_BYTES_MAX >> 30} GiB"
     if d.data_block_bytes != verity.BLOCK_BYTES or d.hash_block_bytes != verity.BLOCK_BYTES:
@@ -256,8 +262,14 @@ def _extent(e: lp.Extent) -> str:
 def _member(m: lp.Metadata, data: Source, p: lp.Partition, run: verity.Run) -> Tree:
     if not p.extents or len(m.devices) != 1:
         return {}
-    inner = _footer(Joined(m.read(data, p)), run).get("verified_boot")
-    return {"verified_boot": f"{inner['signature']}; {inner.get('content_check', 'no content')}"} if inner else {}
+    try:
+        inner = _footer(Joined(m.read(data, p)), run).get("verified_boot")
+    except InputWrong as error:
+        return {"problems": [f"{p.name}: {error.message}"]}
+    if not inner:
+        return {}
+    told = {"verified_boot": f"{inner['signature']}; {inner.get('content_check', 'no content')}"}
+    return told | ({"problems": [f"{p.name}: {x}" for x in inner["problems"]]} if inner["problems"] else {})
 
 
 def _ramdisk(data: Source, _: verity.Run) -> Tree:

@@ -122,17 +122,17 @@ def check(table: Table) -> None:
             if what in seen:
                 raise InputWrong(f"GPT: {p.name} and {seen[what]} both have {what}")
             seen[what] = p.name
-    for problem in overlaps(table.partitions):
+    for _, problem in overlaps(table.partitions):
         raise InputWrong(f"GPT: {problem}")
 
 
-def overlaps(partitions: Sequence[Partition]) -> list[str]:
-    ordered = sorted(partitions, key=lambda p: p.first_lba)
+def overlaps(partitions: Sequence[Partition]) -> list[tuple[int, str]]:
+    """(number of the partition, what its first sector does) for each that begins inside another one."""
     out = []
     reach: Partition | None = None
-    for p in ordered:
+    for n, p in sorted(enumerate(partitions), key=lambda found: found[1].first_lba):
         if reach and p.first_lba <= reach.last_lba:
-            out.append(f"{p.name} starts at sector {p.first_lba}, {reach.name} ends at {reach.last_lba}")
+            out.append((n, f"{p.name} starts at sector {p.first_lba}, {reach.name} ends at {reach.last_lba}"))
         if reach is None or p.last_lba > reach.last_lba:
             reach = p
     return out
@@ -232,7 +232,9 @@ def _parse(data: Source, size: int, at: int, h: Any, entries_at: int) -> Table:
         raise HEADER.wrong(
             "entries_crc32", at, f"is {h.entries_crc32:#010x}, the entries have {zlib.crc32(array):#010x}"
         )
-    found, problems = [], []
+    found: list[Partition] = []
+    problems: list[str] = []
+    places = []
     for n in range(h.entry_count):
         e = ENTRY.parse(array, n * h.entry_size)
         if e.type_guid == bytes(16):
@@ -242,12 +244,14 @@ def _parse(data: Source, size: int, at: int, h: Any, entries_at: int) -> Table:
             e.first_lba, e.last_lba, e.attributes,
         )  # fmt: skip
         if not h.first_usable_lba <= p.first_lba <= p.last_lba <= h.last_usable_lba:
-            where = f"entry {n} at offset {entries_at + n * h.entry_size:#x}"
-            problems.append(
-                f"{where}: {p.name} takes sectors {p.first_lba} to {p.last_lba}; usable are {h.first_usable_lba} to "
-                f"{h.last_usable_lba}"
+            field = "first_lba" if not h.first_usable_lba <= p.first_lba <= h.last_usable_lba else "last_lba"
+            told = (
+                f"is {getattr(p, field)}: {p.name} takes sectors {p.first_lba} to {p.last_lba}; usable are "
+                f"{h.first_usable_lba} to {h.last_usable_lba}"
             )
+            problems.append(ENTRY.wrong(field, entries_at + n * h.entry_size, told).message)
         found.append(p)
-    problems += overlaps(found)
+        places.append(entries_at + n * h.entry_size)
+    problems += [ENTRY.wrong("first_lba", places[n], f"does not hold: {told}").message for n, told in overlaps(found)]
     sectors = max(h.my_lba, h.alternate_lba) + 1
     return Table(size, sectors, UUID(bytes_le=h.disk_guid), tuple(found), tuple(problems))

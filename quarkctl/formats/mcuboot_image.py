@@ -12,10 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quarkctl.errors import InputWrong, UsageWrong
+from quarkctl.formats.record import Record
 from quarkctl.formats.signature import Algorithm, PublicKey
 
 MAGIC = 0x96F3B83D
-HEADER = struct.Struct("<IIHHIIBBHII")
+HEADER = Record(
+    "MCUboot image", "<",
+    "ih_magic:I ih_load_addr:I ih_hdr_size:H ih_protect_tlv_size:H ih_img_size:I ih_flags:I iv_major:B iv_minor:B "
+    "iv_revision:H iv_build_num:I pad1:I",
+)  # fmt: skip
+_AREA = Record("MCUboot TLV area", "<", "it_magic:H it_tlv_tot:H")
+_ENTRY = Record("MCUboot TLV", "<", "it_type:H it_len:H")
 TLV_INFO = struct.Struct("<HH")
 TLV_MAGIC = 0x6907
 TLV_PROTECTED_MAGIC = 0x6908
@@ -143,53 +150,57 @@ def looks_like(data: bytes) -> bool:
 def parse(data: bytes) -> Image:
     """Read an image; anything behind it (padding, a trailer) is left alone.
 
-    Raises InputWrong naming what is wrong where; a wrong hash is not an error here but `Image.hash_ok`.
+    Raises Damaged with field and offset; a wrong hash is not an error here but `Image.hash_ok`.
     """
-    if len(data) < HEADER.size or not looks_like(data):
-        raise InputWrong("not an MCUboot image: the magic number is missing")
-    _, load, header_bytes, protected_bytes, payload, flags, major, minor, revision, build, _ = HEADER.unpack_from(data)
-    if header_bytes < HEADER.size:
-        raise InputWrong(f"header size {header_bytes} is below {HEADER.size}")
-    end = header_bytes + payload
+    if not looks_like(data):
+        raise HEADER.wrong("ih_magic", 0, f"is {data[:4].hex() or 'missing'}: not an MCUboot image")
+    h = HEADER.parse(data)
+    if h.ih_hdr_size < HEADER.size:
+        raise HEADER.wrong("ih_hdr_size", 0, f"is {h.ih_hdr_size}, below {HEADER.size}")
+    end = h.ih_hdr_size + h.ih_img_size
     if end > len(data):
-        raise InputWrong(f"image is cut off: header and payload have {end} bytes, the file has {len(data)}")
+        field = "ih_hdr_size" if h.ih_hdr_size > len(data) else "ih_img_size"
+        told = f"is {getattr(h, field)}: the image is cut off, header and payload have {end} bytes, the file has {len(data)}"
+        raise HEADER.wrong(field, 0, told)
     tlvs: list[Tlv] = []
-    if protected_bytes:
-        end = _read_area(data, end, TLV_PROTECTED_MAGIC, tlvs, protected_bytes)
+    if h.ih_protect_tlv_size:
+        end = _read_area(data, end, TLV_PROTECTED_MAGIC, tlvs, h.ih_protect_tlv_size)
     signed = data[:end]
-    end = _read_area(data, end, TLV_MAGIC, tlvs, None)
+    area, end = end, _read_area(data, end, TLV_MAGIC, tlvs, None)
     digest = hashlib.sha256(signed).digest()
     carried = next((t.value for t in tlvs if t.kind == TLV_SHA256 and not t.protected), None)
     if carried is None:
-        raise InputWrong("image carries no SHA-256")
+        raise _AREA.wrong("it_tlv_tot", area, "covers no SHA-256 (0x10): the image carries no hash")
     return Image(
-        Version(major, minor, revision, build), load, header_bytes, payload, flags, tuple(tlvs), end, carried,
-        hash_ok=carried == digest,
+        Version(h.iv_major, h.iv_minor, h.iv_revision, h.iv_build_num), h.ih_load_addr, h.ih_hdr_size, h.ih_img_size,
+        h.ih_flags, tuple(tlvs), end, carried, hash_ok=carried == digest,
     )  # fmt: skip
 
 
 def _read_area(data: bytes, at: int, magic: int, tlvs: list[Tlv], expected: int | None) -> int:
-    kind = "protected TLV area" if magic == TLV_PROTECTED_MAGIC else "TLV area"
-    if len(data) - at < TLV_INFO.size:
-        raise InputWrong(f"image is cut off: no {kind} at {at:#x}")
-    found, total = map(int, TLV_INFO.unpack_from(data, at))
-    if found != magic:
-        raise InputWrong(f"{kind} at {at:#x} starts with {found:#06x}, not {magic:#06x}")
-    if expected is not None and total != expected:
-        raise InputWrong(f"{kind} says {total} bytes, the header says {expected}")
-    end = at + total
-    if total < TLV_INFO.size or end > len(data):
-        raise InputWrong(f"image is cut off: {kind} at {at:#x} has {total} bytes, the file ends at {len(data):#x}")
-    at += TLV_INFO.size
+    area = _AREA.parse(data, at)
+    if area.it_magic != magic:
+        kind = "protected ones" if magic == TLV_PROTECTED_MAGIC else "those that are not protected"
+        raise _AREA.wrong("it_magic", at, f"is {area.it_magic:#06x}, not {magic:#06x} of {kind}")
+    if expected is not None and area.it_tlv_tot != expected:
+        raise _AREA.wrong("it_tlv_tot", at, f"is {area.it_tlv_tot}, ih_protect_tlv_size is {expected}")
+    end = at + int(area.it_tlv_tot)
+    if area.it_tlv_tot < _AREA.size or end > len(data):
+        raise _AREA.wrong(
+            "it_tlv_tot", at, f"is {area.it_tlv_tot}: the image is cut off, {len(data) - at} bytes are left of it"
+        )
+    at += _AREA.size
     while at < end:
-        if end - at < TLV_INFO.size:
-            raise InputWrong(f"{kind}: entry at {at:#x} is cut off")
-        number, size = TLV_INFO.unpack_from(data, at)
-        at += TLV_INFO.size
-        if size > end - at:
-            raise InputWrong(f"{kind}: entry {number:#x} at {at:#x} is longer than its area")
-        tlvs.append(Tlv(number, data[at : at + size], magic == TLV_PROTECTED_MAGIC))
-        at += size
+        if end - at < _ENTRY.size:
+            raise _ENTRY.wrong("it_type", at, f"is cut off: {end - at} bytes are left of its area")
+        entry = _ENTRY.parse(data, at)
+        body = at + _ENTRY.size
+        if entry.it_len > end - body:
+            raise _ENTRY.wrong(
+                "it_len", at, f"is {entry.it_len}: entry {entry.it_type:#04x} is longer than what is left of its area"
+            )
+        tlvs.append(Tlv(entry.it_type, data[body : body + entry.it_len], magic == TLV_PROTECTED_MAGIC))
+        at = body + entry.it_len
     return end
 
 
@@ -239,9 +250,10 @@ def build(
         d = ar1_min
         entries.insert(0, (TLV_DEPENDENCY, _DEPENDENCY.pack(AR1_IMAGE, d.major, d.minor, d.revision, d.build)))
     protected = _area(TLV_PROTECTED_MAGIC, entries)
-    header = HEADER.pack(
-        MAGIC, load_address, header_bytes, len(protected), len(payload), FLAG_RAM_LOAD,
-        v.major, v.minor, v.revision, v.build, 0,
+    header = HEADER.build(
+        ih_magic=MAGIC, ih_load_addr=load_address, ih_hdr_size=header_bytes, ih_protect_tlv_size=len(protected),
+        ih_img_size=len(payload), ih_flags=FLAG_RAM_LOAD, iv_major=v.major, iv_minor=v.minor, iv_revision=v.revision,
+        iv_build_num=v.build,
     ).ljust(header_bytes, b"\0")  # fmt: skip
     signed = header + payload + protected
     digest = hashlib.sha256(signed).digest()

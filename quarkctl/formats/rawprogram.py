@@ -7,12 +7,13 @@ digest tables of secure boot depend on every byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quarkctl.errors import InputWrong
 from quarkctl.formats.gpt import ENTRY, ENTRY_COUNT, HEADER, MBR_SECTORS_AT, Table
+from quarkctl.formats.record import Damaged
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -194,98 +195,174 @@ def _document(root: str, rows: list[str]) -> bytes:
     return "\n".join(['<?xml version="1.0" ?>', f"<{root}>", *rows, f"</{root}>", ""]).encode()
 
 
+@dataclass(frozen=True)
+class _Element:
+    """An element with its attributes. What is wrong with one of them is told with the element's offset."""
+
+    what: str
+    name: str
+    offset: int
+    attributes: Mapping[str, str]
+
+    def wrong(self, attribute: str, told: str, hint: str = "") -> Damaged:
+        return Damaged(self.what, attribute, self.offset, told, hint)
+
+    def word(self, attribute: str, default: str | None = None) -> str:
+        value = self.attributes.get(attribute, default)
+        if value is None:
+            raise self.wrong(attribute, "is missing")
+        return value
+
+    def flag(self, attribute: str) -> bool:
+        return self.word(attribute, "false").lower() == "true"
+
+    def number(self, attribute: str, default: int | None = None) -> int:
+        if attribute not in self.attributes and default is not None:
+            return default
+        text = self.word(attribute)
+        if not _NUMBER.fullmatch(text):
+            raise self.wrong(attribute, f"is {shown(text)!r}, not a number")
+        value = int(text, 0) if text[:2].lower() == "0x" else int(text)
+        if value >> 63:
+            raise self.wrong(attribute, f"is {text}: more than any storage has")
+        return value
+
+    def lun(self, default: int | None = None) -> int:
+        lun = self.number("physical_partition_number", default)
+        if lun > _LUN_MAX:
+            raise self.wrong("physical_partition_number", f"is {lun}, there are at most {_LUN_MAX}")
+        return lun
+
+    def sector_bytes(self) -> int:
+        size = self.number("SECTOR_SIZE_IN_BYTES")
+        if size.bit_count() != 1 or not _SECTOR_MIN <= size <= _SECTOR_MAX:
+            raise self.wrong("SECTOR_SIZE_IN_BYTES", f"is {size}", hint="512 on eMMC, 4096 on UFS, a page on NAND")
+        return size
+
+    def sector(self, default: str | None = None) -> Sector:
+        try:
+            return Sector.parse(self.word("start_sector", default))
+        except Damaged:
+            raise
+        except InputWrong as error:
+            raise self.wrong("start_sector", f"is wrong: {error.message}", error.hint) from error
+
+
 def parse_programs(data: bytes) -> list[Program]:
-    """Every ``<program>`` of a rawprogram file. Raises InputWrong."""
+    """Every ``<program>`` of a rawprogram file. Raises Damaged with attribute and offset of the element."""
     return [e for e in parse_entries(data) if isinstance(e, Program)]
 
 
 def parse_entries(data: bytes) -> list[Program | Erase]:
-    """Every ``<program>`` and ``<erase>`` of a rawprogram file, in its order. Raises InputWrong."""
-    out: list[Program | Erase] = []
-    counts = {"program": 0, "erase": 0}
-    for name, attributes in _named(data, "data", tuple(counts)):
-        read = _program if name == "program" else _erase
-        out.append(read(attributes, f"rawprogram: {name} {counts[name]}"))
-        counts[name] += 1
-    return out
+    """Every ``<program>`` and ``<erase>`` of a rawprogram file, in its order. Raises Damaged as `parse_programs`."""
+    return [_program(e) if e.name == "program" else _erase(e) for e in _elements(data, "data", ("program", "erase"))]
 
 
-def _program(a: dict[str, str], where: str) -> Program:
+def _program(e: _Element) -> Program:
     return Program(
-        _word(a, "filename", where, ""), _word(a, "label", where, ""), _lun(a, where), _sector(a, "start_sector", where),
-        _number(a, "num_partition_sectors", where), _sector_bytes(a, where),
-        _word(a, "sparse", where, "false").lower() == "true", _number(a, "file_sector_offset", where, 0),
-        _word(a, "readbackverify", where, "false").lower() == "true", _number(a, "PAGES_PER_BLOCK", where, 0),
-        _number(a, "last_sector", where, 0),
+        e.word("filename", ""), e.word("label", ""), e.lun(), e.sector(), e.number("num_partition_sectors"),
+        e.sector_bytes(), e.flag("sparse"), e.number("file_sector_offset", 0), e.flag("readbackverify"),
+        e.number("PAGES_PER_BLOCK", 0), e.number("last_sector", 0),
     )  # fmt: skip
 
 
-def _erase(attributes: dict[str, str], where: str) -> Erase:
-    a = {k: v for k, v in attributes.items() if v}  # some tools write empty ones for the whole LUN
+def _erase(element: _Element) -> Erase:
+    # some tools write empty attributes for the whole LUN
+    e = replace(element, attributes={k: v for k, v in element.attributes.items() if v})
     found = Erase(
-        _lun({"physical_partition_number": "0", **a}, where), _sector({"start_sector": "0", **a}, "start_sector", where),
-        _number(a, "num_partition_sectors", where, 0), _sector_bytes(a, where) if "SECTOR_SIZE_IN_BYTES" in a else 0,
-        _number(a, "PAGES_PER_BLOCK", where, 0),
+        e.lun(0), e.sector("0"), e.number("num_partition_sectors", 0),
+        e.sector_bytes() if "SECTOR_SIZE_IN_BYTES" in e.attributes else 0, e.number("PAGES_PER_BLOCK", 0),
     )  # fmt: skip
     pages = found.pages_per_block
     if pages and (found.sectors % pages or (not found.start.from_end and found.start.number % pages)):
-        raise InputWrong(f"{where}: {found.sectors} sectors from {found.start} on are no whole blocks of {pages} pages")
+        told = f"is {found.sectors}, and from {found.start} on these are no whole blocks of {pages} pages"
+        raise e.wrong("num_partition_sectors", told)
     if not found.sectors and found.start != Sector(0):
-        raise InputWrong(
-            f"{where} starts at {found.start} and does not say how many sectors",
-            hint="programmers erase the whole LUN then",
-        )
+        told = f"is missing or 0, and the erase starts at {found.start}"
+        raise e.wrong("num_partition_sectors", told, hint="programmers erase the whole LUN then")
     return found
 
 
 def parse_patches(data: bytes) -> list[Patch]:
-    """Every ``<patch>`` of a patch file. Raises InputWrong."""
-    out = []
-    for n, (_, a) in enumerate(_named(data, "patches", ("patch",))):
-        where = f"patch file: patch {n}"
-        out.append(
-            Patch(
-                _sector(a, "start_sector", where), _number(a, "byte_offset", where), _lun(a, where),
-                _number(a, "size_in_bytes", where), _word(a, "value", where), _word(a, "what", where, ""),
-                _sector_bytes(a, where), _word(a, "filename", where),
-            )
-        )  # fmt: skip
-    return out
+    """Every ``<patch>`` of a patch file. Raises Damaged with attribute and offset of the element."""
+    return [
+        Patch(
+            e.sector(), e.number("byte_offset"), e.lun(), e.number("size_in_bytes"), e.word("value"), e.word("what", ""),
+            e.sector_bytes(), e.word("filename"),
+        )
+        for e in _elements(data, "patches", ("patch",))
+    ]  # fmt: skip
 
 
 def parse_xml(data: bytes, what: str) -> Element:
-    """The root of a document that a tool exchanges, ``what`` in words. Raises InputWrong.
-
-    Such files have no document type, so there are no entities. One in UTF-16 would hide it, and has no place here either.
-    """
+    """The root of a document that a tool exchanges, ``what`` in words. Raises Damaged."""
     from xml.etree import ElementTree
 
-    if len(data) > XML_BYTES_MAX:
-        raise InputWrong(f"{what} XML has {len(data)} bytes, more than {XML_BYTES_MAX}")
-    if b"\0" in data:
-        raise InputWrong(f"{what} XML has a zero byte at offset {data.index(0)}: such files are UTF-8")
-    plain = data.replace(b"<!--", b"----")
-    if b"<!" in plain:
-        raise InputWrong(f"{what} XML has a document type at offset {plain.index(b'<!')}: such files have none")
+    _check_plain(data, what)
     try:
         return ElementTree.fromstring(data)  # noqa: S314 - without a document type there are no entities to expand
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two: of an encoding that is none
-        raise InputWrong(f"{what} XML: {error}") from error
+    except ElementTree.ParseError as error:
+        raise _broken(data, what, *error.position, str(error)) from error
+    except (ValueError, LookupError) as error:  # of an encoding that is none
+        raise Damaged(f"{what} XML", "encoding", 0, f"is wrong: {error}") from error
 
 
-def _named(data: bytes, root: str, names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """Elements of these names with their attributes, in the order of the file. Raises InputWrong."""
-    tree = parse_xml(data, root)
-    if tree.tag != root:
-        raise InputWrong(f"XML with the root {shown(tree.tag)!r}, not {root!r}")
-    found = [(e.tag, dict(e.attrib)) for e in tree.iter() if e.tag in names]
-    if len(found) > _ELEMENTS_MAX:
-        raise InputWrong(f"{root} XML has {len(found)} elements, more than {_ELEMENTS_MAX}")
-    for number, (name, attributes) in enumerate(found):
+def _check_plain(data: bytes, what: str) -> None:
+    """Such files have no document type, so there are no entities. One in UTF-16 would hide it, and has no place here
+    either."""
+    if len(data) > XML_BYTES_MAX:
+        raise Damaged(f"{what} XML", "end", len(data), f"is too far: such a file has at most {XML_BYTES_MAX} bytes")
+    if b"\0" in data:
+        raise Damaged(f"{what} XML", "text", data.index(0), "is a zero byte: such files are UTF-8")
+    plain = data.replace(b"<!--", b"----")
+    if b"<!" in plain:
+        raise Damaged(f"{what} XML", "document type", plain.index(b"<!"), "stands where such files have none")
+
+
+def _broken(data: bytes, what: str, line: int, column: int, told: str) -> Damaged:
+    lines = data.split(b"\n", line)
+    offset = min(sum(len(before) + 1 for before in lines[: line - 1]) + column, len(data))
+    return Damaged(
+        f"{what} XML", "markup", offset, f"is broken: {told.partition(':')[0]} (line {line}, column {column + 1})"
+    )
+
+
+def _elements(data: bytes, root: str, names: Sequence[str]) -> list[_Element]:
+    """Elements of these names, in the order of the file, with their places. Raises Damaged."""
+    from xml.parsers import expat
+
+    what = {"data": "rawprogram", "patches": "patch file"}[root]
+    _check_plain(data, what)
+    out: list[_Element] = []
+    counts = dict.fromkeys(names, 0)
+    parser = expat.ParserCreate()
+    roots: list[str] = []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        at = parser.CurrentByteIndex
+        if not roots:
+            roots.append(name)
+            if name != root:
+                raise Damaged(f"{what} XML", "root", at, f"is {shown(name)!r}, not {root!r}")
+        if name not in counts:
+            return
+        if len(out) >= _ELEMENTS_MAX:
+            raise Damaged(f"{what} XML", name, at, f"is one more than the {_ELEMENTS_MAX} that are possible")
+        element = _Element(f"{what}: {name} {counts[name]}", name, at, attributes)
         for key, value in attributes.items():
             if len(value) > _VALUE_MAX:
-                raise InputWrong(f"{name} {number}: {shown(key)} has {len(value)} characters, more than {_VALUE_MAX}")
-    return found
+                raise element.wrong(shown(key), f"has {len(value)} characters, more than {_VALUE_MAX}")
+        out.append(element)
+        counts[name] += 1
+
+    parser.StartElementHandler = start
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise _broken(data, what, error.lineno, error.offset, expat.ErrorString(error.code) or "") from error
+    except (ValueError, LookupError) as error:  # of an encoding that is none
+        raise Damaged(f"{what} XML", "encoding", 0, f"is wrong: {error}") from error
+    return out
 
 
 def shown(text: str) -> str:
@@ -297,45 +374,3 @@ def kind_of(data: bytes) -> str:
     """``data``, ``patches`` or nothing: which of the two files this is."""
     found = re.search(rb"<(data|patches)[\s>/]", data[:4096])
     return found.group(1).decode() if found else ""
-
-
-def _word(attributes: dict[str, str], name: str, where: str, default: str | None = None) -> str:
-    value = attributes.get(name, default)
-    if value is None:
-        raise InputWrong(f"{where} has no {name}")
-    return value
-
-
-def _number(attributes: dict[str, str], name: str, where: str, default: int | None = None) -> int:
-    if name not in attributes and default is not None:
-        return default
-    text = _word(attributes, name, where)
-    if not _NUMBER.fullmatch(text):
-        raise InputWrong(f"{where}: {name} is {shown(text)!r}, not a number")
-    value = int(text, 0) if text[:2].lower() == "0x" else int(text)
-    if value >> 63:
-        raise InputWrong(f"{where}: {name} is {text}: more than any storage has")
-    return value
-
-
-def _lun(attributes: dict[str, str], where: str) -> int:
-    name = "physical_partition_number"
-    lun = _number(attributes, name, where)
-    if lun > _LUN_MAX:
-        raise InputWrong(f"{where}: {name} is {lun}, there are at most {_LUN_MAX}")
-    return lun
-
-
-def _sector_bytes(attributes: dict[str, str], where: str) -> int:
-    name = "SECTOR_SIZE_IN_BYTES"
-    size = _number(attributes, name, where)
-    if size.bit_count() != 1 or not _SECTOR_MIN <= size <= _SECTOR_MAX:
-        raise InputWrong(f"{where}: {name} is {size}", hint="512 on eMMC, 4096 on UFS, a page on NAND")
-    return size
-
-
-def _sector(attributes: dict[str, str], name: str, where: str) -> Sector:
-    try:
-        return Sector.parse(_word(attributes, name, where))
-    except InputWrong as error:
-        raise InputWrong(f"{where}: {name}: {error.message}", error.hint) from error

@@ -15,6 +15,7 @@ WRITE_STALL_S = 10.0
 #: A message from a device is an answer or uploaded data; more than that in one message is nonsense.
 MESSAGE_MAX = 1 << 32
 _READ_BYTES = 1 << 20
+_GONE_HINT = "the device restarted or lost its network: start it into fastboot again and repeat the command"
 
 
 class TcpLink:
@@ -68,9 +69,9 @@ class TcpLink:
         try:
             data = self._socket.recv(min(size_bytes, _READ_BYTES))
         except OSError as error:
-            raise LinkLost(f"{self.name} went away: {error.strerror or error}") from error
+            raise LinkLost(f"{self.name} went away: {error.strerror or error}", hint=_GONE_HINT) from error
         if not data:
-            raise LinkLost(f"{self.name} closed the connection", hint="the device restarted or lost its network")
+            raise LinkLost(f"{self.name} closed the connection", hint=_GONE_HINT)
         return data
 
     def read(self, timeout_s: float) -> bytes:
@@ -99,7 +100,7 @@ class TcpLink:
                 f"{self.name} takes no bytes for {WRITE_STALL_S:.0f} s", hint="the device hangs: power-cycle it"
             ) from error
         except OSError as error:
-            raise LinkLost(f"{self.name} went away: {error.strerror or error}") from error
+            raise LinkLost(f"{self.name} went away: {error.strerror or error}", hint=_GONE_HINT) from error
 
     def _send(self, header: bytes, view: memoryview) -> None:
         sent = self._socket.sendmsg([header, view])

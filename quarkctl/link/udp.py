@@ -13,6 +13,9 @@ from quarkctl.formats.fastboot import UdpId, UdpPacket
 
 #: Times of the specification: again after half a second; a device may be silent for a minute while it writes.
 RESEND_S = 0.5
+#: A packet is sent again sooner where answers come fast: after so many times what they take, and not before that. Each
+#: time the wait doubles: the device may have to write first.
+RESEND_TRIPS, RESEND_MIN_S = 8, 0.02
 #: Nobody is there. A host under load may be so late itself.
 QUERY_S = 5.0
 SILENCE_S = 60.0
@@ -29,6 +32,8 @@ class UdpLink:
         self._packet_bytes = fastboot.UDP_PACKET_MIN
         self._sequence = 0
         self._pending = bytearray()
+        #: What an answer takes, on the average; 0 until one came.
+        self._trip_s = 0.0
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
             self._socket = socket.socket(family, socket.SOCK_DGRAM)
@@ -71,7 +76,10 @@ class UdpLink:
             if kind is not UdpId.QUERY:
                 self._sequence = (self._sequence + 1) & 0xFFFF
             if answer.id is UdpId.ERROR:
-                raise ProtocolError(f"{self.name} says: {answer.data.decode('utf-8', 'replace')}")
+                raise ProtocolError(
+                    f"{self.name} says: {answer.data.decode('utf-8', 'replace')}",
+                    hint="it restarted, or somebody else took it meanwhile: repeat the command",
+                )
             whole += answer.data
             if not answer.continued:
                 return bytes(whole)
@@ -82,16 +90,24 @@ class UdpLink:
     def _one(self, kind: UdpId, data: bytes | memoryview, timeout_s: float, *, continued: bool) -> UdpPacket:
         packet = fastboot.build_udp(UdpPacket(kind, self._sequence, bytes(data), continued))
         deadline = time.monotonic() + timeout_s
+        wait_s = min(max(RESEND_TRIPS * self._trip_s, RESEND_MIN_S), RESEND_S) if self._trip_s else RESEND_S
+        first = True
         while (now := time.monotonic()) < deadline:
             try:
                 self._socket.send(packet)
-                resend = min(now + RESEND_S, deadline)
+                resend = min(now + wait_s, deadline)
                 while select.select([self._socket], [], [], max(resend - time.monotonic(), 0.0))[0]:
                     answer = fastboot.parse_udp(self._socket.recv(65536))
                     if answer and answer.sequence == self._sequence and answer.id in (kind, UdpId.ERROR):
+                        # Of one that was sent twice nobody knows which is answered: good for a first guess only.
+                        if not self._trip_s:
+                            self._trip_s = time.monotonic() - now
+                        elif data and first:
+                            self._trip_s += (time.monotonic() - now - self._trip_s) / 8
                         return answer
                     if answer and kind is UdpId.QUERY and answer.id is kind:
                         return answer
+                wait_s, first = min(2 * wait_s, RESEND_S), False
             except ConnectionRefusedError as error:
                 raise LinkLost(f"{self.name} is closed", hint="the device restarted or left fastboot") from error
             except OSError as error:

@@ -226,7 +226,7 @@ class UsbLink:
         except usb.core.USBTimeoutError:
             return b""
         except usb.core.USBError as error:
-            raise _mapped(error, self.name) from error
+            raise self._failed(error, self.found.endpoint_in) from error
         return bytes(memoryview(self._buffer)[:count])
 
     def listen(self) -> None:
@@ -284,7 +284,7 @@ class UsbLink:
                 if error.errno == errno.ENOMEM and self.transfer_bytes > TRANSFER_BYTES_MIN:
                     self.transfer_bytes //= 2
                     continue
-                raise _mapped(error, self.name) from error
+                raise self._failed(error, self.found.endpoint_out) from error
             if sent < min(len(view), self.transfer_bytes) and slice_s == WRITE_SLICE_S:  # a smaller one may get through
                 self.transfer_bytes = max(self.transfer_bytes // 2, TRANSFER_BYTES_MIN)
             view = view[sent:]
@@ -318,7 +318,16 @@ class UsbLink:
         except usb.core.USBTimeoutError:
             return
         except usb.core.USBError as error:
-            raise _mapped(error, self.name) from error
+            raise self._failed(error, self.found.endpoint_out) from error
+
+    def _failed(self, error: usb.core.USBError, endpoint: int) -> LinkError:
+        """A stall stays until the host takes it away: it is, so that the next try is not lost as well."""
+        import usb.core
+
+        if error.errno == errno.EPIPE:
+            with suppress(usb.core.USBError, NotImplementedError):
+                self._device.clear_halt(endpoint)
+        return _mapped(error, self.name)
 
     def close(self) -> None:
         import usb.core
@@ -339,7 +348,9 @@ class UsbLink:
 def _mapped(error: usb.core.USBError, name: str) -> LinkError:
     code = error.errno
     if code == errno.EPIPE:
-        return LinkLost(f"{name} stalled its endpoint", hint="the device refuses to go on: power-cycle it")
+        return LinkLost(
+            f"{name} stalled its endpoint", hint="repeat the command; if it stalls again, power-cycle the device"
+        )
     if code == errno.EOVERFLOW:
         return LinkLost(f"{name} sent more than was asked for", hint=_GONE_HINT)
     if code in _GONE:

@@ -227,7 +227,7 @@ class _Import:
             _, pending = self._submit(endpoint, data, into, bytes(8))
         elif pending.data is not None and data is not None and pending.data[: len(data)] != data:
             raise USBError("another write is under way", -1, errno.EIO)
-        if not pending.done.wait(timeout_ms / 1000):
+        if not pending.done.wait(timeout_ms / 1000 if timeout_ms else None):
             self._unfinished[way] = pending
             raise USBTimeoutError("operation timed out", -7, errno.ETIMEDOUT)
         self._unfinished.pop(way, None)

@@ -149,7 +149,7 @@ class Glasses:
         readings += self._plant.advance(now_us)
         if faults.FROZEN_CONVERTER.name not in self._machine_faults:
             self._mailbox.write(readings)
-        self._mailbox.write_motion(self._motion.advance(now_us))
+        self._mailbox.write_motion(*self._motion.advance(now_us))
         if time.monotonic() >= self._slow_due_s and self._mailbox.slow_due:
             self._slow_due_s = time.monotonic() + SLOW_S
             self._mailbox.write_slow(self._plant.registers())

@@ -29,7 +29,7 @@ class Waits:
     def measure(self, *, ar1: bool) -> None:
         """What was waited since the call before. ``ar1``: one runs meanwhile, so the link between the chips is measured
         and not a number of the plant's."""
-        now = {str(task): waited for task in _tasks(os.getpid()) if (waited := _waited_ns(task)) is not None}
+        now = {str(task): waited for task in _tasks(os.getpid()) if (waited := waited_ns(task)) is not None}
         ms = sum(waited - self._before.get(task, 0) for task, waited in now.items()) / 1e6
         if self._before and ms >= _LEAST_MS:
             self._kept.append((time.time_ns(), round(ms, 3), ar1))
@@ -56,7 +56,8 @@ def _tasks(pid: int) -> Iterator[Path]:
             yield from _tasks(int(child))
 
 
-def _waited_ns(task: Path) -> int | None:
+def waited_ns(task: Path) -> int | None:
+    """``task``: folder of a thread in /proc. None where nobody counts, or it ended."""
     try:
         return int((task / "schedstat").read_text().split()[1])
     except (OSError, ValueError, IndexError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quarkctl import schemas
-from quarkctl.sim.motion import Inertial
+from quarkctl.sim.motion import FIFO_SAMPLES, Inertial
 from quarkctl.sim.plant import Reading, Registers
 
 #: Offset of the mailbox in the memory file, and of its parts in the mailbox.
@@ -20,8 +20,7 @@ RING_SAMPLES = 1024
 SLOW_OFFSET = 0xB000
 MOTION_OFFSET = 0xB100
 INERTIAL_OFFSET = 0xB120
-INERTIAL_SAMPLES = 512
-SIZE = INERTIAL_OFFSET + INERTIAL_SAMPLES * 20
+SIZE = INERTIAL_OFFSET + FIFO_SAMPLES * 20
 NO_VALUE = 0xFFFF_FFFF
 
 _SAMPLE = struct.Struct("<QHHhhHHhhhhhBBhhHHH")
@@ -94,10 +93,10 @@ class Mailbox:
         """0: the inertial sensor is off."""
         _WORD.pack_into(self._map, MOTION_OFFSET + 4, period_ns)
 
-    def write_motion(self, samples: list[Inertial]) -> None:
-        index = self._index[MOTION_OFFSET // 4]
+    def write_motion(self, lost: int, samples: list[Inertial]) -> None:
+        index = self._index[MOTION_OFFSET // 4] + lost & 0xFFFF_FFFF
         for s in samples:
-            at = INERTIAL_OFFSET + index % INERTIAL_SAMPLES * _INERTIAL.size
+            at = INERTIAL_OFFSET + index % FIFO_SAMPLES * _INERTIAL.size
             _INERTIAL.pack_into(self._map, at, s.time_us, *s.accel_mg, *s.gyro_ddps)
             index = (index + 1) & 0xFFFF_FFFF
         self._index[MOTION_OFFSET // 4] = index

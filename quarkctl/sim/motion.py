@@ -9,7 +9,8 @@ import math
 import random
 from dataclasses import dataclass, field
 
-#: Fastest rate: 512 samples wait in the FIFO, half a second.
+#: Samples that wait for the firmware: half a second at the fastest rate.
+FIFO_SAMPLES = 512
 RATE_HZ_MAX = 1000
 #: (hertz, degrees) of turning the head: nod about the right axis, look about the up axis, tilt about the back axis.
 _TURNS = ((0.31, 6.0), (0.13, 25.0), (0.9, 1.5))
@@ -50,16 +51,20 @@ class Motion:
         """From now on at this rate."""
         self.rate_hz, self._start_us, self._next = rate_hz, now_us, 0
 
-    def advance(self, now_us: int) -> list[Inertial]:
-        """Samples since the last call, up to now."""
-        out = []
-        while self.rate_hz:
-            time_us = self._start_us + self._next * self.period_ns // 1000
-            if time_us > now_us:
-                break
-            out.append(self.at(time_us))
-            self._next += 1
-        return out
+    def advance(self, now_us: int) -> tuple[int, list[Inertial]]:
+        """Samples since the last call, up to now: how many were lost because the FIFO holds no more, and the others."""
+        if not self.rate_hz or now_us < self._time_us(self._next):
+            return 0, []
+        end = ((now_us - self._start_us) * 1000 + 999) // self.period_ns + 1
+        while self._time_us(end - 1) > now_us:
+            end -= 1
+        lost = max(end - self._next - FIFO_SAMPLES, 0)
+        made = [self.at(self._time_us(number)) for number in range(self._next + lost, end)]
+        self._next = end
+        return lost, made
+
+    def _time_us(self, number: int) -> int:
+        return self._start_us + number * self.period_ns // 1000
 
     def at(self, time_us: int) -> Inertial:
         """What the sensor says at this plant time."""

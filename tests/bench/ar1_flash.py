@@ -17,7 +17,6 @@ import statistics
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +32,7 @@ from quarkctl.link.ar1 import NetworkWay, UsbWay
 from quarkctl.link.tcp import TcpLink
 from quarkctl.link.usb import READ_BYTES, UsbLink
 from quarkctl.link.usbip import Backend
+from tests import scratch
 from tests.bench.ar1_device import Device
 from tests.bench.figure import Figure, save
 
@@ -45,7 +45,7 @@ SERIAL = "BENCH"
 
 
 def run() -> None:
-    with tempfile.TemporaryDirectory(prefix="qkb-", dir="/tmp") as name:
+    with scratch.folder("qkb-") as name:
         root = Path(name)
         os.environ["QUARKCTL_STATE_DIR"] = str(root / "state")
         figures: list[Figure] = []

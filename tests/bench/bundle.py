@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -22,6 +21,7 @@ from quarkctl.formats.bundle import CHUNK_BYTES
 from quarkctl.formats.bundle_reader import Reader
 from quarkctl.link.ar1 import UsbWay
 from quarkctl.link.usbip import Backend
+from tests import scratch
 from tests.bench.ar1_device import Device
 from tests.bench.figure import Figure, interleaved, program, save
 from tests.bundles import DEVELOPMENT, rtos_image
@@ -36,7 +36,7 @@ HIGH_SPEED, SUPER_SPEED = 40e6, 400e6
 
 
 def run() -> None:
-    with tempfile.TemporaryDirectory(prefix="qkb-", dir="/var/tmp") as name:
+    with scratch.folder("qkb-", Path("/var/tmp")) as name:
         os.environ["QUARKCTL_STATE_DIR"] = name
         folder = Path(name)
         _fill(folder)

@@ -16,12 +16,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from quarkctl.build import rtos
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.sim import control
 from quarkctl.sim.faults import FAULTS, NO_HYSTERESIS
+from tests import scratch
 from tests.bench.figure import FOLDER, Figure, program
 from tests.conftest import ROOT
 from tests.diag import matrix
@@ -65,7 +65,7 @@ def _name(faults: Sequence[Fault]) -> str:
 
 def record(units: Sequence[Sequence[Fault]], into: Path) -> None:
     """A day of each pair, side by side. A recording has its name only when it is whole."""
-    with TemporaryDirectory(prefix="qkb-", dir="/tmp") as state:
+    with scratch.folder("qkb-") as state:
         os.environ["QUARKCTL_STATE_DIR"] = state
         built = rtos.build(rtos.Request("s1-virtual", Version.parse("1.0.0"), out=ROOT / "build" / "s1-virtual"))
         assert built.boot_elf

@@ -8,7 +8,6 @@ import os
 import resource
 import statistics
 import subprocess
-import tempfile
 import threading
 import time
 import urllib.request
@@ -22,6 +21,7 @@ from quarkctl.rig.history import database, listing
 from quarkctl.rig.history.deliver import add
 from quarkctl.rig.outcome import Run, StationResult, StepResult
 from quarkctl.sim import control, folder
+from tests import scratch
 from tests.bench.figure import Figure, cpu_s, save
 from tests.conftest import BUILD, Quarkctl
 from tests.rig.terminals import Terminals, image
@@ -40,7 +40,7 @@ def run() -> None:
 @contextmanager
 def state() -> Iterator[Path]:
     """A state folder of its own for one measurement."""
-    with tempfile.TemporaryDirectory(prefix="qkb-", dir="/tmp") as work:
+    with scratch.folder("qkb-") as work:
         os.environ["QUARKCTL_STATE_DIR"] = work
         os.environ.pop("QUARKCTL_HISTORY", None)
         yield Path(work)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-import tempfile
 import time
 
 from quarkctl import schemas
@@ -17,6 +16,7 @@ from quarkctl.formats.mcuboot_image import Version
 from quarkctl.formats.stream import Decoder
 from quarkctl.link.serial_port import open_serial
 from quarkctl.sim import control, folder
+from tests import scratch
 from tests.bench.figure import Figure, cpu_s, save
 from tests.conftest import BUILD
 
@@ -27,7 +27,7 @@ UPLOAD_PAIRS = 15
 
 
 def run() -> None:
-    with tempfile.TemporaryDirectory(prefix="qkb-", dir="/tmp") as state:
+    with scratch.folder("qkb-") as state:
         os.environ["QUARKCTL_STATE_DIR"] = state
         built = [
             rtos.build(rtos.Request("s1-virtual", Version.parse(v), out=BUILD / "s1-virtual"))

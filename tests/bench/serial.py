@@ -35,6 +35,7 @@ from quarkctl.formats import mcuboot_image, smp
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.link.serial_port import SerialOpener, open_serial
 from quarkctl.sim.esp import Speed, VirtualEsp
+from tests import scratch
 from tests.bench.figure import Figure, program, save
 from tests.conftest import ROOT
 from tests.flash.smp_server import Clock, Model, Settings, VirtualLine
@@ -201,7 +202,7 @@ def esp32() -> tuple[float, float, float]:
     """Seconds to flash 4 MiB that do not compress: the first time, with one sector changed, and unchanged. Real esptool; the
     virtual device takes the times of its line and its flash."""
     data = bytearray(random.Random(4).randbytes((4 << 20) - 0x10000))
-    with tempfile.TemporaryDirectory(prefix="qkb-", dir="/tmp") as folder, VirtualEsp(speed=Speed()) as esp:
+    with scratch.folder("qkb-") as folder, VirtualEsp(speed=Speed()) as esp:
         os.environ["QUARKCTL_STATE_DIR"] = folder
         file = Path(folder) / "image.bin"
         file.write_bytes(data)
@@ -215,7 +216,7 @@ def esp32() -> tuple[float, float, float]:
 def update() -> tuple[float, float]:
     """Seconds of a whole update over the same line with slow flash, and of the same order again: upload, verify, restart,
     confirm, as the device has no self-test."""
-    with tempfile.TemporaryDirectory(prefix="qkb-", dir="/tmp") as folder:
+    with scratch.folder("qkb-") as folder:
         os.environ["QUARKCTL_STATE_DIR"] = folder
         file = Path(folder) / "image.bin"
         file.write_bytes(IMAGE)

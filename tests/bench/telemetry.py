@@ -6,7 +6,6 @@ import os
 import shutil
 import statistics
 import struct
-import tempfile
 import time
 import tracemalloc
 import zlib
@@ -28,6 +27,7 @@ from quarkctl.telemetry.plot import Drawing, Group, Series, page
 from quarkctl.telemetry.recorder import Recorder
 from quarkctl.telemetry.store import PIECE_BYTES
 from quarkctl.telemetry.timeline import open_timeline
+from tests import scratch
 from tests.bench import stream
 from tests.bench.figure import FOLDER, Figure, in_turn, ratios, save
 
@@ -128,7 +128,7 @@ def run() -> None:
     by_quick, quick_words = ratios(quick, ours)
     by_loop, loop_words = ratios(loop, ours)
     by_hurt, hurt_words = ratios(ours, hurt)
-    with tempfile.TemporaryDirectory(prefix="qkb-") as folder:
+    with scratch.folder("qkb-") as folder:
         recording, once = _recordings(Path(folder), clean)
         memory = _memory(recording, Path(folder))
         exported, exported_words = _export(once, Path(folder), 1)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from quarkctl.build import sign
 from quarkctl.build.ar1 import agent, request, spec
 from quarkctl.errors import InputWrong, VerificationFailed
-from quarkctl.events import Event
+from quarkctl.events import Event, Level
 from quarkctl.formats import avb, lp, rawprogram, sparse
 from quarkctl.formats.segments import joined
 from tests.conftest import Quarkctl
@@ -577,6 +577,20 @@ def test_a_manifest_that_makes_no_sense_is_told_by_line(tmp_path: Path, keys: Pa
     (tmp_path / "work/manifest").write_text(f"# fine\n{line}\n")
     with pytest.raises(InputWrong, match=f"manifest:2:1: {told}"):
         request.build(request.Request(file, tmp_path / "out"))
+
+
+def test_a_rule_of_a_manifest_that_fits_nothing_is_told_with_its_place(tmp_path: Path, keys: Path) -> None:
+    file = workspace(tmp_path / "work", keys)
+    wanted = request.Request(file, tmp_path / "out")
+    (tmp_path / "work/manifest").write_text("# fine\n0750 0 2000  bin/tol  # typed wrong\n")
+    with pytest.raises(InputWrong, match=r"manifest:2:14: 'bin/tol' fits nothing in .*root") as error:
+        request.build(wanted)
+    assert error.value.hint == "bin/tool?"
+    (tmp_path / "work/manifest").write_text("0750 0 2000 sbin/*\n0750 0 2000 bin/*\n")
+    events: list[Event] = []
+    request.build(wanted, events.append)
+    notes = {(e.step, e.text.partition(": ")[2].partition(" in ")[0]) for e in events if e.level is Level.NOTE}
+    assert {(n, "'sbin/*' fits nothing") for n in ("init_boot", "system", "vendor")} <= notes
 
 
 def test_a_given_image_is_known_again_by_what_building_it_found(tmp_path: Path, keys: Path) -> None:

@@ -6,6 +6,7 @@ import gzip
 import os
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,25 @@ def test_what_a_footer_binds_is_checked_byte_by_byte(at: int | None, told: str) 
     tree = explain(bytes(raw))
     assert tree and tree["verified_boot"]["content_check"] == told
     assert tree["verified_boot"]["signature"] == "verified by the key inside"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [({"image_size": 2**64 - 4096}, "AVB hash tree descriptor: image_size at offset 0x134254 is 18446744073709547520"),
+     ({"tree_offset": 2**32}, "tree_offset at offset"), ({"tree_size": 2**64 - 1}, "tree_size at offset"),
+     ({"fec_offset": 2**64 - 1, "fec_size": 2}, "fec_offset at offset")],
+)  # fmt: skip
+def test_a_descriptor_that_binds_more_than_there_is_ends_in_six(
+    changed: dict[str, int], told: str, quarkctl: Quarkctl
+) -> None:
+    raw = hashtree_image()
+    found = avb.of_partition(raw)
+    assert found and isinstance(found[1].descriptors[0], avb.Hashtree)
+    meta = avb.build([replace(found[1].descriptors[0], **changed)], signing(), release="test")
+    at = found[0].vbmeta_offset
+    (quarkctl.folder / "x.img").write_bytes(raw[:at] + meta + raw[at + len(meta) :])
+    done = quarkctl("inspect", "x.img")
+    assert done.code == 6 and told in done.err and "verified by the key inside" in done.out
 
 
 def test_a_signature_that_does_not_hold_is_told(tmp_path: Path, quarkctl: Quarkctl) -> None:
@@ -136,7 +156,8 @@ def test_partitions_that_overlap_are_shown_and_end_in_six(quarkctl: Quarkctl) ->
     main[4096 + 16 : 4096 + 20] = zlib.crc32(main[4096 : 4096 + 92]).to_bytes(4, "little")
     (quarkctl.folder / "gpt.bin").write_bytes(main)
     done = quarkctl("inspect", "gpt.bin")
-    assert done.code == 6 and "gpt.bin: boot_b starts at sector 106, boot_a ends at 250" in done.err
+    assert done.code == 6 and "boot_b starts at sector 106, boot_a ends at 250" in done.err
+    assert "gpt.bin: GPT entry: first_lba at offset 0x20a0 does not hold" in done.err
     assert "boot_a" in done.out
 
 

@@ -15,7 +15,7 @@ from quarkctl.build import headers, rtos
 from quarkctl.build.source import rtos as rtos_folder
 from quarkctl.formats.mcuboot_image import Version
 from quarkctl.sim import qemu
-from tests.conftest import BUILD, RTOS
+from tests.conftest import RTOS, target_program
 
 pytestmark = pytest.mark.qemu
 
@@ -28,9 +28,7 @@ def test_committed_headers_are_what_the_schemas_say() -> None:
 def test_the_kernel_survives_stress_in_the_emulator(firmware: Callable[..., rtos.Built], tmp_path: Path) -> None:
     """Context switches with floating point, fairness, a queue, wake-up times, and both traps of the kernel's design."""
     firmware("1.0.0")
-    work = BUILD / "s1-virtual" / ".work-1.0.0"
-    subprocess.run(["ninja", "-C", work, "stress.elf"], check=True, capture_output=True)
-    shutil.copyfile(work / "stress.elf", tmp_path / "boot.elf")
+    (tmp_path / "boot.elf").write_bytes(target_program("stress.elf"))
     with (tmp_path / "memory.bin").open("wb") as memory:
         memory.truncate(qemu.MEMORY_BYTES)
     running = subprocess.Popen(

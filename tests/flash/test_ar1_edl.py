@@ -298,6 +298,12 @@ def test_the_devices_own_words_tell_of_a_wrong_sector_size(ar1: Maker) -> None:
     )
 
 
+def test_an_erase_at_the_end_of_a_lun_of_unknown_size_is_refused(ar1: Maker) -> None:
+    b = ar1("edl", quirks=("no_storage_info",))
+    xml = erase(b, 'start_sector="NUM_DISK_SECTORS-9." num_partition_sectors="2" SECTOR_SIZE_IN_BYTES="4096"')
+    refused(b, InputWrong, "does not tell the size of LUN 0", xml)
+
+
 def test_the_wrong_kind_of_memory_is_told_by_the_device(ar1: Maker) -> None:
     b = ar1("edl")
     error = refused(b, DeviceRefused, "storage type emmc is not present", boot_xml(b), memory="emmc")
@@ -326,11 +332,14 @@ def test_partitions_with_fuses_need_an_explicit_word(ar1: Maker) -> None:
     refused(b, UsageWrong, "secdata holds fuses", boot_xml(b, label="secdata"))
 
 
-def test_a_device_without_a_programmer_asks_for_one(ar1: Maker) -> None:
+def test_a_device_without_a_programmer_asks_for_one_that_is_not_beside_the_files(ar1: Maker) -> None:
     b = ar1("edl")
-    boot_xml(b)
+    xml = boot_xml(b)
     with pytest.raises(InputWrong, match="waits for a programmer"):
-        b.flash(edl, b.folder / "rawprogram0.xml")
+        b.flash(edl, xml)
+    assert b.programmer.parent == xml.parent
+    b.flash(edl, xml)
+    assert written(b)
 
 
 # --- what devices do --------------------------------------------------------------------------------------------------
@@ -353,6 +362,15 @@ def test_a_write_that_is_refused_in_the_middle_is_closed_properly(ar1: Maker) ->
     with pytest.raises(DeviceRefused, match="write protected"):
         b.edl(boot_xml(b))
     b.ar1.settings.quirks.clear()
+    b.edl(boot_xml(b))
+    assert written(b)
+
+
+def test_a_stall_in_the_middle_of_data_is_told_and_the_next_try_succeeds(ar1: Maker) -> None:
+    b = ar1("edl", quirks=("stalls", "raw_survives"))
+    with pytest.raises(LinkError, match="stalled its endpoint"):
+        b.edl(boot_xml(b))
+    b.ar1.settings.quirks.remove("stalls")
     b.edl(boot_xml(b))
     assert written(b)
 

@@ -24,7 +24,7 @@ from quarkctl.flash.transaction import State
 from quarkctl.formats import bootimg, segments
 from quarkctl.formats.bootimg import Boot, Fragment, VendorBoot
 from quarkctl.formats.mcuboot_image import Version
-from quarkctl.link import Link, lock
+from quarkctl.link import Link, lock, serial_port
 from quarkctl.link.ar1 import NetworkWay
 from quarkctl.link.lock import Lock
 from quarkctl.link.serial_port import SerialOpener
@@ -313,6 +313,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ar1_chip, "_REPORT_S", 0.5)
     monkeypatch.setattr(ar1_chip, "_POLL_S", 0.01)
     monkeypatch.setattr(fastboot, "QUICK_S", 1.0)
+    # A look through all processes of the computer at each opening of a port: half of the time, and nothing to see here.
+    monkeypatch.setattr(serial_port, "openers_of", lambda path: [])
 
 
 FAULTS = ("host", "cable", "rtos", "ar1", "power")
@@ -360,8 +362,11 @@ def test_cut_at_every_message_nothing_is_left_that_does_not_belong_together(
 ) -> None:
     pairs = [make() for _ in range(PAIRS)]
     pairs[0].flash(release)
-    count = len(pairs[0].moments)
-    assert count > 60
+    moments = dict(enumerate(pairs[0].moments, 1))
+    assert len(moments) > 60
+    if fault in ("host", "rtos"):
+        # The AR1 sees nothing of it and has what was sent: to it this moment and the next one are the same.
+        moments = {at: what for at, what in moments.items() if what != "write ar1 done"}
 
     def cut(pair: Pair, at: int) -> None:
         pair.renew()
@@ -370,7 +375,7 @@ def test_cut_at_every_message_nothing_is_left_that_does_not_belong_together(
             pair.flash(release)
 
     # Every other one goes on after power-on: a moment and the one after it differ in whether one message arrived.
-    at_each(range(1, count + 1), pairs, release, cut, lambda at: at // 2 % 2 == 0)
+    at_each(moments, pairs, release, cut, lambda at: at // 2 % 2 == 0)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # what wrote is no more

@@ -21,7 +21,7 @@ from quarkctl.sim.ar1.storage import Storage
 from tests import bundles
 from tests.conftest import BUILD, ROOT, Quarkctl
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.long]
 IMAGES = {n: n for n in ("vbmeta", "boot", "init_boot", "vendor_boot", "dtbo")} | {"system": "logical/system"}
 
 

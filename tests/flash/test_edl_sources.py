@@ -105,12 +105,12 @@ BOMB = '<!DOCTYPE d [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (BOMB.encode(), "has a document type at offset 0"),
-        (BOMB.encode("utf-16"), "has a zero byte"),
-        (BOMB.replace("<!DOC", "<!--x--><!DOC").encode(), "has a document type at offset 8"),
+        (BOMB.encode(), "document type at offset 0x0"),
+        (BOMB.encode("utf-16"), "is a zero byte"),
+        (BOMB.replace("<!DOC", "<!--x--><!DOC").encode(), "document type at offset 0x8"),
         (b'<?xml version="1.0" encoding="no-such"?><data/>', "unknown encoding"),
         (b"<data>" + b"<p>" * 300_000, "no element found"),
-        (program(label="x" * 100_000), "label has 100000 characters"),
+        (program(label="x" * 100_000), "label at offset 0x6 has 100000 characters"),
         (program(filename="x" * 1000), "File name too long"),
         (program(filename="x\x07"), "not well-formed"),
         (program(start_sector="18446744073709551615"), "more than any storage has"),
@@ -119,11 +119,11 @@ BOMB = '<!DOCTYPE d [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a
         (program(num_partition_sectors="-1"), "is '-1', not a number"),
         (program(file_sector_offset="9223372036854775807"), "it has only 1 bytes"),
         (program(physical_partition_number="256"), "there are at most 255"),
-        (program(SECTOR_SIZE_IN_BYTES="0"), "SECTOR_SIZE_IN_BYTES is 0"),
-        (program(SECTOR_SIZE_IN_BYTES="4097"), "SECTOR_SIZE_IN_BYTES is 4097"),
-        (program(SECTOR_SIZE_IN_BYTES="4294967296"), "SECTOR_SIZE_IN_BYTES is 4294967296"),
-        (b'<data><erase start_sector="9"/></data>', "starts at 9 and does not say how many sectors"),
-        (b"<data>" + b"<erase/>" * 20_001 + b"</data>", "has 20001 elements"),
+        (program(SECTOR_SIZE_IN_BYTES="0"), "SECTOR_SIZE_IN_BYTES at offset 0x6 is 0"),
+        (program(SECTOR_SIZE_IN_BYTES="4097"), "SECTOR_SIZE_IN_BYTES at offset 0x6 is 4097"),
+        (program(SECTOR_SIZE_IN_BYTES="4294967296"), "SECTOR_SIZE_IN_BYTES at offset 0x6 is 4294967296"),
+        (b'<data><erase start_sector="9"/></data>', "num_partition_sectors at offset 0x6 is missing or 0"),
+        (b"<data>" + b"<erase/>" * 20_001 + b"</data>", "one more than the 20000"),
     ],
 )
 def test_xml_that_is_made_to_harm_is_refused(tmp_path: Path, data: bytes, match: str) -> None:

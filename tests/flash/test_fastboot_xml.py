@@ -57,6 +57,18 @@ def test_a_part_larger_than_one_download_is_cut_at_its_place(ar1: Maker) -> None
     assert now[:MIB] == noise(MIB, 1) and now[2 * MIB : 3 * MIB] == noise(2 * MIB, 2)[MIB:]
 
 
+@pytest.mark.parametrize("size", [0, 9000], ids=["nothing else", "what does not fit"])
+def test_files_with_tables_are_refused_for_what_else_is_wrong(size: int, tmp_path: Path) -> None:
+    """The files of the tables are closed by then."""
+    file(tmp_path, "gpt.bin", bytes(4096))
+    rows: list[dict[str, object]] = [{"filename": "gpt.bin", "label": "PrimaryGPT", "start_sector": 0}]
+    if size:
+        file(tmp_path, "boot.img", noise(size))
+        rows.append({"filename": "boot.img", "label": "boot_a", "num_partition_sectors": 1})
+    with pytest.raises(InputWrong, match="boot_a holds 4096" if size else "nothing that fastboot could write"):
+        fastboot_xml.read([str(rawprogram(tmp_path, rows))])
+
+
 def test_a_device_with_another_partition_table_is_refused(ar1: Maker) -> None:
     b = ar1("fastboot")
     file(b.folder, "boot.img", noise(5000))

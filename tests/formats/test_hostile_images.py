@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -28,14 +31,23 @@ def sample(name: str) -> bytes:
 
 
 def read(name: str, data: bytes) -> bool:
-    """Whether the data was accepted."""
+    """Whether the data was accepted; whatever is wrong with it is told with field and offset."""
     try:
         SAMPLES[name][1](data)
-        explain(data)
+        tree = explain(data)
     except InputWrong as error:
-        assert error.message
+        assert re.search(r": \w[\w ]* at offset 0x[0-9a-f]+ ", error.message), error.message
         return False
+    for problem in problems(tree):
+        assert re.search(r": \w[\w ]* at offset 0x[0-9a-f]+ ", problem), problem
     return True
+
+
+def problems(tree: Any) -> Iterator[str]:
+    if isinstance(tree, dict):
+        yield from tree.get("problems") or ()
+    for inner in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from problems(inner)
 
 
 @pytest.mark.parametrize("name", SAMPLES)

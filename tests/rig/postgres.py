@@ -6,8 +6,10 @@ import os
 import pwd
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
+
+from quarkctl.sim.qemu import die_with_parent
+from tests import scratch
 
 
 def _program(name: str) -> str:
@@ -20,7 +22,7 @@ class Postgres:
     """Started by `start`, gone after `stop`; `remove` forgets the data."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="qkpg-", dir="/tmp"))
+        self.folder = scratch.make("qkpg-")
         # It refuses to run as root; Debian's package brings a user for it.
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         if os.geteuid() == 0:
@@ -46,6 +48,7 @@ class Postgres:
             [_program("postgres"), "-D", "data", "-k", str(self.folder), "-c", "listen_addresses=", "-c", "fsync=off"],
             cwd=self.folder, user=self._as(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+            preexec_fn=die_with_parent,
         )  # fmt: skip
         said = []
         for line in self._process.stderr or ():
@@ -63,4 +66,4 @@ class Postgres:
 
     def remove(self) -> None:
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        scratch.remove(self.folder)

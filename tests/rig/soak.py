@@ -16,7 +16,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
@@ -28,6 +27,7 @@ from quarkctl.link.lock import holder_of
 from quarkctl.rig import runs, worker
 from quarkctl.rig.outcome import Run
 from quarkctl.sim import control, folder
+from tests import scratch
 from tests.conftest import Quarkctl
 from tests.rig import pairs
 
@@ -228,7 +228,7 @@ def _command(pid: int) -> str:
 def run(cycles: int, station_count: int, seed: int, kernels: int = 0) -> Counter[str]:
     """So many flash+diag cycles over all stations, ``kernels`` of them with the AR1's real system; returns how often each
     fault struck and each verdict was given."""
-    with tempfile.TemporaryDirectory(prefix="qks-", dir="/tmp") as work:
+    with scratch.folder("qks-") as work:
         before = os.environ.get("QUARKCTL_STATE_DIR")
         os.environ["QUARKCTL_STATE_DIR"] = work
         soak = Soak(Path(work), station_count, seed, pairs.build(Path(work)), kernels)

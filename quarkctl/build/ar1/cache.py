@@ -8,32 +8,20 @@ Asked before anything heavy is imported, so it imports little.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
+from quarkctl.build.alone import only_one
 from quarkctl.build.ar1 import stamp
 from quarkctl.build.ar1.untouched import intact, signature
-from quarkctl.errors import HostUnfit, InputWrong
+from quarkctl.errors import InputWrong
 
 WORK = ".work"
 BUILDS_MAX = 8
 #: Beside what the newest build holds: a link to that costs nothing.
 BYTES_MAX = 8 << 30
 _NOTHING: dict[str, Any] = {"cache": {"outputs": {}}}
-
-
-@contextmanager
-def only_one(out: str) -> Iterator[None]:
-    """Nobody else builds into ``out`` meanwhile. Raises HostUnfit when somebody does."""
-    with open(os.path.join(out, ".lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise HostUnfit(f"another build writes into {out}", hint="wait for it, or --out elsewhere") from error
-        yield
 
 
 def restore(out: str, asked: dict[str, str]) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip as _gzip
 import struct
 import zlib
+from typing import Any
 
-from quarkctl.errors import InputWrong
+from quarkctl.formats.record import Damaged
 
 _LZ4_LEGACY = 0x184C2102
 #: The kernel unpacks the legacy frame in blocks of 8 MiB.
 _LZ4_BLOCK = 8 << 20
+_STEP_BYTES = 1024
 
 
 def compress(data: bytes, how: str) -> bytes:
@@ -44,36 +46,35 @@ def kind_of(data: bytes) -> str:
 
 
 def expand(data: bytes, bytes_max: int) -> bytes:
-    """The content, at most ``bytes_max`` bytes of it. Raises InputWrong for damaged or larger data."""
+    """The content, of at most ``bytes_max`` bytes. Raises InputWrong (Damaged) for damaged, cut or larger data."""
     how = kind_of(data)
-    try:
-        if how == "gzip":
-            stream = zlib.decompressobj(31)
-            out = stream.decompress(data, bytes_max + 1)
-        elif how == "lz4":
-            out = _expand_lz4(data, bytes_max)
-        elif how == "zstd":
-            import zstandard
+    if how == "gzip":
+        out = _expand_stream(data, bytes_max, "gzip data", zlib.decompressobj(31), zlib.error)
+    elif how == "lz4":
+        out = _expand_lz4(data, bytes_max)
+    elif how == "zstd":
+        import zstandard
 
-            with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data) as reader:
-                out = reader.read(bytes_max + 1)
-        else:
-            out = data
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] in (
-            "zlib",
-            "_lz4",
-            "lz4",
-            "zstd",
-            "zstandard",
-            "builtins",
-            "struct",
-        ):
-            raise InputWrong(f"{how} data is damaged: {error}") from error
-        raise
+        stream = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        out = _expand_stream(data, bytes_max, "zstd data", stream, zstandard.ZstdError)
+    else:
+        out = data
     if len(out) > bytes_max:
-        raise InputWrong(f"{how} data expands to more than {bytes_max} bytes")
+        raise Damaged(f"{how} data", "content", 0, f"expands to more than {bytes_max} bytes")
     return out
+
+
+def _expand_stream(data: bytes, bytes_max: int, what: str, stream: Any, error: type[Exception]) -> bytes:
+    """In small steps, which say where something is wrong and bound what a step expands to."""
+    out = bytearray()
+    for at in range(0, len(data), _STEP_BYTES):
+        try:
+            out += stream.decompress(data[at : at + _STEP_BYTES])
+        except error as found:
+            raise Damaged(what, "block", at, f"is damaged, or one of the next {_STEP_BYTES} bytes: {found}") from found
+        if stream.eof or len(out) > bytes_max:
+            return bytes(out)
+    raise Damaged(what, "end", len(data), "is missing: the file is cut off")
 
 
 def _expand_lz4(data: bytes, bytes_max: int) -> bytes:
@@ -85,8 +86,15 @@ def _expand_lz4(data: bytes, bytes_max: int) -> bytes:
         if size == _LZ4_LEGACY:  # another frame follows
             at += 4
             continue
-        if not size or at + 4 + size > len(data):
+        if not size:
             break
-        out += lz4.block.decompress(data[at + 4 : at + 4 + size], uncompressed_size=_LZ4_BLOCK)
+        if at + 4 + size > len(data):
+            raise Damaged(
+                "lz4 data", "block size", at, f"is {size}, {len(data) - at - 4} bytes follow: they are cut off"
+            )
+        try:
+            out += lz4.block.decompress(data[at + 4 : at + 4 + size], uncompressed_size=_LZ4_BLOCK)
+        except lz4.block.LZ4BlockError as found:
+            raise Damaged("lz4 data", "block", at + 4, f"is damaged: {found}") from found
         at += 4 + size
     return bytes(out)

@@ -74,8 +74,7 @@ def content_id(image: Image, s: Sources, inputs: Inputs) -> list[str]:
             out += _ramdisk_id(ramdisk, s, inputs)
     out += inputs.files([*image.dtbs, *(t.file for t in image.trees)])
     if image.folder:
-        rules = manifest.load(image.manifest)
-        out.append(inputs.folder(image.folder, manifest.owned(image.folder, rules)))
+        out.append(_folder_id(image.folder, manifest.load(image.manifest), inputs))
         if image.manifest:
             inputs.file(image.manifest)
     if image.file:
@@ -88,12 +87,18 @@ def read_as(p: Protection | None) -> str:
     return f"{p.footer}:{p.hash_algorithm}:{p.salt.hex()}:" if p else "sha256:"
 
 
+def _folder_id(folder: Path, rules: manifest.Manifest, inputs: Inputs) -> str:
+    files = manifest.owned(folder, rules)
+    inputs.notes += manifest.check(folder, files, rules)
+    return inputs.folder(folder, files)
+
+
 def _ramdisk_id(r: Ramdisk, s: Sources, inputs: Inputs) -> list[str]:
     out = []
     if r.cpio:
         out.append(inputs.file(r.cpio))
     if r.folder:
-        out.append(inputs.folder(r.folder, manifest.owned(r.folder, manifest.load(r.manifest, ramdisk=True))))
+        out.append(_folder_id(r.folder, manifest.load(r.manifest, ramdisk=True), inputs))
     if r.manifest:
         out.append(inputs.file(r.manifest))
     if r.agent:

@@ -22,6 +22,8 @@ class Inputs:
         self._known = known
         self.used: dict[str, tuple[Signature, str]] = {}
         self.folders: dict[str, str] = {}
+        #: What is odd about them and no mistake.
+        self.notes: list[str] = []
 
     def file(self, path: Path) -> str:
         """SHA-256 of a file, read only if it changed."""

@@ -1,13 +1,16 @@
 """Owners and modes of files, from a manifest and never from this computer.
 
 A manifest has one rule a line, the last that fits counts:  MODE UID GID PATTERN  (octal, numbers, shell pattern of the path
-without a leading slash; `*` crosses slashes). Without a rule a folder is 0755, a file 0755 if its owner may run it, else
-0644, and all belong to 0:0. ``node PATH c|b MAJOR MINOR MODE UID GID`` makes a device node in a ramdisk.
+without a leading slash; `*` crosses slashes). A path that is not there is a mistake, a pattern that fits nothing is told.
+Without a rule a folder is 0755, a file 0755 if its owner may run it, else 0644, and all belong to 0:0.
+``node PATH c|b MAJOR MINOR MODE UID GID`` makes a device node in a ramdisk.
 """
 
 from __future__ import annotations
 
+import difflib
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,8 +32,22 @@ class Owned:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """What files of a pattern get. ``place``: file, line and column of the pattern."""
+
+    pattern: str
+    mode: int
+    uid: int
+    gid: int
+    place: str = ""
+
+    def fits(self, name: str) -> bool:
+        return fnmatchcase(name, self.pattern)
+
+
+@dataclass(frozen=True)
 class Manifest:
-    rules: tuple[tuple[str, int, int, int], ...] = ()
+    rules: tuple[Rule, ...] = ()
     nodes: tuple[Entry, ...] = ()
 
 
@@ -59,7 +76,8 @@ def load(path: Path | None, *, ramdisk: bool = False) -> Manifest:
                 nodes.append(Entry(name.strip("/"), bits, b"", int(uid), int(gid), (int(major), int(minor))))
             else:
                 mode, uid, gid, pattern = words
-                rules.append((pattern.lstrip("/"), _mode(mode), _id(uid), _id(gid)))
+                place = f"{path}:{number}:{line.partition('#')[0].rindex(pattern) + 1}"
+                rules.append(Rule(pattern.lstrip("/"), _mode(mode), _id(uid), _id(gid), place))
         except (ValueError, KeyError) as error:
             raise InputWrong(
                 f"{path}:{number}:1: {line.strip()!r} is no rule",
@@ -97,8 +115,25 @@ def owned(folder: Path, manifest: Manifest) -> list[Owned]:
         runnable = kind == stat.S_IFDIR or st.st_mode & 0o100
         mode = 0o777 if kind == stat.S_IFLNK else 0o755 if runnable else 0o644
         uid = gid = 0
-        for pattern, rule_mode, rule_uid, rule_gid in manifest.rules:
-            if fnmatchcase(name, pattern):
-                mode, uid, gid = (mode if kind == stat.S_IFLNK else rule_mode), rule_uid, rule_gid
+        for rule in manifest.rules:
+            if rule.fits(name):
+                mode, uid, gid = (mode if kind == stat.S_IFLNK else rule.mode), rule.uid, rule.gid
         out.append(Owned(name, Path(entry.path), kind | mode, uid, gid))
     return out
+
+
+def check(folder: Path, files: Sequence[Owned], manifest: Manifest) -> list[str]:
+    """Raises InputWrong for a rule for one path that is not there; returns what is to be said of patterns without a file."""
+    names = [f.name for f in files]
+    notes = []
+    for rule in manifest.rules:
+        if any(map(rule.fits, names)):
+            continue
+        told = f"{rule.place}: {rule.pattern!r} fits nothing in {folder}"
+        if not set(rule.pattern) & set("*?["):
+            near = difflib.get_close_matches(rule.pattern, names, 1)
+            raise InputWrong(
+                told, hint=f"{near[0]}?" if near else "take the rule out, or write a pattern (*) if it may be missing"
+            )
+        notes.append(told)
+    return notes

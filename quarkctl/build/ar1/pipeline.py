@@ -14,6 +14,7 @@ from typing import Any
 
 from quarkctl import files
 from quarkctl.build import processors, sign
+from quarkctl.build.alone import only_one
 from quarkctl.build.ar1 import cache, images, kernel, lint, protect, spec, stamp, storage, verify
 from quarkctl.build.ar1.inputs import Inputs, sha256_of
 from quarkctl.build.ar1.request import Built, Request
@@ -76,7 +77,7 @@ class Begun:
 def build(request: Request, asked: dict[str, str], record: dict[str, Any], progress: Progress) -> Built:
     """Build what changed since ``record``. See `quarkctl.build.ar1.request.build`."""
     request.out.mkdir(parents=True, exist_ok=True)
-    with cache.only_one(str(request.out)):
+    with only_one(str(request.out)):
         return _Build(request, asked, record, progress).run()
 
 
@@ -237,6 +238,9 @@ class _Build:
     def image(self, image: Image) -> None:
         """Build an image, or find it. What only super holds is begun here and written there."""
         ids = images.content_id(image, self.sources, self.inputs)
+        for note in self.inputs.notes:
+            self.tell(image.name, Level.NOTE, note)
+        self.inputs.notes.clear()
         p = image.protection
         owner = self.signer(p.key).public_key.id.hex() if p and p.key else ""
         if all(ids) and self.reuse(image, self.key(image, ids, owner)):

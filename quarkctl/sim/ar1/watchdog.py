@@ -6,6 +6,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from quarkctl.sim.host import waited_ns
+
 #: A look that comes later than that was late itself (a stopped process, a suspended computer): no more is counted for it.
 _LOOK_MAX_S = 2.0
 
@@ -40,6 +42,6 @@ class Watchdog:
         found = {}
         with suppress(OSError):
             for task in self._tasks.iterdir():
-                with suppress(OSError, ValueError, IndexError):
-                    found[task.name] = int((task / "schedstat").read_text().split()[1])
+                if (waited := waited_ns(task)) is not None:
+                    found[task.name] = waited
         return found
