@@ -164,6 +164,10 @@ def flash(
     if slot not in ("inactive", "active", "a", "b"):
         raise UsageWrong(f"--slot {slot!r}", hint="inactive, active, a or b")
     method = methods.select(what, via=via, chip=chip, board=board, present=lambda: methods_of(device))
+    ar1 = Ar1Wish(slot, restart, erase_first, verify, programmer, memory, allow_secdata, assume_idle=assume_idle,
+                  vip_tables=vip_tables, device=ar1_device)  # fmt: skip
+    wish = Wish(force, allow_downgrade, verify_only, framing, ar1)
+    method.check(wish)
     prepared = method.prepare(what)
     find = partial(choose, allow_remote=allow_remote)
     opener = find(device, LOADER if method.name == "bundle" and chip == "ar1" else method.device_method)
@@ -173,9 +177,6 @@ def flash(
         opener.hold(),
     ):  # fmt: skip
         journal = Journal(opener.identity)
-        ar1 = Ar1Wish(slot, restart, erase_first, verify, programmer, memory, allow_secdata, assume_idle=assume_idle,
-                      vip_tables=vip_tables, device=ar1_device)  # fmt: skip
-        wish = Wish(force, allow_downgrade, verify_only, framing, ar1)
         session = prepared(Job(opener, journal, progress, board, wish, chip, find))
         try:
             plan = run.preflight(session, journal, progress)

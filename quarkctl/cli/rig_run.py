@@ -289,6 +289,7 @@ def _prepare(made: Plan) -> dict[str, tuple[str, Prepared]]:
             if programmer and not Path(programmer).is_file():
                 raise InputWrong(f"cannot read {programmer}: no such file")
             method = methods.select(step.kind.what, via=step.kind.via, chip=step.kind.chip)
+            method.check(step.kind.wish)
             out[step.name] = (method.device_method, method.prepare(step.kind.what))
     return out
 

@@ -13,7 +13,7 @@ from typing import cast
 
 from quarkctl import boards
 from quarkctl.errors import InputWrong, UsageWrong
-from quarkctl.flash.plan import Job, Session
+from quarkctl.flash.plan import Job, Session, Wish
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,26 @@ class Method:
 
     A module may have ``adapts(sources) -> bool`` beside them: files of another method, which it can write too.
 
-    ``chip`` is empty for what concerns both. ``reaches``: the method whose devices it takes, if not its own."""
+    ``chip`` is empty for what concerns both. ``heeds``: names of wishes (`quarkctl.flash.plan.Wish`) that it carries out
+    besides those that every method knows. ``reaches``: the method whose devices it takes, if not its own."""
 
     name: str
     chip: str
     text: str
     module: str
+    heeds: frozenset[str]
     reaches: str = ""
 
     @property
     def device_method(self) -> str:
         """The method by which devices say that they take this."""
         return self.reaches or self.name
+
+    def check(self, wish: Wish) -> None:
+        """Raises UsageWrong for what is asked for and would be passed over without a word."""
+        for name in sorted(wish.asked - self.heeds - _EVERYWHERE):
+            others = " or ".join(f"--via {m.name}" for m in METHODS.values() if name in m.heeds)
+            raise UsageWrong(f"{self.name} knows no {OPTIONS[name]}", hint=f"it is for {others}: leave it out")
 
     def accepts(self, sources: Sequence[str]) -> bool:
         return cast(Callable[[Sequence[str]], bool], import_module(self.module).accepts)(sources)
@@ -48,16 +56,29 @@ class Method:
         return cast(Callable[[Sequence[str]], Callable[[Job], Session]], import_module(self.module).prepare)(sources)
 
 
+#: Wishes that every method carries out, or refuses in its own words.
+_EVERYWHERE = frozenset({"force", "verify_only"})
+_SMP = frozenset({"allow_downgrade", "framing"})
+_AR1 = frozenset({"restart", "erase_first", "verify", "secdata"})
+#: {wish: its option of the command line}
+OPTIONS = {
+    "allow_downgrade": "--allow-downgrade", "framing": "--framing", "restart": "--no-restart", "verify": "--no-verify",
+    "erase_first": "--erase-first", "secdata": "--allow-secdata", "slot": "--slot", "programmer": "--programmer",
+    "memory": "--memory", "assume_idle": "--assume-idle", "vip_tables": "--vip-tables", "device": "--ar1",
+}  # fmt: skip
+
 METHODS: dict[str, Method] = {
     m.name: m
     for m in (
-        Method("smp", "rtos", "SMP over serial: our bootloader, MCUboot, Zephyr", "quarkctl.flash.rtos"),
-        Method("esptool", "rtos", "ESP32 family through esptool", "quarkctl.flash.esp"),
-        Method("fastboot", "ar1", "the AR1's boot loader: USB, TCP, UDP", "quarkctl.flash.fastboot_session"),
-        Method("edl", "ar1", "emergency download: Sahara and Firehose over USB", "quarkctl.flash.edl"),
-        Method("bundle", "", "a release bundle: both chips or neither", "quarkctl.flash.bundle", "smp"),
+        Method("smp", "rtos", "SMP over serial: our bootloader, MCUboot, Zephyr", "quarkctl.flash.rtos", _SMP),
+        Method("esptool", "rtos", "ESP32 family through esptool", "quarkctl.flash.esp", frozenset()),
+        Method("fastboot", "ar1", "the AR1's boot loader: USB, TCP, UDP", "quarkctl.flash.fastboot_session",
+               _AR1 | {"slot"}),
+        Method("edl", "ar1", "emergency download: Sahara and Firehose over USB", "quarkctl.flash.edl",
+               _AR1 | {"programmer", "memory", "assume_idle", "vip_tables"}),
+        Method("bundle", "", "a release bundle: both chips or neither", "quarkctl.flash.bundle", _SMP | {"device"}, "smp"),
     )
-}
+}  # fmt: skip
 
 
 def select(

@@ -7,7 +7,7 @@ plan; nothing is written before that. Then `quarkctl.flash.run.carry_out` lets i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Protocol
 
 from quarkctl.events import Progress
@@ -54,6 +54,16 @@ class Wish:
     verify_only: bool = False
     framing: str = ""
     ar1: Ar1Wish = field(default_factory=Ar1Wish)
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """Names of what is not as it is by default."""
+        return _asked(self) - {"ar1"} | _asked(self.ar1)
+
+
+def _asked(wish: Wish | Ar1Wish) -> frozenset[str]:
+    plain = type(wish)()
+    return frozenset(f.name for f in fields(wish) if getattr(wish, f.name) != getattr(plain, f.name))
 
 
 @dataclass(frozen=True)

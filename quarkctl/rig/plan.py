@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from quarkctl.errors import UsageWrong
-from quarkctl.flash.plan import Ar1Wish
+from quarkctl.flash.plan import Ar1Wish, Wish
 from quarkctl.formats import toml_text
 from quarkctl.formats.rig_file import Station
 from quarkctl.formats.toml_text import Table
@@ -39,6 +39,10 @@ class Flash:
     allow_downgrade: bool = False
     yes: bool = False
     ar1: Ar1Wish = field(default_factory=Ar1Wish)
+
+    @property
+    def wish(self) -> Wish:
+        return Wish(self.force, self.allow_downgrade, ar1=self.ar1)
 
 
 @dataclass(frozen=True)

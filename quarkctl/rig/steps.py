@@ -81,13 +81,11 @@ def power_cycle(station: Station, progress: Progress) -> None:
 def _flash(task: Task, prepared: Prepared, kind: plan.Flash, result: StepResult, progress: Progress) -> None:
     from quarkctl.flash import run
     from quarkctl.flash.journal import Journal
-    from quarkctl.flash.plan import Wish
 
     opener = task.find(task.station.word, task.method)
     with opener.hold():
         journal = Journal(opener.identity)
-        wish = Wish(kind.force, kind.allow_downgrade, ar1=kind.ar1)
-        session = prepared(Job(opener, journal, progress, task.station.board, wish, kind.chip, task.find))
+        session = prepared(Job(opener, journal, progress, task.station.board, kind.wish, kind.chip, task.find))
         try:
             made = run.preflight(session, journal, progress)
             if made.questions and not kind.yes:
