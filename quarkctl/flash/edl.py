@@ -22,6 +22,7 @@ from quarkctl.flash.edl_vip import VipSession
 from quarkctl.flash.plan import Job, Plan, Step
 from quarkctl.flash.progress import Meter
 from quarkctl.formats.rawprogram import Erase, Patch, Sector
+from quarkctl.formats.record import rounded
 
 #: A device is deaf while it computes a digest: not more than this at once.
 WINDOW_BYTES = 64 << 20
@@ -37,6 +38,8 @@ _GAPS_MAX = 256
 _ASK_COUNT = 256
 #: Images of not more than that are hashed while the programmer starts, which lasts longer, and so many bytes of them.
 _EARLY_BYTES, _EARLY_TOTAL_BYTES = 8 << 20, 64 << 20
+#: Of UFS, for which they are hashed: no device was asked yet. With others, what ends inside of a sector is hashed anew.
+_EARLY_SECTOR_BYTES = 4096
 
 
 def accepts(sources: Sequence[str]) -> bool:
@@ -165,7 +168,10 @@ class Session(EdlSession):
             if size > min(left, _EARLY_BYTES):
                 continue
             left -= size
-            found[id(image)] = {e: image.digest(e.offset, e.size_bytes) for e in extents}
+            found[id(image)] = {
+                e: image.digest(e.offset, e.size_bytes, pad_to=rounded(e.size_bytes, _EARLY_SECTOR_BYTES))
+                for e in extents
+            }
         return found
 
     def _place(self, write: Write) -> Placed:
@@ -430,13 +436,14 @@ class Session(EdlSession):
         ]
 
     def _padded(self, size_bytes: int) -> int:
-        sector = self._open().sector_bytes
-        return -(-size_bytes // sector) * sector
+        return rounded(size_bytes, self._open().sector_bytes)
 
     def _expected(self, placed: Placed) -> Expected:
         early = self._early.get(id(placed.write.image), {})
-        whole = {e: found for e, found in early.items() if self._padded(e.size_bytes) == e.size_bytes}
-        return Expected(placed.write.image, self._padded, whole)
+        fitting = {
+            e: d for e, d in early.items() if self._padded(e.size_bytes) == rounded(e.size_bytes, _EARLY_SECTOR_BYTES)
+        }
+        return Expected(placed.write.image, self._padded, fitting)
 
     def _attributes(self, placed: Placed, window: Extent) -> dict[str, object]:
         device = self._open()
