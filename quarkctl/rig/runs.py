@@ -16,7 +16,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ from typing import IO, Any
 
 from quarkctl import state
 from quarkctl.errors import HostUnfit, InputWrong
-from quarkctl.rig import junit
 from quarkctl.rig.outcome import Run, StationResult, Verdict
 
 _RECORD_MAX = 64 << 20
@@ -45,7 +43,7 @@ def outbox() -> Path:
 
 def new_id() -> str:
     """Sorts by time; nobody else has it."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
 
 
 class Folder:
@@ -131,9 +129,15 @@ class Folder:
             self._complain(f"cannot write below {self.path}: {error.strerror}; the run goes on without")
 
 
+def _write_junit(path: Path, run: Run) -> None:
+    from quarkctl.rig import junit  # whoever only lists runs does not wait for it
+
+    _replace(path / "junit.xml", junit.build(run))
+
+
 def _end(path: Path, run: Run) -> None:
     save(path, run)
-    _replace(path / "junit.xml", junit.build(run))
+    _write_junit(path, run)
     post(run)
 
 
@@ -243,7 +247,7 @@ def close(path: Path) -> None:
         (path / "reserve").unlink(missing_ok=True)
         save(path, run)
         post(run)
-        _replace(path / "junit.xml", junit.build(run))
+        _write_junit(path, run)
 
 
 def _give_up(path: Path, run: Run) -> None:
