@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -63,6 +64,8 @@ class Buffers:
 
     download: memoryview | None = None
     staged: bytes | memoryview = b""
+    #: A command is carried out.
+    busy: bool = False
     _memory: mmap.mmap | None = None
 
     def take(self, size_bytes: int) -> mmap.mmap:
@@ -77,9 +80,22 @@ class Buffers:
         self._memory = memory
         self.download = self.staged = memoryview(memory)[:size_bytes]
 
-    def forget(self) -> None:
-        """A restart of the boot loader: what was downloaded is no longer offered."""
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """While a command is carried out."""
+        self.busy = True
+        try:
+            yield
+        finally:
+            self.busy = False
+
+    def restarted(self) -> Buffers:
+        """Those of the next start: the memory with nothing in it. A command that still runs keeps what it works with."""
+        if self.busy:
+            return Buffers()
+        memory, self._memory = self._memory, None
         self.download, self.staged = None, b""
+        return Buffers(_memory=memory)
 
 
 class Fastboot:
@@ -107,7 +123,8 @@ class Fastboot:
                 wire.send(b"MORE\xff\x00")
                 continue
             try:
-                text = self._command(raw)
+                with self._buffers.used():
+                    text = self._command(raw)
             except Refused as refusal:
                 self._reply(Kind.FAIL, str(refusal))
             except MediaError as error:

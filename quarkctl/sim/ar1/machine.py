@@ -149,7 +149,7 @@ class VirtualAr1:
         self._tcp.detach()
         self._udp.detach()
         self._programmer = None
-        self._buffers.forget()
+        self._buffers = self._buffers.restarted()
         self._hello_said = False
         self.port.plug(None)
 
