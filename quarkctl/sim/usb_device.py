@@ -106,11 +106,14 @@ class _Endpoint:
 
 
 class OutEndpoint(_Endpoint):
-    """Host to device. It stalls once when ``stall_after`` bytes were read; 0: never."""
+    """Host to device. It stalls once when ``stall_after`` bytes were read (0: never), and calls ``stalls`` before."""
 
-    def __init__(self, packet_bytes: int, points: Points, stall_after: int = 0) -> None:
+    def __init__(
+        self, packet_bytes: int, points: Points, stall_after: int = 0, stalls: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(packet_bytes, points)
         self._stall_left = stall_after
+        self._stalls = stalls
 
     def submit(self, transfer: Transfer) -> None:
         self._points.hit("usb-out")
@@ -129,6 +132,7 @@ class OutEndpoint(_Endpoint):
         if self._stall_left > 0:
             self._stall_left -= len(data)
             if self._stall_left <= 0:
+                self._stalls()
                 self.halt()
         return data
 
@@ -247,12 +251,12 @@ class UsbDevice:
 
     def __init__(
         self, descriptor: Descriptor, firmware: Callable[[UsbDevice], None], points: Points | None = None,
-        stall_after: int = 0,
+        stall_after: int = 0, stalls: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         points = points or Points()
         self.descriptor = descriptor
         self.outgoing = InEndpoint(descriptor.packet_bytes, points)
-        self.incoming = OutEndpoint(descriptor.packet_bytes, points, stall_after)
+        self.incoming = OutEndpoint(descriptor.packet_bytes, points, stall_after, stalls)
         self.configuration = 0
         self._firmware = firmware
         self._thread: threading.Thread | None = None

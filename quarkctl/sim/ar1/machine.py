@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -280,7 +281,7 @@ class VirtualAr1:
 
     def _plugged(self, about: Descriptor, firmware: Callable[[UsbDevice], None]) -> UsbDevice:
         stall_after = self.settings.stall_after_bytes if "stalls" in self.settings.quirks else 0
-        return UsbDevice(about, firmware, self.points, stall_after)
+        return UsbDevice(about, firmware, self.points, stall_after, partial(self.settings.quirks.discard, "stalls"))
 
     def _serve_fastboot(self, usb: UsbDevice) -> None:
         self._serve(UsbWire(usb))

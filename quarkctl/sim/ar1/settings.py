@@ -41,7 +41,7 @@ QUIRKS = {
     "endless_info": "fastboot says INFO without end",
     "lost_datagrams": "every third UDP packet is lost",
     "long_answers": "what it says does not fit the buffers that the protocols name",
-    "stalls": "the OUT endpoint of USB stalls in the middle of data",
+    "stalls": "the OUT endpoint of USB stalls in the middle of data, once",
     "slow_media": "the storage takes 1 MiB in a second",
     "bad_blocks": "every 61st sector cannot be written",
     "reboots_away": "the device restarts into its system in the middle of a download",
