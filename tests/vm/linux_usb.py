@@ -25,7 +25,7 @@ from quarkctl.build.ar1 import kernel
 from quarkctl.formats import cpio
 from quarkctl.sim.ar1.watchdog import Watchdog
 from quarkctl.sim.usb_redir import UsbRedirServer
-from tests import ar1
+from tests import ar1, scratch
 from tests.ar1 import Bench, file, noise, rawprogram
 
 IMAGE = noise(900_000)
@@ -137,10 +137,16 @@ def limit(guest: subprocess.Popen[str], ended: threading.Event) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def folder() -> Iterator[Path]:
+    """On a disk: the guest sees this computer's files there, and not those in its memory."""
+    with scratch.folder("qkv-") as made:
+        yield Path(made)
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Iterator[Run]:
     if platform.machine() not in MACHINES:
         pytest.skip(f"the guest runs this computer's own programs, and there is no machine for {platform.machine()}")
-    folder = tmp_path_factory.mktemp("vm")
     bench = ar1.make(folder, "fastboot")
     file(folder, "boot.img", IMAGE)
     rawprogram(folder, [{"filename": "boot.img", "label": "boot_a"}])
