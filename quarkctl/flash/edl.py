@@ -537,8 +537,9 @@ def _named(todo: Sequence[Placed | Cleared]) -> list[Placed | Cleared]:
     for t in named:
         if isinstance(t, Placed) and places[t.name] > 1:
             numbers[t.name] += 1
-            t = replace(t, name=f"{t.name} {numbers[t.name]}/{places[t.name]}")  # noqa: PLW2901
-        out.append(t)
+            out.append(replace(t, name=f"{t.name} {numbers[t.name]}/{places[t.name]}"))
+        else:
+            out.append(t)
     return out
 
 

@@ -141,16 +141,10 @@ def _firmware(facts: Mapping[str, Any]) -> tuple[str, str]:
     """What was flashed: its digest and version. Where nothing was: the builds that the glasses say they run."""
     if facts.get("digest"):
         return str(facts["digest"])[:128], str(facts.get("new_version", ""))
-    told = {
-        n: (facts[n], facts.get(f"{n}_build_id", _UNKNOWN))
-        for n in ("rtos", "ar1")
-        if facts.get(n, _UNKNOWN) != _UNKNOWN
-    }
-    builds = "+".join(str(build) for _, build in told.values() if build != _UNKNOWN)
-    versions = [str(v) for v, _ in told.values()]
-    return builds[:128], ", ".join(f"{n} {v}" for n, v in zip(told, versions, strict=True)) if len(
-        told
-    ) > 1 else "".join(versions)
+    versions = {n: str(facts[n]) for n in ("rtos", "ar1") if facts.get(n, _UNKNOWN) != _UNKNOWN}
+    builds = [str(facts.get(f"{n}_build_id", _UNKNOWN)) for n in versions]
+    named = [f"{n} {v}" for n, v in versions.items()] if len(versions) > 1 else list(versions.values())
+    return "+".join(b for b in builds if b != _UNKNOWN)[:128], ", ".join(named)
 
 
 def _insert(connection: Connection, table: Table, body: Mapping[str, Any]) -> int:
